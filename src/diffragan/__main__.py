@@ -1,0 +1,3 @@
+from diffragan.cli import main
+
+main()

@@ -1,0 +1,81 @@
+"""What the commands share: options, settings, devices, progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffragan.errors import DiffraganError
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffragan.settings import Settings
+
+Preset = Annotated[str, typer.Option(help="preset: default or published")]
+Config = Annotated[Path | None, typer.Option(help="TOML file laid over the preset")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over both, e.g. image.snr=2")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="of everything random")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
+
+
+def read_settings(
+    preset: str, config: Path | None, set_: Sequence[str] | None, **values: Any
+) -> Settings:
+    """Settings from the shared options; `values` use `__` for the dot of a key."""
+    from diffragan.settings import load_settings
+
+    dotted = {key.replace("__", "."): value for key, value in values.items()}
+    return load_settings(preset, file=config, overrides=set_ or (), values=dotted)
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; `auto` is the GPU where there is one."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DiffraganError(f"There is no device '{name}'; use auto, cpu or cuda.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DiffraganError("No CUDA device was found; use --device cpu.")
+    return device
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left on standard error; silent when that is no terminal.
+
+    Yields a function that is told how many items are done.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def note(message: str) -> None:
+    """A line for the user that is not part of the output."""
+    typer.echo(message, err=True)

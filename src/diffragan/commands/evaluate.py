@@ -1,0 +1,155 @@
+"""`diffragan evaluate`: how right phased results are, as numbers, figures and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from diffragan.door import Measurements
+    from diffragan.store import ResultStore
+
+
+def evaluate(
+    results: Annotated[
+        Path, typer.Argument(metavar="P.zarr", help="Result store of `diffragan phase`.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")
+    ],
+    input_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="X",
+            help="The pairs that were phased, with their truth (default: as the results recall).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Compare phased results with the truth: FRC, SSIM, phase errors.
+
+    The truth comes from the input that the results were phased from; its
+    path and hash are in the result store. Without a truth, only the figures
+    that need none are made.
+
+    Writes DIR/report.html, metrics.json, frc.csv, items.csv, figures/*.png.
+
+    Examples:
+
+        diffragan evaluate phased.zarr --out report
+
+        diffragan evaluate phased.zarr --out report --input moved/pairs.zarr
+    """
+    from rich.console import Console
+
+    run(results, out, input_path, Console())
+
+
+def run(results_path: Path, out: Path, input_path: Path | None, console: Console) -> dict[str, Any]:
+    """Evaluates one result store and returns the dictionary of metrics.json.
+
+    Raises:
+        DiffraganError: no such results; their input is missing, changed or of other size.
+    """
+    import shlex
+
+    from rich import progress as bar
+
+    from diffragan.evaluate import score, summarise
+    from diffragan.report.page import write_report
+    from diffragan.store import open_results
+
+    results = open_results(results_path)
+    truth = open_input(results, input_path)
+    columns = (
+        bar.TextColumn("evaluate"),
+        bar.BarColumn(),
+        bar.MofNCompleteColumn(),
+        bar.TimeRemainingColumn(),
+    )
+    with bar.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("evaluate", total=results.n)
+        scores = score(results, truth, progress=lambda done: progress.update(task, completed=done))
+    metrics = summarise(results, scores)
+    words = ["diffragan", "evaluate", str(results_path), "--out", str(out)]
+    words += [] if input_path is None else ["--input", str(input_path)]
+    page = write_report(out, results, truth, scores, metrics, command=shlex.join(words))
+    console.print(metrics_table(metrics))
+    console.print(f"Report: {page}", soft_wrap=True)
+    return metrics
+
+
+def open_input(results: ResultStore, input_path: Path | None = None) -> Measurements:
+    """The pairs that were phased, imaged as they were then.
+
+    Args:
+        results: knows the path and hash of its input.
+        input_path: used instead of that path, whatever its hash.
+
+    Raises:
+        DiffraganError: the input is missing or changed, and no other was given.
+    """
+    from diffragan.door import open_measurements
+    from diffragan.errors import DiffraganError
+    from diffragan.settings import settings_from_dict
+
+    entry = results.header.get("input") or {}
+    path = input_path or results.input_path
+    if input_path is None and not path.exists():
+        raise DiffraganError(
+            f"The input of {results.path}, {path}, is not there any more; "
+            "pass it with --input where it is now."
+        )
+    image = entry.get("image")
+    pairs = open_measurements(
+        path,
+        settings=settings_from_dict(results.settings),
+        image=Path(image) if image and input_path is None else None,
+        box_A=results.box_A,
+    )
+    if input_path is None and entry.get("sha256") not in (None, pairs.sha256):
+        raise DiffraganError(
+            f"The input {path} has changed since {results.path} was phased from it; pass --input "
+            "with the one that was phased, or phase it again."
+        )
+    return pairs
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """The numbers that a user asks first, a row per structure."""
+    from rich import box
+    from rich.table import Table
+
+    of = metrics["frc_of"]
+    title = f"{metrics['method']}: " + (f"FRC of the {of}" if of else "no truth, so no FRC")
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("structure", no_wrap=True)
+    for name in ("n", "0.5 at, Å", "image", "diffr.", "extrap.", "solved", "SSIM", "R"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = dict(metrics["structures"])
+    if len(rows) != 1:
+        rows["all"] = metrics
+    for stem, block in rows.items():
+        bands = [_number(value) for value in block["band_mean_frc"].values()]
+        table.add_row(
+            stem,
+            str(block["n"]),
+            _number(block["frc_0p5_A"]),
+            *bands,
+            _number(block["solved_fraction"], ".0%"),
+            _number(block["ssim_mean"]),
+            _number(block["r_factor_median"], ".3f"),
+        )
+    return table
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "–" if value is None else format(value, form)

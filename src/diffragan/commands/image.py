@@ -1,0 +1,61 @@
+"""diffragan image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffragan.commands.common import (
+    Config,
+    Overwrite,
+    Preset,
+    Seed,
+    Set,
+    progress_bar,
+    read_settings,
+)
+
+
+def image(
+    store: Annotated[Path, typer.Argument(help="simulation store")],
+    out: Annotated[Path, typer.Option(help="measurement store to write, M.zarr")],
+    truth: Annotated[
+        bool, typer.Option("--truth", help="keep exit waves and orientations beside the pairs")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items")] = None,
+    preset: Preset = "default",
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Image a simulation: write the patterns and images an instrument would give.
+
+    Defocus, aperture, doses and the rest are settings (`--set image.dose_e_per_A2=50`). The noise
+    of an item depends on the seed and the item's number alone.
+
+    Examples:
+
+        diffragan image 1UBQ.zarr --out pairs.zarr
+
+        diffragan image 1UBQ.zarr --out noisy.zarr --truth --set pattern.dose_e_per_A2=200
+    """
+    from diffragan.measurements import write_measurements
+    from diffragan.store import open_simulation
+
+    settings = read_settings(preset, config, set_, seed=seed)
+    simulation = open_simulation(store)
+    n = min(limit or simulation.n, simulation.n)
+    with progress_bar("pairs", n) as progress:
+        write_measurements(
+            simulation,
+            out,
+            settings,
+            n=n,
+            truth=truth,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    typer.echo(f"{out}: {n} pairs{', with the truth' if truth else ''}")

@@ -1,0 +1,80 @@
+"""diffragan phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffragan.commands.common import (
+    Config,
+    Device,
+    Overwrite,
+    Preset,
+    Seed,
+    Set,
+    pick_device,
+    progress_bar,
+    read_settings,
+)
+
+
+def phase(
+    pairs: Annotated[
+        Path, typer.Argument(help="store or file of pairs, or the patterns when --image is given")
+    ],
+    out: Annotated[Path, typer.Option(help="result store to write, P.zarr")],
+    method: Annotated[str | None, typer.Option(help="image or published")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="weights of the network; the bundled ones otherwise")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="the images, where they are in a file of their own")
+    ] = None,
+    box_A: Annotated[
+        float | None, typer.Option("--box-A", min=1, help="side of the field of array files, Å")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="so many pairs, spread evenly over the input")
+    ] = None,
+    preset: Preset = "default",
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Phase pairs of diffraction pattern and image.
+
+    Takes a measurement store, a simulation store (imaged on the way), or array files: .npz, .h5,
+    .mrcs, .star. The result store holds the phased projections, the waves where the method gives
+    them, and where everything came from. An interrupted run is continued by the same command.
+
+    Examples:
+
+        diffragan phase pairs.zarr --out phased.zarr --method image
+
+        diffragan phase 1UBQ.zarr --out phased.zarr --method published --limit 50
+
+        diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
+    """
+    from diffragan.door import open_measurements
+    from diffragan.phasing.pipeline import choose_items, phase_pairs
+
+    settings = read_settings(preset, config, set_, seed=seed, phase__method=method)
+    chosen = pick_device(device)
+    found = open_measurements(pairs, settings=settings, image=image, box_A=box_A)
+    total = len(choose_items(found.n, limit))
+    with progress_bar("pairs phased", total) as progress:
+        phase_pairs(
+            found,
+            out,
+            found.settings,
+            weights=weights,
+            limit=limit,
+            device=chosen,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    typer.echo(f"{out}: {total} pairs phased by '{found.settings.phase.method}'")

@@ -1,0 +1,180 @@
+"""`diffragan prepare`: PDB entries or files into clean structures, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffragan.settings import PrepareSettings
+
+_COORDINATE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
+# The name of the joint report: no structure may be called so.
+_REPORT_STEM = "prepare"
+
+
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID-or-FILE...",
+            help="PDB IDs, or PDB or mmCIF files, plain or gzipped.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")
+    ],
+    chain: Annotated[
+        str | None,
+        typer.Option(help="Chain to keep (default: A, or the first protein chain)."),
+    ] = None,
+    ph: Annotated[
+        float | None, typer.Option(help="pH at which hydrogens are added (default: 7).")
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID-or-FILE-or-DIR",
+            help="Structures kept for testing: refuse sources related to them. Repeatable.",
+        ),
+    ] = None,
+    max_identity: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Largest sequence identity to a --test structure."),
+    ] = 0.35,
+) -> None:
+    """Clean structures: one protein chain each, complete with hydrogens, as mmCIF.
+
+    Takes the first model and one chain; resolves alternative locations;
+    turns nonstandard residues into standard ones; leaves out waters and
+    hetero atoms; adds missing heavy atoms and hydrogens, but no missing
+    residues.
+
+    Writes DIR/NAME.cif, DIR/NAME.json with every change, and
+    DIR/prepare.json with all reports. What is done is not done again.
+
+    Examples:
+
+        diffragan prepare 1UBQ 1AUP --out structures
+
+        diffragan prepare entry.cif.gz --chain B --ph 6.5 --out structures
+
+        diffragan prepare train/*.pdb --test test/ --out structures
+    """
+    from rich.console import Console
+
+    from diffragan.settings import load_settings
+
+    values = {"prepare.chain": chain, "prepare.ph": ph}
+    run(sources, out, load_settings(values=values).prepare, test or [], max_identity, Console())
+
+
+def run(
+    sources: list[str],
+    out: Path,
+    settings: PrepareSettings,
+    test: Iterable[str],
+    max_identity: float,
+    console: Console,
+) -> None:
+    """Prepares every source in turn; those finished before an error stay, with their report.
+
+    Raises:
+        DiffraganError: as `prepare_structure`; two sources of one name; relatives across the
+            split.
+    """
+    from rich import progress as bar
+
+    from diffragan.structures import (
+        PreparationReport,
+        changes_table,
+        prepare_structure,
+        report_table,
+        write_reports,
+    )
+
+    _require_own_names(sources)
+    _require_unrelated(sources, settings, test, max_identity)
+    reports: list[PreparationReport] = []
+    columns = (
+        bar.TextColumn("{task.description}"),
+        bar.BarColumn(),
+        bar.MofNCompleteColumn(),
+        bar.TimeRemainingColumn(),
+    )
+    try:
+        with bar.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("prepare", total=len(sources))
+            for source in sources:
+                progress.update(task, description=source)
+                reports.append(prepare_structure(source, out, settings))
+                progress.advance(task)
+    finally:
+        if reports:
+            write_reports(reports, out / f"{_REPORT_STEM}.json")
+            console.print(report_table(reports))
+            console.print(changes_table(reports))
+
+
+def _require_own_names(sources: list[str]) -> None:
+    from diffragan.entries import source_stem
+    from diffragan.errors import DiffraganError
+
+    by_stem: dict[str, str] = {}
+    for source in sources:
+        # Some file systems take 1abc and 1ABC for the same name.
+        stem = source_stem(source).casefold()
+        if stem == _REPORT_STEM:
+            raise DiffraganError(
+                f"The structure {source} would overwrite the report {_REPORT_STEM}.json; "
+                "rename the file."
+            )
+        if stem in by_stem:
+            raise DiffraganError(
+                f"{by_stem[stem]} and {source} would both be written as {source_stem(source)}; "
+                "rename one, or prepare them into two folders."
+            )
+        by_stem[stem] = source
+
+
+def _require_unrelated(
+    sources: list[str], settings: PrepareSettings, test: Iterable[str], max_identity: float
+) -> None:
+    from diffragan.entries import source_stem
+    from diffragan.split import require_unrelated
+    from diffragan.structures import read_sequence
+
+    test_sources = [source for entry in test for source in _in_folder(entry)]
+    if not test_sources:
+        return
+    # The chain asked for is one of the sources; test files have their own.
+    for_test = settings.model_copy(update={"chain": None})
+    train_sequences = {source_stem(source): read_sequence(source, settings) for source in sources}
+    test_sequences: dict[str, str] = {}
+    for source in test_sources:
+        stem = source_stem(source)
+        test_sequences[source if stem in test_sequences else stem] = read_sequence(source, for_test)
+    require_unrelated(train_sequences, test_sequences, max_identity)
+
+
+def _in_folder(entry: str) -> list[str]:
+    """The coordinate files of a folder, or the entry itself."""
+    from diffragan.errors import DiffraganError
+
+    folder = Path(entry)
+    if not folder.is_dir():
+        return [entry]
+    files = sorted(
+        str(file)
+        for file in folder.iterdir()
+        if file.name.lower().removesuffix(".gz").endswith(_COORDINATE_ENDINGS)
+    )
+    if not files:
+        raise DiffraganError(f"The folder {folder} holds no PDB or mmCIF files to test against.")
+    return files

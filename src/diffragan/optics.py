@@ -1,0 +1,121 @@
+"""Wavelength, grids, propagator and contrast transfer: pure functions.
+
+Arrays are [..., y, x]; frequencies q are cycles per Å. Multislice transmits exp(+i sigma V) and
+propagates by exp(-i pi lambda dz q²), so a positive distance is downstream.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy import constants
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Optics:
+    """What ties an exit wave to space: beam energy, side of the field, and the object's plane.
+
+    `centre_to_exit_A` is the distance from the molecule's centre plane downstream to the plane in
+    which the wave is given and from which `defocus_A` counts.
+    """
+
+    energy_ev: float
+    box_A: float
+    centre_to_exit_A: float
+
+
+def wavelength_A(energy_ev: float) -> float:
+    """Relativistic de Broglie wavelength in Å; 0.025079 Å at 200 keV."""
+    rest = constants.electron_mass * constants.c**2 / constants.e
+    momentum_c_ev = math.sqrt(energy_ev * (energy_ev + 2 * rest))
+    return constants.h * constants.c / constants.e / momentum_c_ev * 1e10
+
+
+def q_from_angle(angle_mrad: float, energy_ev: float) -> float:
+    """Spatial frequency (1/Å) of a scattering angle, in the small-angle form q = theta / lambda."""
+    return angle_mrad * 1e-3 / wavelength_A(energy_ev)
+
+
+def frequency_grid(n_px: int, box_A: float, device: torch.device | None = None) -> Tensor:
+    """Squared spatial frequencies q² (1/Å²) of an FFT grid, zero first. Shape (n_px, n_px)."""
+    q = torch.fft.fftfreq(n_px, box_A / n_px, dtype=torch.float64, device=device)
+    return q[:, None] ** 2 + q[None, :] ** 2
+
+
+def aberration(
+    q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: float = 0.0
+) -> Tensor:
+    """Phase chi (rad) of the lens; the transfer function is exp(-i chi).
+
+    `defocus_A` has abTEM's sign, C10 = -defocus, so chi = pi lambda C10 q² + pi/2 Cs lambda³ q⁴
+    (Kirkland, Advanced Computing in Electron Microscopy, 2010, eq. 3.23).
+    """
+    wavelength = wavelength_A(energy_ev)
+    cs_A = cs_mm * 1e7
+    return math.pi * wavelength * q2 * (-defocus_A + 0.5 * cs_A * wavelength**2 * q2)
+
+
+def transfer_function(
+    q2: Tensor,
+    energy_ev: float,
+    *,
+    defocus_A: float = 0.0,
+    cs_mm: float = 0.0,
+    focal_spread_A: float = 0.0,
+    aperture_mrad: float | None = None,
+) -> Tensor:
+    """Complex transfer function of the microscope on the given q² (1/Å²), complex128.
+
+    `focal_spread_A` is the standard deviation of the defocus: the coherent (linear) envelope is
+    exp(-(pi lambda spread q²)² / 2). The aperture cuts sharply at its angle; None is no aperture.
+    """
+    wavelength = wavelength_A(energy_ev)
+    chi = aberration(q2, energy_ev, defocus_A, cs_mm)
+    damping = torch.exp(-0.5 * (math.pi * wavelength * focal_spread_A * q2) ** 2)
+    if aperture_mrad is not None:
+        damping = damping * (q2 <= q_from_angle(aperture_mrad, energy_ev) ** 2)
+    return torch.polar(damping, -chi)
+
+
+def propagate(wave: Tensor, box_A: float, energy_ev: float, distance_A: float) -> Tensor:
+    """A wave (..., y, x) carried through free space by `distance_A` (negative: upstream)."""
+    q2 = frequency_grid(wave.shape[-1], box_A, wave.device)
+    kernel = transfer_function(q2, energy_ev, defocus_A=-distance_A)
+    return torch.fft.ifft2(torch.fft.fft2(wave) * kernel.to(wave.dtype))
+
+
+def resample(array: Tensor, n_px: int) -> Tensor:
+    """Fourier crop or pad (..., n, n) to (..., n_px, n_px), values preserved.
+
+    Band-limited arrays keep their values at shared points. On an even grid the Nyquist row and
+    column have no partner of opposite sign; they are dropped, so that a real array stays real.
+    """
+    n = array.shape[-1]
+    if n == n_px:
+        return array
+    half = (min(n, n_px) - 1) // 2
+    spectrum = torch.fft.fft2(array)
+    out = spectrum.new_zeros((*array.shape[:-2], n_px, n_px))
+    low, high = slice(0, half + 1), slice(-half, None)
+    for rows in (low, high):
+        for columns in (low, high):
+            out[..., rows, columns] = spectrum[..., rows, columns]
+    result = torch.fft.ifft2(out) * (n_px / n) ** 2
+    return result if array.is_complex() else result.real
+
+
+def even_fast_length(n: float) -> int:
+    """The smallest even grid size of at least `n` with no prime factor above 7."""
+    size = max(2, math.ceil(n - 1e-9))
+    while size % 2 or size % 11 == 0 or next_fast_len(size) != size:
+        size += 1
+    return size
+
+
+def pattern_pixels(box_A: float, max_angle_mrad: float, energy_ev: float) -> int:
+    """Even side, in pixels of 1/L, of the grid that holds a pattern to `max_angle_mrad`."""
+    return even_fast_length(2 * q_from_angle(max_angle_mrad, energy_ev) * box_A)

@@ -1,0 +1,275 @@
+"""Every choice a run depends on: frozen, validated, with units in the names.
+
+A `Settings` object is built from a preset (`presets/*.toml`), then a TOML file, then
+`key=value` pairs, each laid over the one before. It is written into every output.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffragan.errors import DiffraganError
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, and no unknown key passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PrepareSettings(Frozen):
+    """How an entry becomes one clean protein chain."""
+
+    chain: str | None = None
+    ph: Annotated[float, Field(ge=0, le=14)] = 7.0
+    base_url: str = "https://files.rcsb.org/download"
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    cache_dir: Path | None = None
+
+
+class SimulationSettings(Frozen):
+    """Multislice simulation of exit waves."""
+
+    box_A: Positive | None = Field(
+        default=None, description="side of the square field; none: twice the largest diameter"
+    )
+    depth_A: Positive | None = Field(
+        default=None, description="along the beam; none: 70 Å, or the diameter + 4 Å if larger"
+    )
+    sampling_A: Annotated[float, Field(gt=0, le=0.3)] = 70 / 512
+    slice_A: Annotated[float, Field(gt=0, le=10)] = 3.0
+    keep_q_per_A: Annotated[float, Field(gt=0, le=5)] = Field(
+        default=256 / 140, description="Nyquist frequency of the stored exit waves, 1/Å"
+    )
+    orientations: Annotated[int, Field(ge=1)] = 1078
+    max_outside: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.02, description="largest fraction of atoms that may lie outside the box"
+    )
+
+
+class PatternSettings(Frozen):
+    """The far-field exposure."""
+
+    max_angle_mrad: Annotated[float, Field(gt=0, le=100)] = 20.0
+    beam_mask_px: NotNegative = Field(
+        default=0.5, description="pixels within this radius of the direct beam are masked"
+    )
+    dose_e_per_A2: Positive | None = Field(
+        default=None, description="none: expected intensities, no counting noise"
+    )
+
+
+class ImageSettings(Frozen):
+    """The defocused real-space exposure. A dose, where given, wins over `snr`."""
+
+    defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -1000.0
+    aperture_mrad: Annotated[float, Field(gt=0, le=100)] = 5.0
+    cs_mm: Annotated[float, Field(ge=-10, le=10)] = 0.0
+    focal_spread_A: NotNegative = 0.0
+    dose_e_per_A2: Positive | None = None
+    snr: Positive | None = 0.8
+    snr_band_A: tuple[Positive, Positive] = (8.0, 5.0)
+    snr_field_A: Positive = Field(
+        default=70.0, description="side of the field whose noise counts in the SNR"
+    )
+
+    @model_validator(mode="after")
+    def _band_runs_outward(self) -> Self:
+        if self.snr_band_A[0] <= self.snr_band_A[1]:
+            raise ValueError("runs from the coarser to the finer resolution, for example [8, 5]")
+        return self
+
+
+class ProjectionSettings(Frozen):
+    """The target: the image that phased data should give."""
+
+    defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -50.0
+
+
+class NetworkSettings(Frozen):
+    """Generator and discriminator of the conditional GAN."""
+
+    preparation: Literal["published", "amplitude"] = "published"
+    size_px: Literal[256] = 256
+    width: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="factor on every channel count of the published network"
+    )
+    patch_px: Literal[16, 34, 70, 142, 286] = Field(
+        default=16, description="receptive field of one discriminator output"
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class TrainSettings(Frozen):
+    """The training loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Positive = 2e-5
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    l1_weight: NotNegative = 100.0
+    adversarial_weight: NotNegative = 1.0
+    discriminator_loss_factor: NotNegative = 0.5
+    augment: bool = Field(default=True, description="turn and mirror exit waves at random")
+    validation_structures: tuple[str, ...] = Field(
+        default=(), description="stems held out; none: a tenth of the structures, at least one"
+    )
+    validate_every_steps: Annotated[int, Field(ge=1)] = 500
+    checkpoint_every_s: Positive = 300.0
+    validation_items: Annotated[int, Field(ge=1)] = 32
+    mixed_precision: bool = True
+
+
+class PhaseSettings(Frozen):
+    """Phasing."""
+
+    method: Literal["published", "image"] = "image"
+    batch_size: Annotated[int, Field(ge=1)] = 8
+
+
+class Settings(Frozen):
+    """All of the above, with the seed that makes a run repeatable."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    energy_ev: Annotated[float, Field(ge=10e3, le=3e6)] = 200e3
+    prepare: PrepareSettings = PrepareSettings()
+    simulate: SimulationSettings = SimulationSettings()
+    pattern: PatternSettings = PatternSettings()
+    image: ImageSettings = ImageSettings()
+    projection: ProjectionSettings = ProjectionSettings()
+    network: NetworkSettings = NetworkSettings()
+    train: TrainSettings = TrainSettings()
+    phase: PhaseSettings = PhaseSettings()
+
+
+def preset_names() -> list[str]:
+    """Names of the presets in the package."""
+    files = resources.files("diffragan").joinpath("presets").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load_settings(
+    preset: str = "default",
+    *,
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from a preset, a TOML file, `section.key=value` pairs and Python values.
+
+    Each layer wins over the one before it; `values` (dotted keys, None skipped) comes last.
+
+    Raises:
+        DiffraganError: an unknown preset, key or value; the message names what is allowed.
+    """
+    if preset not in preset_names():
+        raise DiffraganError(
+            f"There is no preset '{preset}'; the presets are {', '.join(preset_names())}."
+        )
+    text = resources.files("diffragan").joinpath("presets", f"{preset}.toml").read_text("utf-8")
+    tree: dict[str, Any] = tomllib.loads(text)
+    if file is not None:
+        _lay_over(tree, _read_toml(file))
+    for pair in overrides:
+        key, found, value = pair.partition("=")
+        if not found:
+            raise DiffraganError(f"--set takes key=value, for example image.snr=2, not '{pair}'.")
+        _lay_over(tree, _nested(key.strip(), _parse_value(value.strip())))
+    for key, value in (values or {}).items():
+        if value is not None:
+            _lay_over(tree, _nested(key, value))
+    return settings_from_dict(tree)
+
+
+def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
+    """Validated settings from a nested dictionary, as stores keep them.
+
+    Raises:
+        DiffraganError: an unknown key or a value out of range.
+    """
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise DiffraganError(_plain(error)) from None
+
+
+def settings_to_toml(settings: Settings) -> str:
+    """The settings as TOML that `load_settings(file=...)` reads back; None is left out."""
+    import json
+
+    lines: list[str] = []
+    tree = settings.model_dump(mode="json", exclude_none=True)
+    lines += [f"{k} = {json.dumps(v)}" for k, v in tree.items() if not isinstance(v, dict)]
+    for section, content in tree.items():
+        if isinstance(content, dict):
+            lines += ["", f"[{section}]"]
+            lines += [f"{k} = {json.dumps(v)}" for k, v in content.items()]
+            # TOML has no null: a value that a preset sets and the user unset is written out.
+            lines += [
+                f'{k} = "none"'
+                for k, v in getattr(settings, section)
+                if v is None and k not in content
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise DiffraganError(f"The settings file {file} can't be read: {reason}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DiffraganError(f"The settings file {file} is not TOML: {error}.") from None
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value where it is one, a bare string otherwise; `none` unsets."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _lay_over(base: dict[str, Any], top: Mapping[str, Any]) -> None:
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value)
+        elif isinstance(value, Mapping):
+            base[key] = {}
+            _lay_over(base[key], value)
+        else:
+            base[key] = None if value == "none" else value
+
+
+def _plain(error: ValidationError) -> str:
+    """The first validation error as one sentence: key, value, what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = Settings
+        for part in first["loc"][:-1]:
+            annotation = model.model_fields[str(part)].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+        names = ", ".join(sorted(model.model_fields))
+        return f"There is no setting '{key}'; here the settings are {names}."
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    return f"The setting {key} can't be {first['input']!r}: {reason}."
