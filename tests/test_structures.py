@@ -118,9 +118,16 @@ def test_missing_side_chains_come_back_left_handed(tmp_path: Path) -> None:
     assert set(added) == {f"A {number}" for number in stubs}
     assert added["A 5"] == "VAL CB CG1 CG2"
     atoms = atoms_of(report.output)
+
+    def handedness(number: int, centre: str, *around: str) -> float:
+        middle, *points = (np.array(atoms[number, name]) for name in (centre, *around))
+        return float(np.linalg.det([point - middle for point in points]))
+
     for number in stubs:
-        n, ca, c, cb = (np.array(atoms[number, name]) for name in ("N", "CA", "C", "CB"))
-        assert np.dot(np.cross(n - ca, c - ca), cb - ca) > 1.9
+        assert handedness(number, "CA", "N", "C", "CB") > 1.9
+    # The second chiral centres, with the hand they have in ubiquitin.
+    assert handedness(3, "CB", "CA", "CG1", "CG2") > 1.9
+    assert all(handedness(number, "CB", "CA", "OG1", "CG2") > 1.9 for number in (7, 9))
 
 
 def test_waters_hetero_atoms_and_other_chains_go(tmp_path: Path) -> None:
@@ -221,6 +228,14 @@ def test_modified_residue_loses_its_modification(tmp_path: Path) -> None:
     report = prepare_structure(str(source), tmp_path, SETTINGS)
     assert changes_of(report, "residue replaced") == [("A 7", "TPO to THR; left out P")]
     assert report.atoms == 168
+
+
+def test_unknown_residue_follows_the_entry_or_becomes_alanine(tmp_path: Path) -> None:
+    lines = [record(a, residue="ZZ9") if residue_number(a) == 7 else a for a in ATOMS]
+    modres = "MODRES 9ZZZ ZZ9 A    7  SER  SOMETHING NEW"
+    for head, sequence in (([modres], "MQIFVKSLTG"), ([], "MQIFVKALTG")):
+        source = pdb_file(tmp_path / "new.pdb", [*head, *lines])
+        assert read_sequence(str(source), SETTINGS) == sequence
 
 
 def test_gaps_stay_open_and_get_no_ends(tmp_path: Path) -> None:

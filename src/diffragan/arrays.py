@@ -118,7 +118,8 @@ def _npy(path: Path) -> Mapping[str, Any]:
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
-    with np.load(path, allow_pickle=False) as archive:
+    # numpy leaves a file open that it can't read, unless it is opened for it.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         found = {name: archive[name] for name in archive.files}
     for name in ("pattern", "image"):
         if name in found and found[name].ndim == 2:
@@ -159,12 +160,32 @@ def _h5(path: Path) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for name in ("pattern", "image"):
         if name in file:
-            found[name] = file[name] if file[name].ndim == 3 else np.asarray(file[name])[None]
+            stack = file[name]
+            found[name] = _H5Stack(stack) if stack.ndim == 3 else np.asarray(stack)[None]
     if "pattern_mask" in file:
         found["pattern_mask"] = np.asarray(file["pattern_mask"])
     if "pixel_A" in file.attrs:
         found["pixel_A"] = float(file.attrs["pixel_A"])
     return found
+
+
+class _H5Stack:
+    """An HDF5 data set whose items may be asked for in any order."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._data.shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, items: Any) -> NDArray[Any]:
+        chosen = np.atleast_1d(np.arange(len(self))[items])
+        ordered, back = np.unique(chosen, return_inverse=True)
+        return np.asarray(self._data[ordered])[back]
 
 
 class _Gathered:

@@ -7,6 +7,7 @@ until items are asked for.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,7 @@ class Measurements:
     structure_index: NDArray[np.int64]
     rotation: NDArray[np.float64] | None
     path: Path
+    image_path: Path | None = None
 
     @property
     def box_A(self) -> float:
@@ -59,8 +61,11 @@ class Measurements:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the input's bytes."""
-        return file_sha256(self.path)
+        """Hash of the input's bytes: the file's, and that of the images where they lie apart."""
+        if self.image_path is None:
+            return file_sha256(self.path)
+        both = file_sha256(self.path) + file_sha256(self.image_path)
+        return hashlib.sha256(both.encode()).hexdigest()
 
     @property
     def has_truth(self) -> bool:
@@ -118,7 +123,9 @@ class StoredMeasurements(Measurements):
         return self.store.has("exit_wave")
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
-        return arrays.checked_pattern(self.store.read("pattern", items), self.path, self.pattern_mask)
+        return arrays.checked_pattern(
+            self.store.read("pattern", items), self.path, self.pattern_mask
+        )
 
     def image(self, items: Selection) -> NDArray[np.float32]:
         return arrays.checked_image(self.store.read("image", items), self.path)
@@ -187,6 +194,7 @@ class ArrayMeasurements(Measurements):
         patterns: arrays.Stack,
         images: arrays.Stack,
         mask: NDArray[np.bool_] | None,
+        image_path: Path | None = None,
     ) -> None:
         if len(patterns) != len(images):
             raise DiffraganError(
@@ -209,7 +217,7 @@ class ArrayMeasurements(Measurements):
                 "give one mask of the patterns' size."
             )
         self.pattern_mask = default if mask is None else mask & default
-        self._patterns, self._images = patterns, images
+        self._patterns, self._images, self.image_path = patterns, images, image_path
         self.structures = (StructureInfo(path.name.split(".")[0]),)
         self.structure_index = np.zeros(self.n, dtype=np.int64)
         self.rotation = None
@@ -327,6 +335,5 @@ def _from_arrays(
     if box_A is None:
         raise DiffraganError(f"{path} does not tell the side of its field; give --box-A (in Å).")
     mask = found.get("pattern_mask")
-    return ArrayMeasurements(
-        path, settings, box_A, found["pattern"], images, None if mask is None else mask.astype(bool)
-    )
+    mask = None if mask is None else np.asarray(mask, dtype=bool)
+    return ArrayMeasurements(path, settings, box_A, found["pattern"], images, mask, image)

@@ -170,14 +170,18 @@ def _parse_pdb(text: str, path: Path) -> gemmi.Structure:
             raise _broken(path, f"line {number} {problem}") from None
     # Every wwPDB file begins with HEADER and finishes with END; bare atom lists have neither.
     if "HEADER" in records and not records & {"END", "MASTER"}:
-        raise _broken(path, "it has a HEADER but no END record, so it is cut short")
+        raise _broken(path, "it has a HEADER but no END, so it looks cut short")
     n_open = sum(line.startswith("MODEL ") for line in lines)
     if n_open > sum(line.startswith("ENDMDL") for line in lines):
         raise _broken(path, "its last MODEL has no ENDMDL, so it is cut short")
     try:
         return gemmi.read_pdb_string(text)
-    except _PARSE_ERRORS as error:
-        raise _broken(path, _reason(error)) from None
+    except _PARSE_ERRORS:
+        # Before 1996 columns 73 to 80 held the entry and a line number.
+        try:
+            return gemmi.read_pdb_string(text, max_line_length=72)
+        except _PARSE_ERRORS as error:
+            raise _broken(path, _reason(error)) from None
 
 
 def _parse_mmcif(text: str, path: Path) -> gemmi.Structure:
@@ -185,11 +189,12 @@ def _parse_mmcif(text: str, path: Path) -> gemmi.Structure:
         block = gemmi.cif.read_string(text)[0]
     except _PARSE_ERRORS as error:
         raise _broken(path, _reason(error)) from None
-    sites = block.find_loop("_atom_site.id").get_loop()
-    if sites is not None:
-        for tag in ("Cartn_x", "Cartn_y", "Cartn_z", "label_atom_id", "label_comp_id"):
-            if f"_atom_site.{tag}" not in sites.tags:
-                raise _broken(path, f"the column _atom_site.{tag} is missing")
+    sites: gemmi.cif.Loop | None = block.find_loop("_atom_site.id").get_loop()
+    if sites is None:
+        return gemmi.Structure()
+    for tag in ("Cartn_x", "Cartn_y", "Cartn_z", "label_atom_id", "label_comp_id"):
+        if f"_atom_site.{tag}" not in sites.tags:
+            raise _broken(path, f"the column _atom_site.{tag} is missing")
     # Archives put a line with # between the categories and after the last one.
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "#" in lines and lines[-1] != "#":
@@ -202,7 +207,7 @@ def _parse_mmcif(text: str, path: Path) -> gemmi.Structure:
 
 def _broken(path: Path, problem: str) -> DiffraganError:
     return DiffraganError(
-        f"The structure file {path} can't be used: {problem.rstrip('.')}; fetch it again."
+        f"The structure file {path} can't be used: {problem.rstrip('.')}; fetch or write it again."
     )
 
 

@@ -40,8 +40,6 @@ from diffragan.store import ResultStore
 # Projections are compared this far out, so that the extrapolated band is seen.
 PROJECTION_END_A = 0.8
 
-Items = slice | NDArray[np.int64]
-
 
 class Pairs(Protocol):
     """What evaluation needs of the input of a result store; indices are the input's."""
@@ -86,6 +84,8 @@ class Scores:
     sums_2d: dict[str, CorrelationSums] = field(default_factory=dict)
     """By wave, projection and image; zero frequency at the centre."""
     measured_to_A: float | None = None
+    measured_rings: Tensor | None = None
+    """Rings of the pattern's grid that hold valid pixels, the direct beam's not among them."""
 
     @property
     def primary(self) -> Curves | None:
@@ -135,11 +135,14 @@ def score(
     check_match(results, truth)
     mask = torch.as_tensor(np.asarray(truth.pattern_mask), dtype=torch.bool)
     m = mask.shape[-1]
-    reach = int(_distance(m)[mask].max()) if bool(mask.any()) else 0
+    farthest = float(_distance(m)[mask].max()) if bool(mask.any()) else 0.0
+    reach = int(farthest + 1e-9)
     if not reach:
         raise DiffraganError("The pattern mask leaves no valid pixel; there is nothing to compare.")
-    farthest = float(_distance(m)[mask].max())
     scores.measured_to_A = results.box_A / farthest
+    measured = torch.unique(ring_index(m)[mask])
+    measured = measured[(measured > 0) & (measured <= min(reach, m // 2))]
+    scores.measured_rings = measured
     if not truth.has_truth:
         return scores
 
@@ -152,8 +155,6 @@ def score(
         progress(done)
     joined = {name: torch.cat(values) for name, values in rows.items()}
 
-    measured = torch.unique(ring_index(m)[mask])
-    measured = measured[(measured > 0) & (measured <= min(reach, m // 2))]
     scores.wave = _curves(joined.pop("wave", None), measured, results.box_A)
     scores.phase_error = _curves(joined.pop("phase_error", None), measured, results.box_A)
     scores.image = _curves(joined.pop("image", None), torch.arange(1, m // 2 + 1), results.box_A)
@@ -187,6 +188,7 @@ def _compare(
         return rows
     projection = _tensor(results.projection(part))
     if projection is not None:
+        target = like(target, projection)
         f, g = centred_fourier(projection), centred_fourier(target)
         rows["projection"] = frc_fourier(f, g)
         sums["projection"] = frc_2d_accumulate(f, g, sums.get("projection"))
@@ -224,13 +226,16 @@ def summarise(results: ResultStore, scores: Scores) -> dict[str, Any]:
         for i, structure in enumerate(results.structures)
         if len(chosen := np.flatnonzero(results.structure_index == i))
     }
-    entry = results.header.get("input") or {}
+    entry, weights = (results.header.get(key) or {} for key in ("input", "weights"))
+    trained_on = {stem.casefold() for stem in weights.get("trained_on", ())}
+    metrics["seen_in_training"] = [s for s in metrics["structures"] if s.casefold() in trained_on]
     metrics["provenance"] = {
         "version": __version__,
         "results": str(results.path),
         "results_version": results.header.get("version"),
         "input": entry.get("path"),
         "input_sha256": entry.get("sha256"),
+        "weights": weights.get("path"),
         "weights_sha256": results.weights_sha256,
         "seed": results.settings.get("seed"),
     }
@@ -264,9 +269,21 @@ def _block(results: ResultStore, scores: Scores, chosen: NDArray[np.int64]) -> d
         "energy_outside_target_mean": _mean(scores.per_item.get("energy_outside_target"), chosen),
         "difference_fraction_mean": _mean(scores.per_item.get("difference_fraction"), chosen),
         "seconds_per_image": results.seconds_per_image,
+        "trust": _trust(results, scores, chosen),
         "projection_frc": _frc_keys(scores.projection, chosen),
         "image_frc": _frc_keys(scores.image, chosen),
     }
+
+
+def _trust(
+    results: ResultStore, scores: Scores, chosen: NDArray[np.int64]
+) -> dict[str, Any] | None:
+    """What the method itself expects of its phases, by ring: the mean cosine of their error."""
+    trust, rings = results.trust, scores.measured_rings
+    if trust is None or rings is None or trust.shape[-1] <= int(rings.max()):
+        return None
+    mean = trust[chosen].mean(0)[rings.numpy()]
+    return {"resolution_A": [results.box_A / int(k) for k in rings], "mean": mean.tolist()}
 
 
 def _frc_keys(curves: Curves | None, chosen: NDArray[np.int64]) -> dict[str, Any]:
@@ -293,6 +310,11 @@ def spread(curves: Curves, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor, T
     values = curves.values[chosen].double()
     low, high = torch.quantile(values, torch.tensor([0.1, 0.9], dtype=values.dtype), dim=0)
     return values.mean(0), low, high
+
+
+def like(target: Tensor, projection: Tensor) -> Tensor:
+    """The target on the projection's grid, resampled in Fourier space where they differ."""
+    return resample(target, projection.shape[-1])
 
 
 def check_match(results: ResultStore, truth: Pairs) -> None:

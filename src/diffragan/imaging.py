@@ -84,9 +84,7 @@ def pattern_mask(m: int, optics: Optics, settings: PatternSettings) -> Tensor:
     return inside
 
 
-def defocused_image(
-    exit_wave: Tensor, optics: Optics, settings: ImageSettings, m: int
-) -> Tensor:
+def defocused_image(exit_wave: Tensor, optics: Optics, settings: ImageSettings, m: int) -> Tensor:
     """Noise-free intensity (b, m, m), mean 1, of the aperture-limited defocused exposure.
 
     The intensity is formed on the exit wave's own grid, where it can't alias, and then resampled.
@@ -159,9 +157,7 @@ def item_seed(seed: int, item: int, *more: int) -> int:
     return int(state[0] >> 1)
 
 
-def _count(
-    expected: Tensor, electrons: float | Tensor, seeds: Sequence[int], kind: int
-) -> Tensor:
+def _count(expected: Tensor, electrons: float | Tensor, seeds: Sequence[int], kind: int) -> Tensor:
     """Poisson counts of `expected` x `electrons`, divided by `electrons` again."""
     if len(seeds) != len(expected):
         raise ValueError(f"{len(seeds)} seeds for {len(expected)} items")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ BAND_EDGES_A = (5.02, 1.254)
 SOLVED_BAND_A = (2.2, 1.8)
 COARSEST_A = 10.0
 # Rings below this part of the whole power hold only the rounding of single precision.
-_NO_POWER = 1e-14
+_NO_POWER = 1e-13
 
 
 class CorrelationSums(NamedTuple):
@@ -262,10 +263,18 @@ def _power(x: Tensor) -> Tensor:
     return x.real**2 + x.imag**2 if x.is_complex() else x**2
 
 
+@lru_cache(maxsize=8)
+def _flat_rings(n_px: int, dims: int, device: torch.device) -> Tensor:
+    """`ring_index`, flat, the corners in one ring more; kept, as every batch asks for it."""
+    # A tensor first made in inference mode could not serve a gradient later.
+    with torch.inference_mode(False):
+        return ring_index(n_px, dims, device).flatten().clamp(max=n_px // 2 + 1)
+
+
 def _ring_sums(x: Tensor, dims: int) -> Tensor:
     """Sums of (..., n, n) or (..., n, n, n) over rings 0 to n // 2: (..., rings)."""
     n = x.shape[-1]
-    rings = ring_index(n, dims, x.device).flatten().clamp(max=n // 2 + 1)
+    rings = _flat_rings(n, dims, x.device)
     flat = x.reshape(*x.shape[:-dims], -1)
     sums = flat.new_zeros((*flat.shape[:-1], n // 2 + 2))
     return sums.scatter_add(-1, rings.expand(flat.shape), flat)[..., :-1]

@@ -46,9 +46,7 @@ def frequency_grid(n_px: int, box_A: float, device: torch.device | None = None) 
     return q[:, None] ** 2 + q[None, :] ** 2
 
 
-def aberration(
-    q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: float = 0.0
-) -> Tensor:
+def aberration(q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: float = 0.0) -> Tensor:
     """Phase chi (rad) of the lens; the transfer function is exp(-i chi).
 
     `defocus_A` has abTEM's sign, C10 = -defocus, so chi = pi lambda C10 q² + pi/2 Cs lambda³ q⁴

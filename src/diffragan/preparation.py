@@ -6,6 +6,7 @@ Here atoms are only left out and renamed; `completion` adds what is missing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
@@ -104,6 +105,8 @@ def clean_chain(
         if other.name != source.name:
             changes.append(Change("chain dropped", other.name or "blank", _contents(other)))
 
+    # What the entry itself says of its modified residues.
+    parents = {m.res_id.name: m.parent_comp_id for m in structure.mod_residues}
     cleaned = gemmi.Chain(source.name.strip() or "A")
     waters = 0
     hetero: Counter[str] = Counter()
@@ -120,14 +123,16 @@ def clean_chain(
             changes.append(Change("residue removed", where, detail))
         else:
             hydrogens += sum(atom.is_hydrogen() for atom in residue)
-            cleaned.add_residue(_standard_residue(residue, where, changes))
+            cleaned.add_residue(_standard_residue(residue, parents, where, changes))
     if len(cleaned) == 0:
         raise DiffraganError(
             f"Chain {cleaned.name} of {name} has no residue with N, CA and C atoms; "
             "give an all-atom model."
         )
     if waters:
-        changes.append(Change("waters removed", cleaned.name, f"{waters} waters"))
+        changes.append(
+            Change("waters removed", cleaned.name, f"{waters} water{'s' * (waters > 1)}")
+        )
     changes += [
         Change("hetero atoms removed", cleaned.name, f"{n} x {het}") for het, n in hetero.items()
     ]
@@ -226,9 +231,11 @@ def _one_conformer(
     return residue
 
 
-def _standard_residue(residue: gemmi.Residue, where: str, changes: list[Change]) -> gemmi.Residue:
+def _standard_residue(
+    residue: gemmi.Residue, parents: Mapping[str, str], where: str, changes: list[Change]
+) -> gemmi.Residue:
     """The residue as one of the twenty, hydrogens and atoms of other residues left out."""
-    parent = _parent_name(residue)
+    parent = _parent_name(residue, parents)
     standard = empty_copy(residue)
     standard.name = parent
     standard.het_flag = "A"
@@ -254,7 +261,7 @@ def _standard_residue(residue: gemmi.Residue, where: str, changes: list[Change])
     return standard
 
 
-def _parent_name(residue: gemmi.Residue) -> str:
+def _parent_name(residue: gemmi.Residue, parents: Mapping[str, str]) -> str:
     """Which of the twenty a residue derives from; alanine or glycine where nothing is known."""
     if residue.name in HEAVY_ATOMS:
         return residue.name
@@ -263,6 +270,8 @@ def _parent_name(residue: gemmi.Residue) -> str:
     letter = gemmi.find_tabulated_residue(residue.name).one_letter_code.upper()
     if letter in _THREE_LETTER:
         return _THREE_LETTER[letter]
+    if parents.get(residue.name) in HEAVY_ATOMS:
+        return parents[residue.name]
     from pdbfixer.pdbfixer import substitutions
 
     fallback = "ALA" if residue.find_atom("CB", "*") is not None else "GLY"

@@ -120,7 +120,7 @@ class TrainSettings(Frozen):
     l1_weight: NotNegative = 100.0
     adversarial_weight: NotNegative = 1.0
     discriminator_loss_factor: NotNegative = 0.5
-    augment: bool = Field(default=True, description="turn and mirror exit waves at random")
+    augment: bool = Field(default=True, description="turn exit waves by quarters at random")
     validation_structures: tuple[str, ...] = Field(
         default=(), description="stems held out; none: a tenth of the structures, at least one"
     )

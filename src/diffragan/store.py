@@ -206,6 +206,10 @@ class Store:
         """From the molecule's centre plane downstream to the exit wave's plane, Å."""
         return self.optics.centre_to_exit_A
 
+    def close(self) -> None:
+        """Let go of a zipped store's file; other stores hold none open."""
+        self.group.store.close()
+
     def has(self, name: str) -> bool:
         """Whether the store holds this array."""
         return name in self.group

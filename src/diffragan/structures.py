@@ -348,3 +348,21 @@ def _write(path: Path, text: str) -> None:
 def _masses_da(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     weights = {int(z): gemmi.Element(int(z)).weight for z in np.unique(numbers)}
     return np.array([weights[int(z)] for z in numbers], dtype=np.float64)
+
+
+def write_rotated_structures(path: Path, rotations: NDArray[np.float64], folder: Path) -> None:
+    """One mmCIF per rotation (n, 3, 3), `<stem>_<number>.cif`, turned about the centre of mass.
+
+    The coordinates are those the simulation sees: centre of mass at the origin, beam along +z.
+    """
+    structure, _ = read_coordinates(path)
+    atoms = [atom for chain in structure[0] for residue in chain for atom in residue]
+    places = np.array([atom.pos.tolist() for atom in atoms])
+    masses = np.array([atom.element.weight for atom in atoms])
+    centred = places - np.average(places, axis=0, weights=masses)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, rotation in enumerate(rotations):
+        for atom, place in zip(atoms, centred @ rotation.T, strict=True):
+            atom.pos = gemmi.Position(*place)
+        text = structure.make_mmcif_document().as_string()
+        _write(folder / f"{path_stem(path)}_{number:05d}.cif", text)

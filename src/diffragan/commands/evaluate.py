@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffragan.commands.common import progress_bar
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -61,23 +63,14 @@ def run(results_path: Path, out: Path, input_path: Path | None, console: Console
     """
     import shlex
 
-    from rich import progress as bar
-
     from diffragan.evaluate import score, summarise
     from diffragan.report.page import write_report
     from diffragan.store import open_results
 
     results = open_results(results_path)
     truth = open_input(results, input_path)
-    columns = (
-        bar.TextColumn("evaluate"),
-        bar.BarColumn(),
-        bar.MofNCompleteColumn(),
-        bar.TimeRemainingColumn(),
-    )
-    with bar.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluate", total=results.n)
-        scores = score(results, truth, progress=lambda done: progress.update(task, completed=done))
+    with progress_bar("results compared", results.n) as progress:
+        scores = score(results, truth, progress=progress)
     metrics = summarise(results, scores)
     words = ["diffragan", "evaluate", str(results_path), "--out", str(out)]
     words += [] if input_path is None else ["--input", str(input_path)]

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from diffragan.settings import PrepareSettings
 
 _COORDINATE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
@@ -67,12 +65,10 @@ def prepare(
 
         diffragan prepare train/*.pdb --test test/ --out structures
     """
-    from rich.console import Console
-
     from diffragan.settings import load_settings
 
     values = {"prepare.chain": chain, "prepare.ph": ph}
-    run(sources, out, load_settings(values=values).prepare, test or [], max_identity, Console())
+    run(sources, out, load_settings(values=values).prepare, test or [], max_identity)
 
 
 def run(
@@ -81,7 +77,6 @@ def run(
     settings: PrepareSettings,
     test: Iterable[str],
     max_identity: float,
-    console: Console,
 ) -> None:
     """Prepares every source in turn; those finished before an error stay, with their report.
 
@@ -89,8 +84,9 @@ def run(
         DiffraganError: as `prepare_structure`; two sources of one name; relatives across the
             split.
     """
-    from rich import progress as bar
+    from rich.console import Console
 
+    from diffragan.commands.common import progress_bar
     from diffragan.structures import (
         PreparationReport,
         changes_table,
@@ -102,22 +98,15 @@ def run(
     _require_own_names(sources)
     _require_unrelated(sources, settings, test, max_identity)
     reports: list[PreparationReport] = []
-    columns = (
-        bar.TextColumn("{task.description}"),
-        bar.BarColumn(),
-        bar.MofNCompleteColumn(),
-        bar.TimeRemainingColumn(),
-    )
     try:
-        with bar.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task("prepare", total=len(sources))
+        with progress_bar("prepare", len(sources)) as done:
             for source in sources:
-                progress.update(task, description=source)
                 reports.append(prepare_structure(source, out, settings))
-                progress.advance(task)
+                done(len(reports))
     finally:
         if reports:
             write_reports(reports, out / f"{_REPORT_STEM}.json")
+            console = Console()
             console.print(report_table(reports))
             console.print(changes_table(reports))
 

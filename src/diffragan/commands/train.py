@@ -2,63 +2,103 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffragan.commands.common import (
+    Config,
+    Device,
+    Preset,
+    Seed,
+    Set,
+    note,
+    pick_device,
+    progress_bar,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from diffragan.training.loop import TrainResult
+
 
 def train(
-    stores: Annotated[list[Path], typer.Argument(help="simulation stores to learn from")],
-    out: Annotated[Path, typer.Option(help="folder of the run; an unfinished one is continued")],
-    preset: Annotated[str, typer.Option(help="published or default")] = "published",
-    config: Annotated[Path | None, typer.Option(help="TOML file over the preset")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over both, e.g. network.width=0.25")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    seed: Annotated[int | None, typer.Option(help="of weights, noise, order and split")] = None,
+    stores: Annotated[
+        list[Path], typer.Argument(help="simulation stores to learn from", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="folder of the run; one with a checkpoint is continued")
+    ],
+    preset: Preset = "published",
+    config: Config = None,
+    set_: Set = None,
+    device: Device = "auto",
+    seed: Seed = None,
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help="end after this time, with a checkpoint")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; all unless said otherwise")
+        int | None, typer.Option(min=1, help="CPU threads; as many as cores unless set")
     ] = None,
-    tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="write TensorBoard events too")
+    ] = False,
 ) -> None:
     """Train the conditional GAN on simulated exit waves.
 
-    Patterns, images and projections are computed from the exit waves as they are needed. A part
-    of the structures is held out, and the generator with the best FRC on them is kept as
-    OUT/best.safetensors. Stop with Ctrl-C; the same command goes on where it stopped.
+    Patterns, images and projections are computed from the exit waves as they are needed. Some
+    structures are held out (train.validation_structures, or a tenth of them), and the generator
+    with the best FRC on those is kept. OUT gets best.safetensors, last.safetensors, log.jsonl,
+    settings.toml, samples/*.png and checkpoint.pt. Ctrl-C writes a checkpoint first; the same
+    command then goes on where it stopped, and ends in the same weights.
 
     Examples:
 
-        diffragan train proteins.zarr --out run --preset published --set network.width=0.125
+    diffragan train proteins.zarr --out run --set network.width=0.125 --set train.batch_size=8
 
-        diffragan train a.zarr b.zarr --out run --set train.batch_size=8 --max-minutes 60
+    diffragan train a.zarr b.zarr --out run --set train.max_steps=300 --max-minutes 10
 
-        torchrun --nproc-per-node 2 -m diffragan train a.zarr --out run --set train.batch_size=16
+    torchrun --nproc-per-node 2 -m diffragan train a.zarr --out run --set train.batch_size=16
     """
     import torch
 
-    from diffragan.settings import load_settings
     from diffragan.training.data import open_exit_waves
+    from diffragan.training.loop import total_steps
     from diffragan.training.loop import train as run
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = load_settings(preset, file=config, overrides=set_ or (), values={"seed": seed})
-    result = run(
-        open_exit_waves(stores),
-        out,
-        settings,
-        device=pick_device(device),
-        max_minutes=max_minutes,
-        tensorboard=tensorboard,
+    settings = read_settings(preset, config, set_, seed=seed)
+    chosen = pick_device(device)
+    data = open_exit_waves(stores)
+    first = os.environ.get("RANK", "0") == "0"
+    with progress_bar("training", total_steps(data, settings)) as show:
+        result = run(
+            data,
+            out,
+            settings,
+            device=chosen,
+            max_minutes=max_minutes,
+            tensorboard=tensorboard,
+            on_step=(lambda step, _: show(step)) if first else None,
+        )
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if first:
+        note(_summary(result))
+    if result.stopped == "interrupt":
+        raise typer.Exit(130)
+
+
+def _summary(result: TrainResult) -> str:
+    best = "none yet" if result.best_frc is None else f"{result.best_frc:.3f}"
+    how = {"finished": "Finished", "time": "Out of time", "interrupt": "Interrupted"}
+    again = f" The same command goes on from {result.out / 'checkpoint.pt'}."
+    if result.stopped == "finished":
+        again = ""
+    return (
+        f"{how[result.stopped]} after {result.steps} steps ({result.epochs:.2f} epochs, "
+        f"{result.images_per_s:.1f} images/s); best validation FRC {best}, in {result.out}.{again}"
     )
-    typer.echo(result)
-
-
-def pick_device(name: str) -> str:
-    return "cpu"

@@ -63,7 +63,7 @@ class ItemNorm(nn.Module):
         """Normalised map of the same shape (b, c, y, x)."""
         if x.shape[-1] * x.shape[-2] == 1:
             return self.bias[None, :, None, None].expand_as(x)
-        # One group per channel is the same formula, and fast in the channels-last layout.
+        # One group per channel is the same formula.
         return F.group_norm(x, x.shape[1], self.weight, self.bias, NORM_EPSILON)
 
 

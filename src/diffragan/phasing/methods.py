@@ -127,14 +127,14 @@ def published_network(batch: Batch, context: Context) -> Phased:
     from diffragan.networks.preparation import prepare_inputs, projection_from_output
     from diffragan.networks.published import propose
 
-    weights = context.weights
-    assert weights is not None
     box = batch.optics.box_A
     if abs(box - PUBLISHED_BOX_A) > 1e-6:
         raise DiffraganError(
             f"--method published works in the paper's {PUBLISHED_BOX_A:g} Å box and this input's "
             f"is {box:g} Å; simulate with --box-A 70, or use another method."
         )
+    weights = context.weights
+    assert weights is not None
     network = weights.metadata.settings.network
     inputs = prepare_inputs(batch.pattern, batch.pattern_mask, batch.image, network)
     output = propose(weights.generator, inputs, batch.seeds)

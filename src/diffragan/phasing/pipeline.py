@@ -107,12 +107,18 @@ def phase_pairs(
         "optics": vars(pairs.optics),
         "structures": info_to_json(pairs.structures),
         "settings": settings.model_dump(mode="json"),
-        "input": {"path": str(pairs.path.resolve()), "sha256": pairs.sha256},
+        "input": {
+            "path": str(pairs.path.resolve()),
+            "image": str(pairs.image_path.resolve()) if pairs.image_path else None,
+            "sha256": pairs.sha256,
+        },
         "weights": record,
     }
     # The first batch tells the shapes, so that a method need not declare them.
     first = METHODS[name](make_batch(pairs, items[:1], settings, device), context)
-    writer = StoreWriter(out, "result", len(items), _specs(first, pairs), header, overwrite=overwrite)
+    writer = StoreWriter(
+        out, "result", len(items), _specs(first, pairs), header, overwrite=overwrite
+    )
     if writer.complete:
         return out
     if not writer.done.any():

@@ -87,6 +87,7 @@ def frc_figure(metrics: Mapping[str, Any]) -> Figure:
     if has_wave:
         _frc_axes(axes[0], metrics["measured_to_A"])
         _spread_line(axes[0], metrics, BLUE, "phased wave")
+        _trust_line(axes[0], metrics)
         axes[0].set_title("Wave, over measured frequencies", pad=10)
         _legend(axes[0])
     last = axes[-1]
@@ -98,6 +99,18 @@ def frc_figure(metrics: Mapping[str, Any]) -> Figure:
     last.set_title("Projection, against the target", pad=10)
     _legend(last)
     axes[0].set_ylabel("Fourier ring correlation")
+    return figure
+
+
+@_styled
+def trust_figure(metrics: Mapping[str, Any]) -> Figure:
+    """What a method expects of its own phases, by resolution."""
+    figure = Figure(figsize=(6.4, 4.5), layout="constrained")
+    axis = figure.subplots()
+    _frc_axes(axis, metrics["measured_to_A"])
+    _trust_line(axis, metrics)
+    axis.set_title("Trust in the phases, without a truth", pad=10)
+    axis.set_ylabel("expected cosine of the phase error")
     return figure
 
 
@@ -114,21 +127,18 @@ def frc_2d_figure(maps: Mapping[str, Array], box_A: float, n: int) -> Figure:
             np.where(values == 0, np.nan, values), vmin=0, vmax=1, cmap="viridis",
             extent=(low, high, low, high), origin="lower", interpolation="nearest",
         )  # fmt: skip
-        q = (np.arange(side) - side // 2) / box_A
         inside = ndimage.gaussian_filter(values, 1.0)
         if inside.max() > 0.5:
+            q = (np.arange(side) - side // 2) / box_A
             axis.contour(q, q, inside, levels=[0.5], colors="white", linewidths=1.3)
         for edge_A in BAND_EDGES_A:
             if 1 / edge_A < high:
                 _circle(axis, 1 / edge_A, f"{edge_A:.3g} Å")
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach), facecolor="#DDDDDD")
         axis.set(xlabel="q$_x$ (1/Å)", title=title)
-        ticks = np.arange(-2, 2.1, 0.5)
-        axis.set_xticks(ticks[np.abs(ticks) <= reach])
+        axis.set_xticks([q for q in (-1, -0.5, 0, 0.5, 1) if abs(q) <= reach])
     axes[0].set_ylabel("q$_y$ (1/Å)")
-    bar = figure.colorbar(shown, ax=list(axes), shrink=0.8, pad=0.02)
-    bar.set_label(f"correlation over {n} images")
-    bar.outline.set_visible(False)
+    _colorbar(figure, shown, list(axes), f"correlation over {n} images")
     return figure
 
 
@@ -251,9 +261,7 @@ def structures_figure(metrics: Mapping[str, Any]) -> Figure:
     axis.set_xlabel("spatial frequency q (1/Å)")
     axis.set_title(f"Mean FRC of the {of} by structure", pad=10)
     _top_axis(axis, (q[0], q[-1]))
-    bar = figure.colorbar(shown, ax=axis, pad=0.02)
-    bar.set_label("mean FRC; white mark: falls below 0.5")
-    bar.outline.set_visible(False)
+    _colorbar(figure, shown, axis, "mean FRC; white mark: falls below 0.5")
     return figure
 
 
@@ -309,6 +317,13 @@ def _spread_line(
     if "0.5 at" in _cut(block):
         cut = 1 / block["frc_0p5_A"]
         axis.plot([cut], [0.5], "o", color=colour, markersize=5, markeredgecolor="white")
+
+
+def _trust_line(axis: Axes, metrics: Mapping[str, Any]) -> None:
+    trust = metrics["trust"]
+    if trust is not None:
+        q = 1 / np.array(trust["resolution_A"])
+        axis.plot(q, trust["mean"], "-.", color=GREEN, linewidth=1.4, label="trust, without truth")
 
 
 def _cut(block: Mapping[str, Any]) -> str:
@@ -376,7 +391,7 @@ def _scale_bar(axis: Axes, n_px: int, box_A: float) -> None:
                   textcoords="offset points", fontsize=8.5, path_effects=outline)  # fmt: skip
 
 
-def _colorbar(figure: Figure, shown: Any, axis: Axes, label: str) -> None:
+def _colorbar(figure: Figure, shown: Any, axis: Axes | list[Axes], label: str) -> None:
     bar = figure.colorbar(shown, ax=axis, shrink=0.85, pad=0.02)
     bar.set_label(label)
     bar.outline.set_visible(False)

@@ -20,10 +20,11 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffragan.evaluate import Pairs, Scores
+from diffragan.evaluate import Pairs, Scores, like
 from diffragan.metrics import BAND_EDGES_A, SOLVED_BAND_A, band_means, resolution_at
 from diffragan.report import figures
 from diffragan.report.tables import frc_csv, item_table
@@ -31,6 +32,9 @@ from diffragan.store import ResultStore
 
 FIGURE_DPI = 150
 INVENTING_METHODS = ("published", "network", "hybrid")
+TRUST_CAPTION = (
+    " The green line is what the method expects of its own phases without knowing the truth."
+)
 BAND_NAMES = {
     "image": f"image, coarser than {BAND_EDGES_A[0]:g} Å",
     "diffraction": f"diffraction, {BAND_EDGES_A[0]:g} to {BAND_EDGES_A[1]:g} Å",
@@ -98,9 +102,20 @@ def draw(
                 "from the 10th to the 90th percentile. Shading marks what the image measures, "
                 "what the pattern measures, and what nothing measures. The projection's own "
                 "transfer function has a zero inside the measured band, so its curve dips "
-                "where a perfect wave would not.",
+                "where a perfect wave would not."
+                + (TRUST_CAPTION if metrics["trust"] and metrics["frc_of"] == "wave" else ""),
                 "Line plot of Fourier ring correlation against spatial frequency. "
                 + " ".join(opening(metrics)[1:3]),
+            )
+        )
+    elif metrics["trust"] is not None:
+        drawn.append(
+            Drawn(
+                "trust",
+                figures.trust_figure(metrics),
+                "The method's own estimate of how right its phases are, by resolution: the "
+                "expected cosine of their error, in the mean over all images.",
+                "Line plot of trust against spatial frequency.",
             )
         )
     if examples:
@@ -166,7 +181,8 @@ def _truth_figures(
                 "ssim",
                 figures.ssim_figure(middle),
                 "Structural similarity of the median image to its target. The white line "
-                "encloses values above 0.7.",
+                "encloses values above 0.7. Empty space around the molecule is alike whatever the "
+                "phases are, so look at the molecule itself.",
                 f"Target, phased projection and their similarity map; the mean over all images "
                 f"is {_number(metrics['ssim_mean'])}.",
             ),
@@ -211,8 +227,9 @@ def choose_examples(results: ResultStore, truth: Pairs, scores: Scores) -> list[
     chosen = order[picks]
     sources = results.items[chosen]
     pattern, image = truth.pattern(sources), truth.image(sources)
-    target = truth.truth_projection(sources) if truth.has_truth else None
-    phased = results.projection(chosen)
+    true = truth.truth_projection(sources) if truth.has_truth else None
+    target = None if true is None else torch.as_tensor(true)
+    phased = torch.as_tensor(results.projection(chosen))
     examples = []
     for k, index in enumerate(chosen):
         lines = [f"{_stem(results, int(index))}, item {sources[k]}"]
@@ -228,8 +245,8 @@ def choose_examples(results: ResultStore, truth: Pairs, scores: Scores) -> list[
                 pattern=np.asarray(pattern[k]),
                 pattern_mask=np.asarray(truth.pattern_mask, dtype=bool),
                 image=np.asarray(image[k]),
-                phased=np.asarray(phased[k]),
-                target=None if target is None else np.asarray(target[k]),
+                phased=phased[k].numpy(),
+                target=None if target is None else like(target[k], phased[k]).numpy(),
             )
         )
     return examples
@@ -243,6 +260,11 @@ def opening(metrics: Mapping[str, Any]) -> list[str]:
         f"{'structure' if count == 1 else 'structures'}, were phased with the method "
         f"“{metrics['method']}”."
     ]
+    if metrics["seen_in_training"]:
+        said.append(
+            f"The weights were trained on {', '.join(metrics['seen_in_training'])}, so what "
+            "follows does not tell how they do on unseen structures."
+        )
     end_A = metrics["measured_to_A"]
     if metrics["frc"] is None:
         said.append("There is no truth for these data, so nothing here says how right they are.")
@@ -258,7 +280,7 @@ def opening(metrics: Mapping[str, Any]) -> list[str]:
     if of == "wave" and projection["frc"] is not None:
         said.append(f"The FRC of the projection with its target {_fall(projection)}.")
     if image["frc"] is not None and projection["frc"] is not None:
-        better = projection["frc_0p5_A"] < image["frc_0p5_A"] - 0.05
+        better = projection["frc_0p5_A"] < 0.95 * image["frc_0p5_A"]
         verdict = "phasing went beyond it" if better else "phasing did not go beyond it"
         said.append(f"The FRC of the image alone with that target {_fall(image)}; {verdict}.")
     if end_A is not None:

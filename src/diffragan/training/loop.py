@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -47,15 +47,20 @@ from diffragan.training.data import (
 )
 from diffragan.training.losses import discriminator_loss, generator_loss
 from diffragan.training.records import RunLog
-from diffragan.training.validation import Validation, validate
+from diffragan.training.validation import validate
 
 LOG_EVERY_STEPS = 10
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: `stopped` is `finished`, `time` or `interrupt`."""
+    """How a run ended, and the generator as it then was (the best one is on disk).
 
+    `stopped` is `finished`, `time` or `interrupt`; `images_per_s` counts this leg, validation and
+    saving included.
+    """
+
+    generator: PublishedGenerator
     out: Path
     stopped: str
     steps: int
@@ -80,14 +85,14 @@ def train(
     device: torch.device | str = "cpu",
     max_minutes: float | None = None,
     tensorboard: bool = False,
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> TrainResult:
     """Train generator and discriminator, or go on with the run that `out` holds.
 
     Leaves `settings.toml`, `log.jsonl`, `checkpoint.pt`, `last.safetensors`, `best.safetensors`
-    (largest validation FRC) and `samples/*.png` in `out`. SIGINT and SIGTERM, like `max_minutes`,
-    end the run after the current step with a checkpoint. `on_step` hears (step, steps in all,
-    losses).
+    (largest validation FRC so far) and `samples/*.png` in `out`. SIGINT, SIGTERM and
+    `max_minutes` end the run after the current step with a checkpoint, `max_minutes` with a
+    validation too. `on_step` hears the step and its losses.
 
     Raises:
         DiffraganError: a data set that can't be used, a loss that is not finite, a run in `out`
@@ -105,8 +110,9 @@ def train(
     train_items, held_items = split(data, settings)
     shown = spread_over_structures(data, held_items, config.validation_items)
     batches = len(epoch_order(train_items, settings.seed, 0, config.batch_size))
-    total = min(config.epochs * batches, config.max_steps or config.epochs * batches)
+    total = total_steps(data, settings)
 
+    torch.manual_seed(settings.seed)
     state = fresh_state(data, train_items, settings, device)
     structures = {s.stem: s.sha256 for s in data.structures}
     identity = run_identity(settings, structures, data.n)
@@ -114,7 +120,17 @@ def train(
         state = load_checkpoint(out / NAME, state, identity)
     progress = state.progress
     generator, discriminator = state.generator, state.discriminator
-    log = RunLog(out, progress.step, tensorboard=tensorboard) if first else None
+    log = RunLog(out, progress.step, tensorboard=tensorboard, writes=first)
+    about = WeightsMetadata(
+        settings=settings,
+        n_px=data.n_px,
+        box_A=data.optics.box_A,
+        energy_ev=data.optics.energy_ev,
+        target=state.target,
+        trained_on=trained_on(data, train_items),
+        validation=tuple(s.stem for s in trained_on(data, held_items)),
+        seed=settings.seed,
+    )
     if first:
         write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
 
@@ -131,7 +147,7 @@ def train(
                 batch = make_batch(
                     waves, items, data.optics, settings, state.target, progress.epoch, device
                 )
-                inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
+                inputs = batch.inputs.contiguous(memory_format=memory_format(device))
 
                 with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                     output = generator(inputs, batch.dropout_seeds)
@@ -162,18 +178,18 @@ def train(
                     "l1": float(l1.detach()),
                     "images_per_s": speed,
                 }
-                if log and (progress.step % LOG_EVERY_STEPS == 0 or progress.step == total):
+                if progress.step % LOG_EVERY_STEPS == 0 or progress.step == total:
                     log.losses(progress, losses)
                 if on_step:
-                    on_step(progress.step, total, losses)
+                    on_step(progress.step, losses)
 
                 over_time = max_minutes is not None and now - started > 60 * max_minutes
                 interrupted, over_time, save_due = agree(
                     [bool(caught), over_time, now - last_saved > config.checkpoint_every_s],
                     processes,
                 )
-                ending = interrupted or over_time or progress.step == total
-                if first and (progress.step % config.validate_every_steps == 0 or ending):
+                last = over_time or progress.step == total
+                if first and (last or progress.step % config.validate_every_steps == 0):
                     found = validate(
                         generator,
                         data,
@@ -183,10 +199,9 @@ def train(
                         device,
                         grid=out / "samples" / f"{progress.step:07d}.png",
                     )
-                    assert log is not None
                     log.validation(progress, found)
-                    keep_weights(out, state, found, data, train_items, shown, settings, batches)
-                if first and (save_due or ending):
+                    keep_weights(out, state, about, found.mean, batches)
+                if first and (last or interrupted or save_due):
                     save_checkpoint(out / NAME, state, identity)
                     last_saved = time.monotonic()
                 if interrupted or over_time:
@@ -195,10 +210,10 @@ def train(
             if stopped != "finished":
                 break
 
-    if log:
-        log.close()
+    log.close()
     elapsed = max(time.monotonic() - started, 1e-9)
     return TrainResult(
+        generator=generator,
         out=out,
         stopped=stopped,
         steps=progress.step,
@@ -206,6 +221,14 @@ def train(
         best_frc=progress.best_frc,
         images_per_s=(progress.step - steps_before) * config.batch_size / elapsed,
     )
+
+
+def total_steps(data: ExitWaves, settings: Settings) -> int:
+    """Steps of a whole run: `train.epochs` of full batches, at most `train.max_steps`."""
+    config = settings.train
+    items, _ = split(data, settings)
+    steps = config.epochs * len(epoch_order(items, settings.seed, 0, config.batch_size))
+    return min(steps, config.max_steps or steps)
 
 
 def fresh_state(
@@ -218,8 +241,7 @@ def fresh_state(
     initialise(generator, 2 * settings.seed % 2**63)
     initialise(discriminator, (2 * settings.seed + 1) % 2**63)
     for module in (generator, discriminator):
-        # Channels last: 1.5 times faster on a CPU, and what tensor cores want.
-        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
 
     def adam(module: nn.Module) -> torch.optim.Adam:
         betas = (config.beta1, 0.999)
@@ -229,34 +251,22 @@ def fresh_state(
     return TrainState(generator, discriminator, adam(generator), adam(discriminator), target)
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last for the GPU's tensor cores; a CPU gains nothing from it."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def keep_weights(
-    out: Path,
-    state: TrainState,
-    found: Validation,
-    data: ExitWaves,
-    train_items: Items,
-    held_items: Items,
-    settings: Settings,
-    batches: int,
+    out: Path, state: TrainState, about: WeightsMetadata, frc: float, batches: int
 ) -> None:
     """Write `last.safetensors`, and `best.safetensors` if no earlier validation was better."""
     progress = state.progress
-    metadata = WeightsMetadata(
-        settings=settings,
-        n_px=data.n_px,
-        box_A=data.optics.box_A,
-        energy_ev=data.optics.energy_ev,
-        target=state.target,
-        trained_on=trained_on(data, train_items),
-        validation=tuple(s.stem for s in trained_on(data, held_items)),
-        validation_frc=found.mean,
-        steps=progress.step,
-        epochs=progress.step / batches,
-        seed=settings.seed,
+    metadata = replace(
+        about, validation_frc=frc, steps=progress.step, epochs=progress.step / batches
     )
     save_weights(out / "last.safetensors", state.generator, metadata, "float32")
-    if progress.best_frc is None or found.mean > progress.best_frc:
-        progress.best_frc, progress.best_step = found.mean, progress.step
+    if progress.best_frc is None or frc > progress.best_frc:
+        progress.best_frc, progress.best_step = frc, progress.step
         save_weights(out / "best.safetensors", state.generator, metadata, "float32")
 
 

@@ -15,12 +15,20 @@ from diffragan.training.validation import Validation
 class RunLog:
     """Appends to a run's log. Lines beyond `from_step`, from a leg that was lost, are dropped.
 
+    With `writes` false (all processes but the first) it does nothing.
+
     Raises:
         DiffraganError: the folder can't be written, or TensorBoard is asked for but not installed.
     """
 
-    def __init__(self, out: Path, from_step: int, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, out: Path, from_step: int, *, tensorboard: bool = False, writes: bool = True
+    ) -> None:
         self.path = out / "log.jsonl"
+        self.writes = writes
+        self.events: Any = None
+        if not writes:
+            return
         try:
             (out / "samples").mkdir(parents=True, exist_ok=True)
             lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
@@ -31,7 +39,6 @@ class RunLog:
             ) from None
         kept = [line for line in lines if _step(line) <= from_step]
         write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
-        self.events: Any = None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -65,6 +72,8 @@ class RunLog:
             self.events.close()
 
     def _append(self, progress: Progress, values: dict[str, Any]) -> None:
+        if not self.writes:
+            return
         line = {
             "step": progress.step,
             "epoch": progress.epoch,

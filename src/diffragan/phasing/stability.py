@@ -1,0 +1,173 @@
+"""How far a result moves when the same pair is measured a little differently.
+
+Where a true exit wave is known it is shifted, turned by a small angle, or given other noise, and
+measured again. A measured pair can only be changed in ways that keep its pixels: the image is
+shifted (the pattern of a shifted object is the same), and both are turned by a quarter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from diffragan import imaging
+from diffragan.door import Measurements
+from diffragan.image_metrics import ssim
+from diffragan.metrics import band_means, frc, ring_q
+from diffragan.phasing.methods import METHODS, Batch, Context
+from diffragan.phasing.pipeline import METHOD_NOISE, make_batch
+from diffragan.settings import Settings
+
+SHIFT_A = (1.0, 0.6)
+TURN_DEG = 3.0
+
+Undo = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A changed batch, and how its projections are brought back for comparison."""
+
+    name: str
+    batch: Batch
+    undo: Undo
+
+
+def stability(
+    pairs: Measurements,
+    items: NDArray[np.int64],
+    settings: Settings,
+    context: Context,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Agreement of each item's projection with that of the changed pair, one row per change.
+
+    Returns:
+        {change: {"band_mean_frc": {band: mean FRC}, "ssim": mean, "n": items}}, the projections
+        of both runs compared with each other, never with a truth.
+    """
+    method = METHODS[settings.phase.method]
+    device = torch.device(device)
+    rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    box = pairs.box_A
+    for item in items:
+        one = np.array([item])
+        batch = make_batch(pairs, one, settings, device)
+        plain = method(batch, context).projection.cpu()
+        for change in _changes(pairs, one, settings, batch):
+            moved = change.undo(method(change.batch, context).projection.cpu())
+            rows.setdefault(change.name, []).append((frc(plain, moved), ssim(moved, plain)[0]))
+    result: dict[str, Any] = {}
+    for name, found in rows.items():
+        curve = torch.cat([curves for curves, _ in found]).mean(0)
+        bands = band_means(curve, ring_q(2 * (len(curve) - 1), box))
+        result[name] = {
+            "band_mean_frc": {
+                band: None if math.isnan(float(value)) else float(value)
+                for band, value in bands.items()
+            },
+            "ssim": float(torch.stack([value.mean() for _, value in found]).mean()),
+            "n": len(found),
+        }
+    return result
+
+
+def shift(array: Tensor, shift_A: tuple[float, float], box_A: float) -> Tensor:
+    """An array (..., y, x) moved by (y, x) Å in Fourier space; the box is periodic."""
+    n = array.shape[-1]
+    q = torch.fft.fftfreq(n, box_A / n, dtype=torch.float64)
+    ramp = torch.exp(-2j * math.pi * (q[:, None] * shift_A[0] + q[None, :] * shift_A[1]))
+    # A real array's Nyquist line has no partner to carry the opposite phase.
+    ramp[n // 2, :] = ramp[n // 2, :].real.to(ramp.dtype)
+    ramp[:, n // 2] = ramp[:, n // 2].real.to(ramp.dtype)
+    moved = torch.fft.ifft2(torch.fft.fft2(array) * ramp.to(array.device))
+    return (moved if array.is_complex() else moved.real).to(array.dtype)
+
+
+def turn(array: Tensor, angle_deg: float) -> Tensor:
+    """An array (b, y, x) turned about its centre pixel n//2 by quintic splines, periodic."""
+    n = array.shape[-1]
+    angle = math.radians(angle_deg)
+    matrix = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    centre = np.full(2, n // 2)
+    offset = centre - matrix @ centre
+
+    def spline(values: NDArray[Any]) -> NDArray[Any]:
+        turned: NDArray[Any] = ndimage.affine_transform(
+            values, matrix, offset, order=5, mode="grid-wrap"
+        )
+        return turned
+
+    slices = []
+    for values in array.numpy():
+        if np.iscomplexobj(values):
+            slices.append(spline(values.real) + 1j * spline(values.imag))
+        else:
+            slices.append(spline(values))
+    return torch.from_numpy(np.stack(slices)).to(array.dtype)
+
+
+def quarter_turn(array: Tensor, turns: int = 1) -> Tensor:
+    """An array (..., y, x) of even size turned by 90 degrees about its pixel n//2: no pixel is
+    interpolated, and the row and column that have no partner wrap around."""
+    turned = torch.rot90(array, turns % 4, (-2, -1))
+    rolls = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (0, 1)}[turns % 4]
+    return torch.roll(turned, rolls, (-2, -1))
+
+
+def _changes(
+    pairs: Measurements, item: NDArray[np.int64], settings: Settings, batch: Batch
+) -> list[Change]:
+    box = pairs.box_A
+    back = (-SHIFT_A[0], -SHIFT_A[1])
+    moved = f"shifted by {math.hypot(*SHIFT_A):.1f} Å"
+    exit_wave = pairs.exit_wave(item)
+    if exit_wave is None:
+        return [
+            Change(
+                moved,
+                replace(batch, image=shift(batch.image, SHIFT_A, box)),
+                lambda p: shift(p, back, box),
+            ),
+            Change(
+                "turned by 90 degrees",
+                replace(
+                    batch,
+                    pattern=quarter_turn(batch.pattern),
+                    pattern_mask=quarter_turn(batch.pattern_mask),
+                    image=quarter_turn(batch.image),
+                ),
+                lambda p: quarter_turn(p, -1),
+            ),
+        ]
+    wave = torch.from_numpy(exit_wave)
+
+    def again(new_wave: Tensor, seed: int) -> Batch:
+        seeds = [imaging.item_seed(seed, int(i)) for i in item]
+        measured = imaging.measure(new_wave, pairs.optics, settings, seeds)
+        return replace(
+            batch,
+            pattern=measured.pattern.to(batch.pattern),
+            image=measured.image.to(batch.image),
+            image_dose_e_per_A2=measured.image_dose_e_per_A2.to(batch.image_dose_e_per_A2),
+            seeds=[imaging.item_seed(seed, int(i), METHOD_NOISE) for i in item],
+        )
+
+    seed = settings.seed
+    return [
+        Change(moved, again(shift(wave, SHIFT_A, box), seed), lambda p: shift(p, back, box)),
+        Change(
+            f"turned by {TURN_DEG:g} degrees",
+            again(turn(wave, TURN_DEG), seed),
+            lambda p: turn(p, -TURN_DEG),
+        ),
+        Change("other noise", again(wave, seed + 1), lambda p: p),
+    ]

@@ -1,0 +1,38 @@
+"""Shared small data: clusters of atoms, and their exit waves in the paper's box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffragan.settings import Settings, load_settings
+from diffragan.simulate import simulate
+from diffragan.structures import Structure
+
+COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
+
+
+def cluster(stem: str, seed: int, atoms: int = 150, radius_A: float = 12.0) -> Structure:
+    """Carbon, nitrogen and oxygen at random in a ball: protein-like scattering, no chemistry."""
+    rng = np.random.default_rng(seed)
+    direction = rng.normal(size=(atoms, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    positions = direction * radius_A * rng.random((atoms, 1)) ** (1 / 3)
+    numbers = rng.choice([6, 7, 8], atoms)
+    positions -= np.average(positions, axis=0, weights=numbers.astype(float))
+    return Structure(stem, numbers.astype(np.int64), positions, "GAS" * 10, f"{seed:064d}")
+
+
+@pytest.fixture(scope="session")
+def published() -> Settings:
+    """The paper's settings on a coarse multislice grid."""
+    return load_settings("published", overrides=COARSE)
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory, published: Settings) -> Path:
+    """Two clusters in four orientations each, 70 Å box."""
+    out = tmp_path_factory.mktemp("simulated") / "clusters.zarr"
+    return simulate([cluster("one", 1), cluster("two", 2)], out, published, workers=1)

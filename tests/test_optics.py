@@ -1,0 +1,121 @@
+"""Laws of free space and of the lens, and agreement with abTEM's own."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffragan.optics import (
+    aberration,
+    even_fast_length,
+    frequency_grid,
+    pattern_pixels,
+    propagate,
+    q_from_angle,
+    resample,
+    transfer_function,
+    wavelength_A,
+)
+
+ENERGY = 200e3
+
+
+def random_wave(n: int = 48, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.complex(
+        torch.randn(2, n, n, generator=generator, dtype=torch.float64),
+        torch.randn(2, n, n, generator=generator, dtype=torch.float64),
+    )
+
+
+def test_known_wavelengths() -> None:
+    """Tabulated relativistic wavelengths (Williams and Carter, table 1.2)."""
+    assert wavelength_A(100e3) == pytest.approx(0.03701, abs=1e-5)
+    assert wavelength_A(200e3) == pytest.approx(0.025079, abs=1e-6)
+    assert wavelength_A(300e3) == pytest.approx(0.01969, abs=1e-5)
+    assert 1 / q_from_angle(20, ENERGY) == pytest.approx(1.254, abs=1e-3)
+
+
+def test_vacuum_leaves_a_plane_wave_and_the_intensity_alone() -> None:
+    plane = torch.ones(1, 32, 32, dtype=torch.complex128)
+    torch.testing.assert_close(propagate(plane, 20.0, ENERGY, 123.0), plane)
+    wave = random_wave()
+    moved = propagate(wave, 20.0, ENERGY, 500.0)
+    torch.testing.assert_close((moved.abs() ** 2).sum((-2, -1)), (wave.abs() ** 2).sum((-2, -1)))
+    assert not torch.allclose(moved, wave)
+
+
+def test_propagation_adds_up_and_reverses() -> None:
+    wave = random_wave()
+    twice = propagate(propagate(wave, 20.0, ENERGY, 30.0), 20.0, ENERGY, 12.0)
+    torch.testing.assert_close(twice, propagate(wave, 20.0, ENERGY, 42.0))
+    torch.testing.assert_close(propagate(twice, 20.0, ENERGY, -42.0), wave)
+
+
+def test_a_tilted_wave_picks_up_the_tilt_times_the_distance() -> None:
+    """A plane wave of frequency q gains exp(-i pi lambda z q²), nothing else."""
+    n, box = 32, 16.0
+    x = torch.arange(n, dtype=torch.float64)
+    wave = torch.exp(2j * math.pi * 3 * x / n)[None, None, :].expand(1, n, n)
+    expected = wave * np.exp(-1j * math.pi * wavelength_A(ENERGY) * 200.0 * (3 / box) ** 2)
+    torch.testing.assert_close(propagate(wave, box, ENERGY, 200.0), expected)
+
+
+@pytest.mark.parametrize("defocus_A", [-1000.0, 700.0])
+@pytest.mark.parametrize("focal_spread_A", [0.0, 40.0])
+def test_transfer_function_is_abtems(defocus_A: float, focal_spread_A: float) -> None:
+    """Same sign of defocus, same Cs; abTEM's focal spread is sqrt(2) of the standard deviation."""
+    from abtem.transfer import CTF
+
+    ctf = CTF(
+        energy=ENERGY,
+        defocus=defocus_A,
+        Cs=1.2e7,
+        semiangle_cutoff=12.0,
+        focal_spread=focal_spread_A * math.sqrt(2),
+        soft=False,
+    )
+    angle = np.linspace(0, 11.5e-3, 60)
+    theirs = ctf._evaluate_from_angular_grid(angle, np.zeros_like(angle))
+    q2 = torch.from_numpy((angle / wavelength_A(ENERGY)) ** 2)
+    ours = transfer_function(
+        q2,
+        ENERGY,
+        defocus_A=defocus_A,
+        cs_mm=1.2,
+        focal_spread_A=focal_spread_A,
+        aperture_mrad=12.0,
+    )
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=2e-3)
+
+
+def test_defocus_is_propagation_by_its_negative() -> None:
+    q2 = frequency_grid(16, 10.0)
+    chi = aberration(q2, ENERGY, defocus_A=-1000.0)
+    torch.testing.assert_close(chi, math.pi * wavelength_A(ENERGY) * 1000.0 * q2)
+
+
+def test_resampling_keeps_values_and_inverts() -> None:
+    n = 24
+    y = torch.arange(n, dtype=torch.float64) / n
+    wave = torch.cos(2 * math.pi * 3 * y)[:, None] * torch.sin(2 * math.pi * 2 * y)[None, :] + 0.3
+    fine = resample(wave[None], 48)
+    torch.testing.assert_close(fine[0, ::2, ::2], wave)
+    torch.testing.assert_close(resample(fine, n)[0], wave)
+    assert not fine.is_complex()
+
+
+def test_grids_are_even_and_fast() -> None:
+    assert pattern_pixels(70.0, 20.0, ENERGY) == 112
+    for wanted in (1, 57, 113, 211, 1023):
+        n = even_fast_length(wanted)
+        assert n >= wanted
+        assert n % 2 == 0
+        rest = n
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        assert rest == 1
