@@ -115,7 +115,7 @@ def test_a_measurement_store_holds_what_imaging_gave(
     assert with_truth.has_truth
     np.testing.assert_array_equal(
         with_truth.truth_wave([3]),
-        pairs.truth_wave([3]),  # type: ignore[arg-type]
+        pairs.truth_wave([3]),
     )
     assert not bare.has_truth
     assert bare.truth_projection([0]) is None
@@ -186,10 +186,14 @@ def test_bad_arrays_are_refused(
     arrays: tuple[Any, Any],
 ) -> None:
     given = as_npy(tmp_path, *change(*arrays))
-    with pytest.raises(DiffraganError, match=message):
+
+    def read() -> None:
         found = open_measurements(**given)
         found.pattern(slice(0, 3))
         found.image(slice(0, 3))
+
+    with pytest.raises(DiffraganError, match=message):
+        read()
 
 
 def test_files_that_are_no_pairs(tmp_path: Path, arrays: tuple[Any, Any]) -> None:

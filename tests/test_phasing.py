@@ -21,7 +21,7 @@ from diffragan.phasing.methods import METHODS, Batch, Context, Phased, method, p
 from diffragan.phasing.pipeline import choose_items, make_batch, phase_pairs
 from diffragan.phasing.propose import propose_from_image
 from diffragan.phasing.stability import quarter_turn, shift, stability, turn
-from diffragan.settings import ImageSettings, Settings, load_settings
+from diffragan.settings import ImageSettings, Settings
 from diffragan.store import open_results, open_simulation
 
 CPU = torch.device("cpu")
@@ -161,9 +161,7 @@ def test_a_method_in_a_few_lines(
         return phased_wave(torch.fft.ifft2(spectrum, norm="forward"), batch)
 
     try:
-        settings = published.model_copy(
-            update={"phase": published.phase.model_construct(method="flat", batch_size=4)}
-        )
+        settings = with_method(published, "flat")
         results = open_results(phase_pairs(pairs, tmp_path / "f.zarr", settings, limit=4))
     finally:
         del METHODS["flat"]
@@ -230,8 +228,8 @@ def test_published_refuses_other_boxes_and_wrong_requests(
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     with pytest.raises(DiffraganError, match=r"bad\.safetensors"):
         phase_pairs(pairs, tmp_path / "b.zarr", settings, weights=tmp_path / "bad.safetensors")
-    with pytest.raises(DiffraganError, match=r"phase\.method"):
-        load_settings(values={"phase.method": "magic"})
+    with pytest.raises(DiffraganError, match="'magic'; choose from image, published"):
+        phase_pairs(pairs, tmp_path / "c.zarr", with_method(published, "magic"))
     assert not list(tmp_path.glob("*.part"))
 
 

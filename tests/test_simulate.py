@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from conftest import cluster
 from diffragan.errors import DiffraganError
@@ -21,9 +22,11 @@ ENERGY = 200e3
 SMALL = Field(box_A=16.0, depth_A=12.0, grid_px=128, slices=6, stored_px=60)
 
 
-def scattered(wave: np.ndarray, field: Field) -> torch.Tensor:  # type: ignore[type-arg]
+def scattered(wave: NDArray[np.complex64]) -> torch.Tensor:
     """Fourier amplitudes of the scattered wave, beam amplitude 1."""
-    return torch.fft.fft2(torch.from_numpy(wave).to(torch.complex128) - 1, norm="forward")
+    exit_wave = torch.from_numpy(wave).to(torch.complex128)
+    found: torch.Tensor = torch.fft.fft2(exit_wave - 1, norm="forward")
+    return found
 
 
 def test_vacuum_leaves_the_wave_alone() -> None:
@@ -48,7 +51,7 @@ def test_one_atom_scatters_as_tabulated() -> None:
     from abtem.parametrizations import LobatoParametrization
 
     wave = exit_wave(np.array([1]), np.zeros((1, 3)), SMALL, ENERGY)
-    amplitude = scattered(wave, SMALL).abs()
+    amplitude = scattered(wave).abs()
     q = frequency_grid(SMALL.stored_px, SMALL.box_A).sqrt()
     band = (q > 0.2) & (q < 0.8)
     # abTEM tabulates f_e by k²; gamma is the relativistic mass factor.

@@ -139,7 +139,7 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:7])
     store = open_simulation(path)
     store.exit_wave([1])
-    with pytest.raises(DiffraganError, match="'exit_wave'.*damaged"):
+    with pytest.raises(DiffraganError, match=r"'exit_wave'.*damaged"):
         store.exit_wave([2])
 
 

@@ -237,7 +237,8 @@ class ArrayMeasurements(Measurements):
 
     def image(self, items: Selection) -> NDArray[np.float32]:
         raw = arrays.checked_image(np.asarray(self._images[items], np.float32), self.path)
-        return raw / raw.mean((-2, -1), keepdims=True)
+        result: NDArray[np.float32] = raw / raw.mean((-2, -1), keepdims=True)
+        return result
 
     def image_dose(self, items: Selection) -> NDArray[np.float64]:
         image = self.image(items)

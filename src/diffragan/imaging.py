@@ -81,7 +81,8 @@ def pattern_mask(m: int, optics: Optics, settings: PatternSettings) -> Tensor:
     inside = (q <= q_max) & (q * optics.box_A > settings.beam_mask_px)
     inside[0, :] = False
     inside[:, 0] = False
-    return inside
+    result: Tensor = inside
+    return result
 
 
 def defocused_image(exit_wave: Tensor, optics: Optics, settings: ImageSettings, m: int) -> Tensor:
@@ -118,7 +119,8 @@ def centre_wave(exit_wave: Tensor, optics: Optics, mask: Tensor) -> Tensor:
     wave = propagate(exit_wave, optics.box_A, optics.energy_ev, -optics.centre_to_exit_A)
     keep = torch.fft.ifftshift(mask).to(wave.device)
     keep[0, 0] = True
-    return torch.fft.ifft2(torch.fft.fft2(resample(wave, m)) * keep)
+    result: Tensor = torch.fft.ifft2(torch.fft.fft2(resample(wave, m)) * keep)
+    return result
 
 
 def projection_of_centre_wave(
@@ -148,7 +150,8 @@ def image_dose(expected: Tensor, optics: Optics, settings: ImageSettings) -> Ten
     band = (q >= 1 / coarse) & (q <= 1 / fine)
     power = (torch.fft.fft2(expected.double(), norm="forward").abs() ** 2 * band).sum((-2, -1))
     noise_at_unit_dose = band.sum() * settings.snr_field_A**2 / optics.box_A**4
-    return (settings.snr * noise_at_unit_dose / power).cpu()
+    result: Tensor = (settings.snr * noise_at_unit_dose / power).cpu()
+    return result
 
 
 def item_seed(seed: int, item: int, *more: int) -> int:

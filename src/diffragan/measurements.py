@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffragan.door import SimulatedMeasurements
 from diffragan.settings import Settings
@@ -62,7 +64,7 @@ def write_measurements(
     pending = writer.pending()
     for start in range(0, len(pending), size):
         for items in _runs(np.concatenate(pending[start : start + size])):
-            arrays = {
+            arrays: dict[str, NDArray[Any]] = {
                 "pattern": pairs.pattern(items),
                 "image": pairs.image(items),
                 "image_dose": pairs.image_dose(items),
@@ -76,7 +78,7 @@ def write_measurements(
     return out
 
 
-def _runs(items: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _runs(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Consecutive runs of sorted items."""
     return np.split(items, np.nonzero(np.diff(items) != 1)[0] + 1)
 

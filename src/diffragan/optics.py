@@ -32,7 +32,8 @@ def wavelength_A(energy_ev: float) -> float:
     """Relativistic de Broglie wavelength in Å; 0.025079 Å at 200 keV."""
     rest = constants.electron_mass * constants.c**2 / constants.e
     momentum_c_ev = math.sqrt(energy_ev * (energy_ev + 2 * rest))
-    return constants.h * constants.c / constants.e / momentum_c_ev * 1e10
+    result: float = constants.h * constants.c / constants.e / momentum_c_ev * 1e10
+    return result
 
 
 def q_from_angle(angle_mrad: float, energy_ev: float) -> float:
@@ -43,7 +44,8 @@ def q_from_angle(angle_mrad: float, energy_ev: float) -> float:
 def frequency_grid(n_px: int, box_A: float, device: torch.device | None = None) -> Tensor:
     """Squared spatial frequencies q² (1/Å²) of an FFT grid, zero first. Shape (n_px, n_px)."""
     q = torch.fft.fftfreq(n_px, box_A / n_px, dtype=torch.float64, device=device)
-    return q[:, None] ** 2 + q[None, :] ** 2
+    result: Tensor = q[:, None] ** 2 + q[None, :] ** 2
+    return result
 
 
 def aberration(q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: float = 0.0) -> Tensor:
@@ -83,7 +85,8 @@ def propagate(wave: Tensor, box_A: float, energy_ev: float, distance_A: float) -
     """A wave (..., y, x) carried through free space by `distance_A` (negative: upstream)."""
     q2 = frequency_grid(wave.shape[-1], box_A, wave.device)
     kernel = transfer_function(q2, energy_ev, defocus_A=-distance_A)
-    return torch.fft.ifft2(torch.fft.fft2(wave) * kernel.to(wave.dtype))
+    result: Tensor = torch.fft.ifft2(torch.fft.fft2(wave) * kernel.to(wave.dtype))
+    return result
 
 
 def resample(array: Tensor, n_px: int) -> Tensor:
@@ -102,8 +105,9 @@ def resample(array: Tensor, n_px: int) -> Tensor:
     for rows in (low, high):
         for columns in (low, high):
             out[..., rows, columns] = spectrum[..., rows, columns]
-    result = torch.fft.ifft2(out) * (n_px / n) ** 2
-    return result if array.is_complex() else result.real
+    values = torch.fft.ifft2(out) * (n_px / n) ** 2
+    result: Tensor = values if array.is_complex() else values.real
+    return result
 
 
 def even_fast_length(n: float) -> int:

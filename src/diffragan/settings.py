@@ -133,7 +133,7 @@ class TrainSettings(Frozen):
 class PhaseSettings(Frozen):
     """Phasing."""
 
-    method: Literal["published", "image"] = "image"
+    method: str = Field(default="image", description="a name in the registry of methods")
     batch_size: Annotated[int, Field(ge=1)] = 8
 
 

@@ -155,7 +155,7 @@ def exit_wave(
             parametrization="lobato",
             projection="infinite",
         )
-        wave = abtem.PlaneWave(energy=energy_ev).multislice(potential)
+        wave: Any = abtem.PlaneWave(energy=energy_ev).multislice(potential)
         array = np.asarray(wave.array)
     stored = resample(torch.from_numpy(array.T.copy()), field.stored_px)
     result: NDArray[np.complex64] = stored.numpy().astype(np.complex64)

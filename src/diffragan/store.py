@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -134,7 +133,7 @@ class StoreWriter:
             array.attrs["unit"] = spec.unit
         group.create_array("done", shape=(self.n,), chunks=(self.n,), dtype="bool")
         group.attrs["diffragan"] = self.header
-        os.replace(fresh, self.part)
+        fresh.replace(self.part)
         return zarr.open_group(self.part, mode="r+")
 
     def pending(self) -> list[NDArray[np.int64]]:
@@ -162,11 +161,11 @@ class StoreWriter:
             raise ValueError(f"{int((~self.done).sum())} items of {self.part} are not written")
         if self.path.exists():
             old = self.path.with_name(self.path.name + ".old")
-            os.replace(self.path, old)
-            os.replace(self.part, self.path)
+            self.path.replace(old)
+            self.part.replace(self.path)
             shutil.rmtree(old)
         else:
-            os.replace(self.part, self.path)
+            self.part.replace(self.path)
         self.complete = True
 
 

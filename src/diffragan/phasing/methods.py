@@ -51,7 +51,8 @@ class Batch:
     @property
     def amplitude(self) -> Tensor:
         """(b, m, m) measured amplitudes, zero frequency first, 0 where masked."""
-        return torch.fft.ifftshift(self.pattern.clamp_min(0).sqrt(), dim=(-2, -1))
+        result: Tensor = torch.fft.ifftshift(self.pattern.clamp_min(0).sqrt(), dim=(-2, -1))
+        return result
 
     @property
     def direct_beam(self) -> Tensor:
@@ -151,4 +152,5 @@ def _ring_mean(values: Tensor, batch: Batch) -> Tensor:
     count = m // 2 + 1
     keep = rings < count
     sums = centred.new_zeros(len(values), count).index_add_(-1, rings[keep], centred[:, keep])
-    return sums / torch.bincount(rings[keep], minlength=count).clamp_min(1)
+    result: Tensor = sums / torch.bincount(rings[keep], minlength=count).clamp_min(1)
+    return result

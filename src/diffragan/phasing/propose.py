@@ -79,4 +79,5 @@ def trusted_wave(proposal: Proposal, amplitude: Tensor, direct_beam: Tensor) -> 
     """
     spectrum = amplitude * proposal.trust * proposal.phase
     spectrum[..., 0, 0] = direct_beam.to(spectrum)
-    return torch.fft.ifft2(spectrum, norm="forward")
+    result: Tensor = torch.fft.ifft2(spectrum, norm="forward")
+    return result

@@ -71,8 +71,7 @@ def stability(
         bands = band_means(curve, ring_q(2 * (len(curve) - 1), box))
         result[name] = {
             "band_mean_frc": {
-                band: None if math.isnan(float(value)) else float(value)
-                for band, value in bands.items()
+                band: None if value is None else float(value) for band, value in bands.items()
             },
             "ssim": float(torch.stack([value.mean() for _, value in found]).mean()),
             "n": len(found),
@@ -89,7 +88,8 @@ def shift(array: Tensor, shift_A: tuple[float, float], box_A: float) -> Tensor:
     ramp[n // 2, :] = ramp[n // 2, :].real.to(ramp.dtype)
     ramp[:, n // 2] = ramp[:, n // 2].real.to(ramp.dtype)
     moved = torch.fft.ifft2(torch.fft.fft2(array) * ramp.to(array.device))
-    return (moved if array.is_complex() else moved.real).to(array.dtype)
+    result: Tensor = (moved if array.is_complex() else moved.real).to(array.dtype)
+    return result
 
 
 def turn(array: Tensor, angle_deg: float) -> Tensor:
