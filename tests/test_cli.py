@@ -62,10 +62,12 @@ def test_the_chain(
     assert open_results(Path("i.zarr")).method == "image"
 
     for name in ("p", "i"):
-        assert run(monkeypatch, "evaluate", f"{name}.zarr", "--out", name) == 0
+        again = ["evaluate", f"{name}.zarr", "--out", name, "--stability", 1]
+        assert run(monkeypatch, *again) == 0
         metrics = json.loads(Path(name, "metrics.json").read_text())
         assert metrics["band_edges_A"] == [5.02, 1.254]
         assert "ubiquitin_1_10" in metrics["structures"]
+        assert metrics["stability"]["other noise"]["n"] == 1
         assert Path(name, "report.html").stat().st_size > 50_000
     assert json.loads(Path("p/metrics.json").read_text())["frc_of"] == "projection"
     assert json.loads(Path("i/metrics.json").read_text())["frc_of"] == "wave"

@@ -50,7 +50,8 @@ def demo(
     example = out / "pairs.zarr.zip"
     shutil.copyfile(example_path(), example)
 
-    console = Console()
+    # Wide enough for the table where there is no terminal to ask.
+    console = Console(width=max(Console().width, 100))
     compared: dict[str, Any] = {}
     last: tuple[Any, ...] = ()
     for name in METHODS:

@@ -35,12 +35,24 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    stability: Annotated[
+        int,
+        typer.Option(
+            "--stability",
+            min=0,
+            metavar="N",
+            help="Also phase N pairs again, slightly changed, and say how far the results move.",
+        ),
+    ] = 0,
 ) -> None:
     """Compare phased results with the truth: FRC, SSIM, phase errors.
 
     The truth comes from the input that the results were phased from; its
     path and hash are in the result store. Without a truth, only the figures
     that need none are made.
+
+    With --stability, some pairs are shifted, turned or given other noise,
+    phased again, and compared with the first results, which needs no truth.
 
     Writes DIR/report.html, metrics.json, frc.csv, items.csv, figures/*.png.
 
@@ -49,13 +61,21 @@ def evaluate(
         diffragan evaluate phased.zarr --out report
 
         diffragan evaluate phased.zarr --out report --input moved/pairs.zarr
+
+        diffragan evaluate phased.zarr --out report --stability 8
     """
     from rich.console import Console
 
-    run(results, out, input_path, Console())
+    run(results, out, input_path, Console(), stability)
 
 
-def run(results_path: Path, out: Path, input_path: Path | None, console: Console) -> dict[str, Any]:
+def run(
+    results_path: Path,
+    out: Path,
+    input_path: Path | None,
+    console: Console,
+    stability_items: int = 0,
+) -> dict[str, Any]:
     """Evaluates one result store and returns the dictionary of metrics.json.
 
     Raises:
@@ -72,8 +92,11 @@ def run(results_path: Path, out: Path, input_path: Path | None, console: Console
     with progress_bar("results compared", results.n) as progress:
         scores = score(results, truth, progress=progress)
     metrics = summarise(results, scores)
+    if stability_items:
+        metrics["stability"] = phased_again(results, truth, stability_items)
     words = ["diffragan", "evaluate", str(results_path), "--out", str(out)]
     words += [] if input_path is None else ["--input", str(input_path)]
+    words += ["--stability", str(stability_items)] if stability_items else []
     page = write_report(out, results, truth, scores, metrics, command=shlex.join(words))
     console.print(metrics_table(metrics))
     console.print(f"Report: {page}", soft_wrap=True)
@@ -114,6 +137,31 @@ def open_input(results: ResultStore, input_path: Path | None = None) -> Measurem
             "with the one that was phased, or phase it again."
         )
     return pairs
+
+
+def phased_again(results: ResultStore, pairs: Measurements, count: int) -> dict[str, Any]:
+    """How far the results of `count` pairs move when the pairs are slightly changed.
+
+    Raises:
+        DiffraganError: the weights of the first phasing are gone or changed.
+    """
+    import torch
+
+    from diffragan.errors import DiffraganError
+    from diffragan.phasing.pipeline import choose_items, load_context
+    from diffragan.phasing.stability import stability
+    from diffragan.settings import settings_from_dict
+
+    record = results.header.get("weights") or {}
+    path = Path(record["path"]) if record.get("path") else None
+    context, found = load_context(results.method, path, torch.device("cpu"))
+    if found and found["sha256"] != results.weights_sha256:
+        raise DiffraganError(
+            f"The weights that {results.path} was phased with have changed since, so the pairs "
+            "can't be phased again alike; leave out --stability, or phase them anew."
+        )
+    items = results.items[choose_items(results.n, count)]
+    return stability(pairs, items, settings_from_dict(results.settings), context)
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:

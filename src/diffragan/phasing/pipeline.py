@@ -57,7 +57,7 @@ def load_context(
     loaded = load_weights(weights or bundled_weights(), device)
     meta = loaded.metadata
     record = {
-        "path": str(weights) if weights else f"bundled {BUNDLED_WEIGHTS}",
+        "path": str(weights.resolve()) if weights else None,
         "sha256": loaded.sha256,
         "steps": meta.steps,
         "trained_on": [s.stem for s in meta.trained_on],

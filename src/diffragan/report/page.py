@@ -324,6 +324,7 @@ def render(
         metrics=metrics,
         opening=opening(metrics),
         bands=BAND_NAMES,
+        compared=metrics.get("compared") or {},
         stability={k: v for k, v in stability.items() if isinstance(v, Mapping)},
         settings=json.dumps(metrics["settings"], indent=2, ensure_ascii=False),
         provenance={**metrics["provenance"], "command": command or None},

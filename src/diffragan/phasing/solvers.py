@@ -1,0 +1,334 @@
+"""Projection algorithms for phase retrieval: ER, HIO, RAAR and RRR over one pair of projections.
+
+The object is the scattered wave at the molecule's centre plane divided by i: wave = b + i o, with
+b the direct beam. For a weak phase object o is the projected potential in radians, real and not
+negative. Two models of it: *real* (float arrays through rfft; Friedel mates of the pattern are
+averaged) and *complex* (Re o not negative, Im o damped).
+
+Objects are (..., m, m) with the zero of space at pixel [0, 0] or anywhere: nothing here depends
+on it. Fourier amplitudes are in units of the plane wave (`norm="forward"`), zero frequency first;
+those of a real object hold the half plane of rfft, (..., m, m // 2 + 1).
+
+The rule for frequencies: measured pixels go to the nearest allowed amplitude; masked pixels inside
+the band (direct beam, beam stop, gaps) are free; everything beyond the band is zero. (Leaving what
+is beyond free lets every wrong answer fit.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Model = Literal["real", "complex"]
+Constraint = Callable[[Tensor], Tensor]
+
+
+def to_fourier(x: Tensor) -> Tensor:
+    """Fourier amplitudes of objects (..., m, m): half plane for real ones, whole for complex."""
+    result: Tensor = (
+        torch.fft.fft2(x, norm="forward") if x.is_complex() else torch.fft.rfft2(x, norm="forward")
+    )
+    return result
+
+
+def from_fourier(spectrum: Tensor, m: int) -> Tensor:
+    """The inverse of `to_fourier`; the half plane gives a real object."""
+    if spectrum.shape[-1] == m:
+        result: Tensor = torch.fft.ifft2(spectrum, norm="forward")
+    else:
+        result = torch.fft.irfft2(spectrum, s=(m, m), norm="forward")
+    return result
+
+
+def friedel_mate(spectrum: Tensor) -> Tensor:
+    """The array (..., m, m), zero frequency first, at -q."""
+    return torch.roll(spectrum.flip(-2, -1), (1, 1), (-2, -1))
+
+
+@dataclass(frozen=True)
+class Modulus:
+    """The measured amplitudes as a set to project on.
+
+    low, high: (..., m, m or m // 2 + 1) float, smallest and largest allowed amplitude: equal where
+        the amplitude is exact, 0 and infinity where it is free, both 0 beyond the band.
+    measured: (m, m or m // 2 + 1) bool.
+    counts: None, or the expected amplitudes² come from counting: see `poisson`.
+    """
+
+    low: Tensor
+    high: Tensor
+    measured: Tensor
+    m: int
+    exact: bool
+    poisson_weight: float | None = None
+
+    @property
+    def amplitude(self) -> Tensor:
+        """The measured amplitudes, 0 where none."""
+        return torch.where(self.measured, 0.5 * (self.low + self.high), 0.0)
+
+    def allowed(self, size: Tensor) -> Tensor:
+        """The amplitude that each Fourier modulus `size` goes to."""
+        if self.poisson_weight is None:
+            return torch.clamp(size, self.low, self.high)
+        rho = self.poisson_weight
+        optimum = (rho * size + (rho**2 * size**2 + (1 + 2 * rho) * self.low**2).sqrt()) / (
+            1 + 2 * rho
+        )
+        return torch.where(self.measured, optimum, torch.clamp(size, self.low, self.high))
+
+    def project_spectrum(self, spectrum: Tensor) -> Tensor:
+        """The nearest allowed spectrum. Where the modulus is 0 the phase is taken as 0."""
+        size = spectrum.abs()
+        if self.exact:
+            factor = self.low / size.clamp_min(_TINY)
+            factor = torch.where(torch.isinf(self.high), 1.0, factor)
+        else:
+            factor = self.allowed(size) / size.clamp_min(_TINY)
+        projected = spectrum * factor
+        return torch.where(size > _TINY, projected, self.allowed(size).to(spectrum.dtype))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The nearest object (..., m, m) with allowed amplitudes."""
+        return from_fourier(self.project_spectrum(to_fourier(x)), self.m)
+
+    def r_factor(self, x: Tensor) -> Tensor:
+        """Amplitude R of objects (..., m, m) over the measured pixels. Shape (...).
+
+        For a real object the pixels of the half plane that stand for two count twice.
+        """
+        size = to_fourier(x).abs()
+        weight = self.measured.to(size.dtype)
+        if weight.shape[-1] != self.m:
+            weight = weight * 2
+            weight[..., 0] /= 2
+        goal = self.amplitude
+        error = (weight * (size - goal) ** 2).sum((-2, -1)).sqrt()
+        return error / (weight * goal**2).sum((-2, -1)).sqrt().clamp_min(_TINY)
+
+
+_TINY = 1e-30
+
+
+def measured_modulus(
+    amplitude: Tensor,
+    mask: Tensor,
+    model: Model,
+    *,
+    uncertainty: Tensor | float = 0.0,
+    poisson_weight: float | None = None,
+) -> Modulus:
+    """The set of objects that have the measured amplitudes.
+
+    Args:
+        amplitude: (..., m, m), zero frequency first, unit: the plane wave.
+        mask: (m, m) bool, True where the pattern is valid, zero frequency first.
+        model: "real" averages Friedel mates: the mean amplitude where both are measured, the one
+            that is elsewhere. (At the centre plane the mean lies nearest to the amplitude of the
+            real part; the mates of a protein differ by about 10 %.)
+        uncertainty: (..., m, m) or a number: amplitudes within it of the measured one are allowed.
+        poisson_weight: for counts: measured pixels go to the amplitude a that is best under
+            c log(N a²) - N a² - 2 N rho (a - size)², c the count, N the electrons, c/N = amplitude²
+            and rho this weight: 0 is the likelihood's own optimum, sqrt(c/N).
+
+    Raises:
+        ValueError: both an uncertainty and a Poisson weight.
+    """
+    spread = torch.as_tensor(uncertainty, dtype=amplitude.dtype, device=amplitude.device)
+    has_spread = bool((spread != 0).any())
+    if has_spread and poisson_weight is not None:
+        raise ValueError("give an amplitude uncertainty or a Poisson weight, not both")
+    m = amplitude.shape[-1]
+    valid = mask.to(amplitude.device)
+    spread = spread.expand(amplitude.shape)
+    inside = band(valid)
+    if model == "real":
+        weight = valid.to(amplitude.dtype)
+        both = (weight + friedel_mate(weight)).clamp_min(1)
+        amplitude, spread = (
+            ((a * weight + friedel_mate(a * weight)) / both)[..., : m // 2 + 1]
+            for a in (amplitude, spread)
+        )
+        valid = (valid | friedel_mate(valid))[..., : m // 2 + 1]
+        inside = (inside | friedel_mate(inside))[..., : m // 2 + 1]
+    low = torch.where(valid, (amplitude - spread).clamp_min(0), 0.0)
+    high = torch.where(valid, amplitude + spread, torch.where(inside, torch.inf, 0.0))
+    exact = not has_spread and poisson_weight is None
+    return Modulus(low, high, valid, m, exact, poisson_weight)
+
+
+def band(mask: Tensor) -> Tensor:
+    """(m, m) bool: frequencies up to the largest valid one of the mask (zero frequency first)."""
+    m = mask.shape[-1]
+    axis = torch.fft.fftfreq(m, 1 / m, dtype=torch.float64, device=mask.device)
+    radius2 = axis[:, None] ** 2 + axis[None, :] ** 2
+    inside: Tensor = radius2 <= torch.where(mask, radius2, 0.0).max()
+    if m % 2 == 0:  # the unpaired lines of an even grid are never measured
+        inside = inside & (axis[:, None] != -m / 2) & (axis[None, :] != -m / 2)
+    return inside
+
+
+@dataclass
+class RealSpace:
+    """What is known of the object in space; change its fields between iterations as you like.
+
+    support: (..., m, m) bool, True where the object may be.
+    positive: the (real part of the) object is not negative.
+    damping: factor on the imaginary part of a complex object, 1 for none. Below 1 this is a
+        relaxation, not a projection.
+    extra: further constraints, applied after the others in turn (see `CONSTRAINTS`).
+    """
+
+    support: Tensor
+    positive: bool = True
+    damping: float = 1.0
+    extra: tuple[Constraint, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The nearest object that obeys (damping aside)."""
+        support = self.support
+        if x.is_complex():
+            real = x.real.clamp_min(0) if self.positive else x.real
+            x = torch.complex(real * support, x.imag * (self.damping * support))
+        else:
+            x = (x.clamp_min(0) if self.positive else x) * support
+        for constraint in self.extra:
+            x = constraint(x)
+        return x
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One iteration: y = P_M x, z = P_S(a y + b x), x' = c z + d x + e y."""
+
+    a: float
+    b: float
+    c: float
+    d: float
+    e: float
+
+
+SOLVERS: dict[str, Callable[[float], Steps]] = {}
+
+
+def solver(name: str) -> Callable[[Callable[[float], Steps]], Callable[[float], Steps]]:
+    """Register a solver: a function from beta to its `Steps`."""
+
+    def register(function: Callable[[float], Steps]) -> Callable[[float], Steps]:
+        SOLVERS[name] = function
+        return function
+
+    return register
+
+
+@solver("er")
+def error_reduction(beta: float) -> Steps:
+    """Error reduction, x' = P_S P_M x (Gerchberg & Saxton 1972; Fienup 1982)."""
+    return Steps(1, 0, 1, 0, 0)
+
+
+@solver("hio")
+def hybrid_input_output(beta: float) -> Steps:
+    """Hybrid input-output (Fienup 1982), as x' = x + P_S((1 + beta) P_M x - x) - beta P_M x.
+
+    For a support this is Fienup's own: P_M x inside, x - beta P_M x outside. With positivity it
+    is the hybrid projection reflection of Bauschke, Combettes & Luke (2003).
+    """
+    return Steps(1 + beta, -1, 1, 1, -beta)
+
+
+@solver("raar")
+def relaxed_averaged_alternating_reflections(beta: float) -> Steps:
+    """RAAR, x' = beta/2 (R_S R_M + 1) x + (1 - beta) P_M x, R = 2 P - 1 (Luke 2005)."""
+    return Steps(2, -1, beta, beta, 1 - 2 * beta)
+
+
+@solver("rrr")
+def relaxed_reflect_reflect(beta: float) -> Steps:
+    """RRR, the relaxed difference map, x' = x + beta (P_S(2 P_M x - x) - P_M x) (Elser 2018)."""
+    return Steps(2, -1, beta, 1, -beta)
+
+
+@dataclass
+class Hold:
+    """A proposal that pulls the spectrum: weight (..., m, ·) in [0, 1] towards `spectrum`."""
+
+    spectrum: Tensor
+    weight: Tensor
+    strength: float = 1.0
+
+
+@dataclass
+class State:
+    """Where a run is after `iteration` steps; its tensors are good until the next step.
+
+    x: the iterate (..., m, m). modulus: P_M of the iterate before, the current answer with the
+    measured amplitudes.
+    """
+
+    iteration: int
+    x: Tensor
+    modulus: Tensor
+
+
+@dataclass
+class Run:
+    """Iterations of one solver; an iterator of `State`s that never ends by itself.
+
+    Everything may be changed between steps: `constraint` (support, damping), `hold` and `steps`.
+    """
+
+    x: Tensor
+    project_modulus: Modulus
+    constraint: Constraint
+    steps: Steps
+    hold: Hold | None = None
+    iteration: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[State]:
+        while True:
+            yield self.step()
+
+    def step(self) -> State:
+        """One iteration."""
+        s, x = self.steps, self.x
+        spectrum = to_fourier(x)
+        if self.hold is not None and self.hold.strength > 0:
+            spectrum = torch.lerp(
+                spectrum,
+                self.hold.spectrum.expand_as(spectrum),
+                (self.hold.strength * self.hold.weight).to(spectrum.dtype).expand_as(spectrum),
+            )
+        y = from_fourier(self.project_modulus.project_spectrum(spectrum), self.project_modulus.m)
+        z = self.constraint(y if s.b == 0 and s.a == 1 else torch.add(y * s.a, x, alpha=s.b))
+        new = z.mul_(s.c) if s.c != 1 else z
+        if s.d:
+            new = new.add_(x, alpha=s.d)
+        if s.e:
+            new = new.add_(y, alpha=s.e)
+        self.x = new
+        self.iteration += 1
+        return State(self.iteration, new, y)
+
+
+def iterate(
+    name: str,
+    x: Tensor,
+    modulus: Modulus,
+    constraint: Constraint,
+    *,
+    beta: float = 0.8,
+    hold: Hold | None = None,
+) -> Run:
+    """Start a solver of the registry from objects x (..., m, m), float or complex.
+
+    `next(iter(run))` or `run.step()` gives the states one by one.
+
+    Raises:
+        KeyError: no such solver.
+    """
+    return Run(x, modulus, constraint, SOLVERS[name](beta), hold)
