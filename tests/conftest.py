@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,17 @@ def cluster(stem: str, seed: int, atoms: int = 150, radius_A: float = 12.0) -> S
     numbers = rng.choice([6, 7, 8], atoms)
     positions -= np.average(positions, axis=0, weights=numbers.astype(float))
     return Structure(stem, numbers.astype(np.int64), positions, "GAS" * 10, f"{seed:064d}")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny networks are fastest on one thread, and runs to compare use the same number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

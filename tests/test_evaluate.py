@@ -24,7 +24,7 @@ from diffragan.imaging import projection_of_centre_wave
 from diffragan.measurements import write_measurements
 from diffragan.metrics import frc
 from diffragan.optics import Optics, frequency_grid, propagate
-from diffragan.report.page import opening, write_atomically, write_report
+from diffragan.report.page import opening, write_report
 from diffragan.settings import Settings
 from diffragan.store import (
     ArraySpec,
@@ -312,22 +312,6 @@ def test_opening_sentences_say_how_far_and_no_further(
     assert "R-factor" in blind
     network = evaluate(world.results("net", true_wave, method="published"), world.pairs)
     assert "the network invents" in " ".join(opening(network))
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "metrics.json"
-    write_atomically(path, b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 class _Page(HTMLParser):

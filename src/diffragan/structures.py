@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from diffragan.entries import locate, path_stem, read_coordinates, source_stem
 from diffragan.errors import DiffraganError
+from diffragan.files import write_atomically
 from diffragan.preparation import HEAVY_ATOMS, Change, chain_sequence, clean_chain
 from diffragan.settings import PrepareSettings
 
@@ -215,17 +216,8 @@ def write_reports(reports: Iterable[PreparationReport], path: Path) -> None:
     Raises:
         DiffraganError: the file can't be written.
     """
-    text = report_json(reports)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-            draft = Path(folder) / path.name
-            _write(draft, text)
-            draft.replace(path)
-    except OSError as error:
-        raise DiffraganError(
-            f"The report {path} can't be written ({error.strerror or error}); make room for it."
-        ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, report_json(reports).encode())
 
 
 def report_table(reports: Iterable[PreparationReport]) -> Table:
@@ -365,4 +357,4 @@ def write_rotated_structures(path: Path, rotations: NDArray[np.float64], folder:
         for atom, place in zip(atoms, centred @ rotation.T, strict=True):
             atom.pos = gemmi.Position(*place)
         text = structure.make_mmcif_document().as_string()
-        _write(folder / f"{path_stem(path)}_{number:05d}.cif", text)
+        write_atomically(folder / f"{path_stem(path)}_{number:05d}.cif", text.encode())

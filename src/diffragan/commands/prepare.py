@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffragan.commands.common import Config, Preset, Set, progress_bar, read_settings
+
 if TYPE_CHECKING:
     from diffragan.settings import PrepareSettings
 
@@ -46,6 +48,9 @@ def prepare(
         float,
         typer.Option(min=0, max=1, help="Largest sequence identity to a --test structure."),
     ] = 0.35,
+    preset: Preset = "default",
+    config: Config = None,
+    set_: Set = None,
 ) -> None:
     """Clean structures: one protein chain each, complete with hydrogens, as mmCIF.
 
@@ -65,10 +70,8 @@ def prepare(
 
         diffragan prepare train/*.pdb --test test/ --out structures
     """
-    from diffragan.settings import load_settings
-
-    values = {"prepare.chain": chain, "prepare.ph": ph}
-    run(sources, out, load_settings(values=values).prepare, test or [], max_identity)
+    settings = read_settings(preset, config, set_, prepare__chain=chain, prepare__ph=ph)
+    run(sources, out, settings.prepare, test or [], max_identity)
 
 
 def run(
@@ -86,7 +89,6 @@ def run(
     """
     from rich.console import Console
 
-    from diffragan.commands.common import progress_bar
     from diffragan.structures import (
         PreparationReport,
         changes_table,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save as save_safetensors
 
 from diffragan import __version__
 from diffragan.errors import DiffraganError
+from diffragan.files import write_atomically
 from diffragan.networks.preparation import TargetScale
 from diffragan.networks.published import PublishedGenerator
 from diffragan.settings import Settings, settings_from_dict
@@ -123,28 +123,6 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> LoadedWeight
     generator.load_state_dict({name: value.float() for name, value in tensors.items()})
     generator.to(device).requires_grad_(False).eval()
     return LoadedWeights(generator, metadata, hashlib.sha256(content).hexdigest())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put bytes under a name in one step; a failure leaves what was there.
-
-    Raises:
-        DiffraganError: the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DiffraganError(
-            f"{path} can't be written ({error.strerror or error}); free some space or choose "
-            "another --out."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _header(content: bytes) -> dict[str, Any]:

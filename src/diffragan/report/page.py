@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffragan.evaluate import Pairs, Scores, like
+from diffragan.files import write_atomically
 from diffragan.metrics import BAND_EDGES_A, SOLVED_BAND_A, band_means, resolution_at
 from diffragan.report import figures
 from diffragan.report.tables import frc_csv, item_table
@@ -338,20 +337,6 @@ def render(
             for one in drawn
         ],
     )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all; what stood there before stays until then."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _fall(block: Mapping[str, Any]) -> str:

@@ -22,9 +22,10 @@ import torch
 from torch import distributed, nn
 
 from diffragan.errors import DiffraganError
+from diffragan.files import write_atomically
 from diffragan.networks.discriminator import PatchDiscriminator
 from diffragan.networks.published import PublishedGenerator, initialise
-from diffragan.networks.weights import WeightsMetadata, save_weights, write_atomically
+from diffragan.networks.weights import WeightsMetadata, save_weights
 from diffragan.settings import Settings, settings_to_toml
 from diffragan.training.checkpoint import (
     NAME,

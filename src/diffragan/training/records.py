@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffragan.errors import DiffraganError
-from diffragan.networks.weights import write_atomically
+from diffragan.files import write_atomically
 from diffragan.training.checkpoint import Progress
 from diffragan.training.validation import Validation
 

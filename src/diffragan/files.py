@@ -1,0 +1,30 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from diffragan.errors import DiffraganError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put bytes under a name in one step; a failure leaves what was there.
+
+    Raises:
+        DiffraganError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DiffraganError(
+            f"{path} can't be written ({error.strerror or error}); free some space or choose "
+            "another --out."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
