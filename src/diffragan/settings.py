@@ -131,10 +131,61 @@ class TrainSettings(Frozen):
 
 
 class PhaseSettings(Frozen):
-    """Phasing."""
+    """Phasing. What follows `batch_size` is for the methods that iterate: raar and hybrid."""
 
-    method: str = Field(default="image", description="a name in the registry of methods")
+    method: Literal["published", "image", "raar", "hybrid"] = "image"
     batch_size: Annotated[int, Field(ge=1)] = 8
+    solver: Literal["er", "hio", "raar", "rrr"] = "rrr"
+    beta: Annotated[float, Field(gt=0, le=2)] = 0.7
+    starts: Annotated[int, Field(ge=1, le=10_000)] = 4
+    iterations: Annotated[int, Field(ge=1)] = 1500
+    rounds: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="parts of the run; between two the support is found anew"
+    )
+    model: Literal["real", "complex"] = "real"
+    damping: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="complex model: factor on Im o at each projection, at the start"
+    )
+    damping_end: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="the same at the end; it changes evenly in between"
+    )
+    positive: bool = Field(default=True, description="the projected potential is not negative")
+    hold: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="weight of the proposal, times trust², at the start"
+    )
+    hold_until: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.7, description="part of the first round after which the hold has faded to zero"
+    )
+    support: Literal["image", "proposal", "radius"] = "image"
+    support_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="first support: threshold, in parts of the 99th percentile"
+    )
+    support_width_A: Positive = Field(default=4.0, description="blur before that threshold")
+    support_radius_A: Positive | None = Field(
+        default=None, description="for support = radius; none: a quarter of the box"
+    )
+    shrink_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.06, description="later supports: threshold on the object of the round before"
+    )
+    shrink_width_A: Positive = 2.0
+    noise: Literal["exact", "bounds", "poisson"] = Field(
+        default="bounds", description="what counted patterns allow; without a dose: exact"
+    )
+    memory_mb: Annotated[int, Field(ge=16)] = Field(
+        default=1024, description="limit on the solver's working arrays"
+    )
+    time_budget_s: Positive | None = Field(
+        default=None, description="per image; a run that it ends is not repeatable to the bit"
+    )
+    force: bool = Field(
+        default=False, description="run even where the data can't determine the object"
+    )
+
+    @model_validator(mode="after")
+    def _radius_goes_with_its_support(self) -> Self:
+        if self.support_radius_A is not None and self.support != "radius":
+            raise ValueError("has a support_radius_A, which needs support = 'radius'")
+        return self
 
 
 class Settings(Frozen):

@@ -111,3 +111,10 @@ def agreement(phases: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Ten
     squared = ((mean.abs() ** 2 - chance) / (1 - chance).clamp_min(1e-6)).clamp(0, 1)
     alone = (chance > 1 - 1e-6).expand_as(squared)
     return torch.sgn(mean), torch.where(alone, 1.0, squared.sqrt())
+
+
+def verdict(spectrum: Tensor, r: Tensor, amplitude: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One answer from the starts: phases, trust, and whether it is solved."""
+    weight = torch.exp(-(r / r.min(1, keepdim=True).values.clamp_min(_TINY) - 1) / 0.1)
+    phase, length = agreement(spectrum, weight)
+    return phase, length, r.min(1).values < 0.03

@@ -71,12 +71,16 @@ class Phased:
 
     projection: (b, y, x) float32, mean about 1. wave: (b, m, m) complex64 at the centre plane, or
     None. r_factor: (b,) or None. trust: (b, rings) mean trust by ring, or None.
+    start_r: (b, starts) every start's R, or None. solved: (b,) bool, judged without a truth, or
+    None.
     """
 
     projection: Tensor
     wave: Tensor | None = None
     r_factor: Tensor | None = None
     trust: Tensor | None = None
+    start_r: Tensor | None = None
+    solved: Tensor | None = None
 
 
 @dataclass(frozen=True)
