@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +139,35 @@ def test_an_interrupted_run_ends_the_same(
     whole, resumed = open_simulation(simulated), open_simulation(out)
     for name in ("exit_wave", "rotation", "structure", "outside"):
         np.testing.assert_array_equal(whole.read(name), resumed.read(name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the children from /proc")
+def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
+    """SIGKILL leaves no process behind, and what was finished stays."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+        "from conftest import COARSE, cluster; from diffragan.settings import load_settings; "
+        "from diffragan.simulate import simulate; "
+        "s = load_settings('published', overrides=[*COARSE, 'simulate.orientations=500']); "
+        "simulate([cluster('one', 1)], Path(sys.argv[2]), s, workers=2, "
+        "progress=lambda n: print(n, flush=True))"
+    )
+    here, out = str(Path(__file__).parent), tmp_path / "k.zarr"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, here, str(out)], stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        while run.stdout.readline().strip() != "3":
+            assert run.poll() is None
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        run.kill()
+    assert len(children) >= 2
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "workers outlived their parent"
+        time.sleep(0.1)
+    assert not out.exists()
+    assert (tmp_path / "k.zarr.part").exists()
 
 
 def test_another_run_does_not_overwrite(tmp_path: Path, published: Settings) -> None:

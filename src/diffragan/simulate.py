@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,8 +298,17 @@ def _start_worker(plans: bytes | None, *arguments: Any) -> None:
     # The parent hears the interrupt and ends the pool; a worker's own traceback says nothing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _use_plans(plans)
     _shared["arguments"] = arguments
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however it went; a pool alone would wait on."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _one(item: int) -> NDArray[np.complex64]:
@@ -305,6 +316,11 @@ def _one(item: int) -> NDArray[np.complex64]:
     numbers, positions = atoms[item // len(rotations)]
     turned = positions @ rotations[item % len(rotations)].T
     return exit_wave(numbers, turned, field, energy_ev)
+
+
+def _cores() -> int:
+    """Cores this process may use; macOS does not tell its share."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _run(
@@ -318,7 +334,7 @@ def _run(
     """Blocks with their waves, in order, computed by a pool of processes."""
     atoms = [(s.numbers, s.positions_A) for s in structures]
     arguments = (atoms, rotations, field, settings.energy_ev)
-    count = min(workers or len(os.sched_getaffinity(0)), sum(len(b) for b in blocks))
+    count = min(workers or _cores(), sum(len(b) for b in blocks))
     plans = fft_plans(field, settings.energy_ev)
     if count <= 1:
         _use_plans(plans)
