@@ -4,6 +4,9 @@ Functions are wrapped in timers while the package's own `simulate` and `train` r
 to the innermost part that is open, so parts add up to the whole. One process each; training uses
 the threads that torch has.
 
+In each training step the discriminator runs three times, and the generator's gradient passes
+through it once more.
+
     python benchmarks/profile_chain.py prepared/1UBQ.cif --orientations 8 --steps 20
 """
 

@@ -34,16 +34,19 @@ def test_the_package_stays_small() -> None:
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints its table and leaves the report and the numbers; a second run replaces the first."""
-    for _ in range(2):
-        demo(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("from an earlier run")
+    demo(tmp_path / "out")
     printed = capsys.readouterr().out
     assert "published" in printed
     assert "8 Å" in printed
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert metrics["method"] == "published"
-    assert metrics["frc_of"] == "projection"
-    assert set(metrics["compared"]) == {"image", "published"}
-    assert metrics["stability"]["other noise"]["n"] == 3
+    assert metrics["method"] == "raar"
+    assert metrics["frc_of"] == "wave"
+    assert set(metrics["compared"]) == {"image", "published", "raar"}
+    assert metrics["stability"]["other noise"]["n"] == 2
+    assert metrics["band_mean_frc"]["diffraction"] > 0.7
+    assert metrics["judged_precision"] == 1.0
     image = metrics["compared"]["image"]["projection_frc"]["frc"]
     assert value_at(image, 8.0) > 0.6
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000

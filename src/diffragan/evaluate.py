@@ -248,15 +248,19 @@ def _block(results: ResultStore, scores: Scores, chosen: NDArray[np.int64]) -> d
     """The keys that stand at the top level and under every structure."""
     r = None if results.r_factor is None else results.r_factor[chosen]
     primary, error = scores.primary, scores.phase_error
+    right = None
+    if primary is not None and primary.q[-1] >= 1 / SOLVED_BAND_A[1]:
+        right = solved(primary.values[chosen], primary.q).numpy().astype(bool)
+    judged = None if results.solved is None else results.solved[chosen]
     return {
         "n": len(chosen),
         "method": results.method,
         "frc_of": scores.frc_of,
         "band_edges_A": list(BAND_EDGES_A),
         **_frc_keys(primary, chosen),
-        "solved_fraction": None
-        if primary is None or primary.q[-1] < 1 / SOLVED_BAND_A[1]
-        else float(solved(primary.values[chosen], primary.q).float().mean()),
+        "solved_fraction": None if right is None else float(right.mean()),
+        "judged_solved_fraction": None if judged is None else float(judged.mean()),
+        **_judgement(judged, right),
         "r_factor_median": None if r is None or not np.isfinite(r).any() else np.nanmedian(r),
         "ssim_mean": _mean(scores.per_item.get("ssim"), chosen),
         "phase_error_deg": None
@@ -284,6 +288,23 @@ def _trust(
         return None
     mean = trust[chosen].mean(0)[rings.numpy()]
     return {"resolution_A": [results.box_A / int(k) for k in rings], "mean": mean.tolist()}
+
+
+def _judgement(
+    judged: NDArray[np.bool_] | None, right: NDArray[np.bool_] | None
+) -> dict[str, float | None]:
+    """How the verdicts made without a truth compare with it.
+
+    Precision: of those judged solved, the part that is. Recall: of those that are solved, the part
+    that was judged so. Null where there is no verdict, no truth, or nothing to divide by.
+    """
+    if judged is None or right is None:
+        return {"judged_precision": None, "judged_recall": None}
+    both = float((judged & right).sum())
+    return {
+        "judged_precision": both / float(judged.sum()) if judged.any() else None,
+        "judged_recall": both / float(right.sum()) if right.any() else None,
+    }
 
 
 def _frc_keys(curves: Curves | None, chosen: NDArray[np.int64]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class TrainSettings(Frozen):
 class PhaseSettings(Frozen):
     """Phasing. What follows `batch_size` is for the methods that iterate: raar and hybrid."""
 
-    method: Literal["published", "image", "raar", "hybrid"] = "image"
+    method: str = Field(default="image", description="a name in the registry of methods")
     batch_size: Annotated[int, Field(ge=1)] = 8
     solver: Literal["er", "hio", "raar", "rrr"] = "rrr"
     beta: Annotated[float, Field(gt=0, le=2)] = 0.7

@@ -334,7 +334,9 @@ def _run(
     """Blocks with their waves, in order, computed by a pool of processes."""
     atoms = [(s.numbers, s.positions_A) for s in structures]
     arguments = (atoms, rotations, field, settings.energy_ev)
-    count = min(workers or _cores(), sum(len(b) for b in blocks))
+    items = sum(len(block) for block in blocks)
+    # A process takes seconds to start, as long as several waves.
+    count = min(workers or min(_cores(), math.ceil(items / 8)), items)
     plans = fft_plans(field, settings.energy_ev)
     if count <= 1:
         _use_plans(plans)

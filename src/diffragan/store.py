@@ -310,6 +310,16 @@ class ResultStore(Store):
         return self.read("trust") if self.has("trust") else None
 
     @cached_property
+    def start_r(self) -> NDArray[np.float64] | None:
+        """(n, starts) R of every start; None for a method that makes no starts."""
+        return self.read("start_r").astype(np.float64) if self.has("start_r") else None
+
+    @cached_property
+    def solved(self) -> NDArray[np.bool_] | None:
+        """(n,) whether a result counts as solved, judged without a truth; None if not judged."""
+        return self.read("solved").astype(bool) if self.has("solved") else None
+
+    @cached_property
     def seconds_per_image(self) -> float | None:
         """Mean seconds the phasing took per image."""
         return float(self.read("seconds").mean()) if self.has("seconds") else None

@@ -25,7 +25,9 @@ def phase(
         Path, typer.Argument(help="store or file of pairs, or the patterns when --image is given")
     ],
     out: Annotated[Path, typer.Option(help="result store to write, P.zarr")],
-    method: Annotated[str | None, typer.Option(help="image or published")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="image, published, raar or hybrid; `image` if not said")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights of the network; the bundled ones otherwise")
     ] = None,
@@ -35,6 +37,18 @@ def phase(
     box_A: Annotated[
         float | None, typer.Option("--box-A", min=1, help="side of the field of array files, Å")
     ] = None,
+    starts: Annotated[
+        int | None, typer.Option(min=1, help="starts per pair (raar, hybrid)")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="iterations per start (raar, hybrid)")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(min=0, help="seconds per pair, at most (raar, hybrid)")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="go on where the data can't determine the object")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="so many pairs, spread evenly over the input")
     ] = None,
@@ -55,14 +69,24 @@ def phase(
 
         diffragan phase pairs.zarr --out phased.zarr --method image
 
-        diffragan phase 1UBQ.zarr --out phased.zarr --method published --limit 50
+        diffragan phase 1UBQ.zarr --out phased.zarr --method raar --starts 8 --limit 50
 
         diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
     """
     from diffragan.door import open_measurements
     from diffragan.phasing.pipeline import choose_items, phase_pairs
 
-    settings = read_settings(preset, config, set_, seed=seed, phase__method=method)
+    settings = read_settings(
+        preset,
+        config,
+        set_,
+        seed=seed,
+        phase__method=method,
+        phase__starts=starts,
+        phase__iterations=iterations,
+        phase__time_budget_s=time_budget,
+        phase__force=force or None,
+    )
     chosen = pick_device(device)
     found = open_measurements(pairs, settings=settings, image=image, box_A=box_A)
     total = len(choose_items(found.n, limit))

@@ -247,16 +247,16 @@ def refine(
 
 
 def _refine(
-    batch: Batch, proposal: Proposal, found: Tensor, shrink: bool, watch: Watch | None
+    batch: Batch, proposal: Proposal, supports: Tensor, shrink: bool, watch: Watch | None
 ) -> Refined:
     settings, box = batch.settings.phase, batch.optics.box_A
-    starts, model, m = settings.starts, settings.model, batch.pattern.shape[-1]
+    starts, model = settings.starts, settings.model
     amplitude, trust = batch.amplitude, proposal.trust
     phase = (proposal.phase / 1j).to(torch.complex64)  # of o: wave = beam + i o
     weight = choose.concentration(trust)[:, None]
     modulus = pattern_modulus(batch, model)
     x = choose.random_starts(amplitude, phase, trust, batch.seeds, starts, model)
-    space = RealSpace(found, settings.positive, settings.damping)
+    space = RealSpace(supports, settings.positive, settings.damping)
     hold = _hold(amplitude * phase, trust, model)
     until = _deadline(settings, len(amplitude))
     lengths = _round_lengths(settings)
@@ -284,8 +284,18 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    best, agreed, solved = choose.verdict(spectrum * valid, r, amplitude)
-    return Refined(amplitude * agreed * best, agreed * valid, r, solved)
+    found = choose.verdict(spectrum, r, trust, valid, box, _noise_r(batch, valid))
+    return Refined(amplitude * found.trust * found.phase, found.trust, r, found.solved)
+
+
+def _noise_r(batch: Batch, valid: Tensor) -> Tensor:
+    """(b,) R between true amplitudes and counted ones: square roots of counts have sd 1/2."""
+    dose = batch.settings.pattern.dose_e_per_A2
+    if dose is None:
+        return batch.pattern.new_zeros(len(batch.pattern))
+    noise = (valid.sum() / (4 * dose * batch.optics.box_A**2)).sqrt()
+    size: Tensor = torch.linalg.vector_norm(batch.amplitude * valid, dim=(-2, -1))
+    return noise / size.clamp_min(1e-30)
 
 
 def _iterate(
@@ -310,7 +320,7 @@ def _restart(
     x: Tensor, space: RealSpace, r: Tensor, batch: Batch, model: str, number: int
 ) -> Tensor:
     """The worse half of the starts begins again around the best, in the best one's support."""
-    b, starts, m, _ = x.shape
+    b, starts = r.shape
     if starts < 2:
         return x
     order = r.argsort(1)
@@ -324,11 +334,11 @@ def _restart(
         starts - (starts + 1) // 2,
         "real" if model == "real" else "complex",
     )
-    x, supports = x.clone(), space.support.clone()
+    x, supports = x.clone(), space.support.contiguous().clone()
     for i in range(b):
         worse = order[i, (starts + 1) // 2 :]
         x[i, worse] = again[i]
-        supports[i, worse] = supports[i, order[i, 0]]
+        supports[i, worse] = supports[i, order[i, 0]].clone()
     space.support = supports
     return x
 
@@ -344,7 +354,7 @@ def _hold(target: Tensor, trust: Tensor, model: str) -> Hold:
 
 
 def _object(spectrum: Tensor, model: str) -> Tensor:
-    x = torch.fft.ifft2(spectrum, norm="forward")
+    x: Tensor = torch.fft.ifft2(spectrum, norm="forward")
     return x.real.contiguous() if model == "real" else x
 
 

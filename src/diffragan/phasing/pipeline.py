@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from diffragan.door import Measurements
 from diffragan.errors import DiffraganError
 from diffragan.imaging import item_seed
+from diffragan.phasing import physics  # noqa: F401  (registers raar and hybrid)
 from diffragan.phasing.methods import METHODS, NEEDS_WEIGHTS, Batch, Context, Phased
 from diffragan.settings import Settings
 from diffragan.store import ArraySpec, StoreWriter, info_to_json
@@ -153,6 +154,8 @@ def _specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
         "wave": "unit plane wave",
         "r_factor": "1",
         "trust": "expected cosine of the phase error",
+        "start_r": "1",
+        "solved": "true where judged solved",
     }
     specs = {
         name: ArraySpec(array.shape[1:], str(array.dtype), units[name])
@@ -172,5 +175,7 @@ def _arrays(phased: Phased) -> dict[str, NDArray[Any]]:
         "wave": phased.wave,
         "r_factor": phased.r_factor,
         "trust": phased.trust,
+        "start_r": phased.start_r,
+        "solved": phased.solved,
     }
     return {name: array.cpu().numpy() for name, array in found.items() if array is not None}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -56,7 +57,8 @@ class Modulus:
     low, high: (..., m, m or m // 2 + 1) float, smallest and largest allowed amplitude: equal where
         the amplitude is exact, 0 and infinity where it is free, both 0 beyond the band.
     measured: (m, m or m // 2 + 1) bool.
-    counts: None, or the expected amplitudes² come from counting: see `poisson`.
+    exact: whether no measured amplitude has an interval or a Poisson weight.
+    poisson_weight: for counts, see `measured_modulus`.
     """
 
     low: Tensor
@@ -81,16 +83,23 @@ class Modulus:
         )
         return torch.where(self.measured, optimum, torch.clamp(size, self.low, self.high))
 
+    @cached_property
+    def _free(self) -> Tensor:
+        """1 where the amplitude is free, 0 elsewhere."""
+        return torch.isinf(self.high).to(self.low.dtype)
+
     def project_spectrum(self, spectrum: Tensor) -> Tensor:
-        """The nearest allowed spectrum. Where the modulus is 0 the phase is taken as 0."""
-        size = spectrum.abs()
+        """The nearest allowed spectrum, in place; the phase of an exact 0 is taken as 0."""
+        # Far below rounding, this only gives an exact zero a phase.
+        real, imag = spectrum.real, spectrum.imag
+        real.add_(_SPECK)
         if self.exact:
-            factor = self.low / size.clamp_min(_TINY)
-            factor = torch.where(torch.isinf(self.high), 1.0, factor)
+            square = torch.addcmul(real * real, imag, imag).clamp_min_(_SPECK**2)
+            factor = square.rsqrt_().mul_(self.low).add_(self._free)
         else:
-            factor = self.allowed(size) / size.clamp_min(_TINY)
-        projected = spectrum * factor
-        return torch.where(size > _TINY, projected, self.allowed(size).to(spectrum.dtype))
+            size = spectrum.abs().clamp_min_(_SPECK)
+            factor = self.allowed(size).div_(size)
+        return spectrum.mul_(factor)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The nearest object (..., m, m) with allowed amplitudes."""
@@ -112,6 +121,7 @@ class Modulus:
 
 
 _TINY = 1e-30
+_SPECK = 1e-18
 
 
 def measured_modulus(
@@ -188,12 +198,17 @@ class RealSpace:
     damping: float = 1.0
     extra: tuple[Constraint, ...] = ()
 
+    @property
+    def is_cone(self) -> bool:
+        """Whether the projection of k x is k times that of x, for k > 0."""
+        return not self.extra
+
     def __call__(self, x: Tensor) -> Tensor:
         """The nearest object that obeys (damping aside)."""
         support = self.support
         if x.is_complex():
             real = x.real.clamp_min(0) if self.positive else x.real
-            x = torch.complex(real * support, x.imag * (self.damping * support))
+            x = torch.complex(real * support, x.imag * support * self.damping)
         else:
             x = (x.clamp_min(0) if self.positive else x) * support
         for constraint in self.extra:
@@ -297,22 +312,21 @@ class Run:
         """One iteration."""
         s, x = self.steps, self.x
         spectrum = to_fourier(x)
-        if self.hold is not None and self.hold.strength > 0:
-            spectrum = torch.lerp(
-                spectrum,
-                self.hold.spectrum.expand_as(spectrum),
-                (self.hold.strength * self.hold.weight).to(spectrum.dtype).expand_as(spectrum),
-            )
+        hold = self.hold
+        if hold is not None and hold.strength > 0:
+            pull = (hold.strength * hold.weight).to(spectrum.dtype)
+            spectrum = torch.lerp(spectrum, hold.spectrum.to(spectrum.dtype), pull)
         y = from_fourier(self.project_modulus.project_spectrum(spectrum), self.project_modulus.m)
-        z = self.constraint(y if s.b == 0 and s.a == 1 else torch.add(y * s.a, x, alpha=s.b))
-        new = z.mul_(s.c) if s.c != 1 else z
-        if s.d:
-            new = new.add_(x, alpha=s.d)
-        if s.e:
-            new = new.add_(y, alpha=s.e)
-        self.x = new
+        # A cone's projection scales with its argument, which saves two passes over memory.
+        scale = s.a if getattr(self.constraint, "is_cone", False) else 1.0
+        goal = torch.mul(y, s.a / scale)
+        z = self.constraint(goal.add_(x, alpha=s.b / scale) if s.b else goal)
+        if s.d == 0 and s.e == 0:
+            self.x = z * (s.c * scale)
+        else:
+            x.mul_(s.d).add_(y, alpha=s.e).add_(z, alpha=s.c * scale)
         self.iteration += 1
-        return State(self.iteration, new, y)
+        return State(self.iteration, self.x, y)
 
 
 def iterate(
@@ -331,4 +345,4 @@ def iterate(
     Raises:
         KeyError: no such solver.
     """
-    return Run(x, modulus, constraint, SOLVERS[name](beta), hold)
+    return Run(x.clone(), modulus, constraint, SOLVERS[name](beta), hold)

@@ -272,6 +272,8 @@ def opening(metrics: Mapping[str, Any]) -> list[str]:
                 f"The median R-factor is {metrics['r_factor_median']:.3f}: the agreement with "
                 "the measured amplitudes, which wrong phases can reach too."
             )
+        if metrics["judged_solved_fraction"] is not None:
+            said.append(_verdicts(metrics))
         return said
     of = metrics["frc_of"]
     said.append(f"The FRC of the {of} with the truth {_fall(metrics)} in the mean.")
@@ -295,6 +297,8 @@ def opening(metrics: Mapping[str, Any]) -> list[str]:
             f"{metrics['solved_fraction']:.0%} of the images are solved to 2 Å (their FRC "
             f"averages at least 0.5 from {coarse:g} to {fine:g} Å)."
         )
+    if metrics["judged_solved_fraction"] is not None:
+        said.append(_verdicts(metrics))
     if metrics["energy_outside_mean"] is not None:
         said.append(
             f"{metrics['energy_outside_mean']:.1%} of the projections' contrast energy lies "
@@ -337,6 +341,17 @@ def render(
             for one in drawn
         ],
     )
+
+
+def _verdicts(metrics: Mapping[str, Any]) -> str:
+    """What the method itself says is solved, and how right that is where a truth tells."""
+    said = f"Without a truth, the method judges {metrics['judged_solved_fraction']:.0%} solved"
+    precision, recall = metrics["judged_precision"], metrics["judged_recall"]
+    if precision is not None:
+        said += f"; {precision:.0%} of these are"
+    if recall is not None:
+        said += f", and {recall:.0%} of the solved were found"
+    return said + "."
 
 
 def _fall(block: Mapping[str, Any]) -> str:

@@ -61,6 +61,8 @@ def item_table(results: ResultStore, scores: Scores) -> str:
     columns.update({name: values.tolist() for name, values in scores.per_item.items()})
     if results.r_factor is not None:
         columns["r_factor"] = results.r_factor.tolist()
+    if results.solved is not None:
+        columns["judged_solved"] = results.solved.astype(int).tolist()
     rows = [[_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
     return _csv(list(columns), rows)
 

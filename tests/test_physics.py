@@ -1,0 +1,259 @@
+"""Refinement end to end on simulated clusters: it solves, says so, and reads no truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffragan.door import Measurements, open_measurements
+from diffragan.errors import DiffraganError
+from diffragan.imaging import projection_of_centre_wave
+from diffragan.metrics import centred_fourier, frc_fourier, ring_q
+from diffragan.optics import frequency_grid
+from diffragan.phasing import physics
+from diffragan.phasing.choose import agreement, align, concentration, random_starts
+from diffragan.phasing.methods import METHODS, NEEDS_WEIGHTS, Batch, Context, Phased
+from diffragan.phasing.pipeline import make_batch
+from diffragan.phasing.propose import Proposal, propose_from_image
+from diffragan.phasing.solvers import friedel_mate
+from diffragan.settings import Settings
+
+CPU = torch.device("cpu")
+ITEMS = np.array([0, 5])
+
+
+def with_phase(settings: Settings, **values: object) -> Settings:
+    phase = {"method": "raar", "iterations": 240, "starts": 3, **values}
+    return settings.model_copy(update={"phase": settings.phase.model_copy(update=phase)})
+
+
+@pytest.fixture(scope="module")
+def settings(published: Settings) -> Settings:
+    return with_phase(published)
+
+
+@pytest.fixture(scope="module")
+def pairs(simulated: Path, settings: Settings) -> Measurements:
+    return open_measurements(simulated, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def batch(pairs: Measurements, settings: Settings) -> Batch:
+    return make_batch(pairs, ITEMS, settings, CPU)
+
+
+@pytest.fixture(scope="module")
+def phased(batch: Batch) -> Phased:
+    return METHODS["raar"](batch, Context())
+
+
+def frc_with_truth(wave: Tensor, pairs: Measurements) -> Tensor:
+    truth = pairs.truth_wave(ITEMS)
+    assert truth is not None
+    mask = torch.from_numpy(pairs.pattern_mask)
+    return frc_fourier(centred_fourier(wave), centred_fourier(torch.from_numpy(truth)), mask)
+
+
+def test_image_and_pattern_alone_solve_small_objects(phased: Phased, pairs: Measurements) -> None:
+    assert phased.wave is not None
+    curves = frc_with_truth(phased.wave, pairs)
+    q = ring_q(112, 70.0)
+    assert float(curves[:, (q > 1 / 4.2) & (q < 1 / 3.8)].mean(-1).min()) > 0.8
+    assert float(curves[:, (q > 1 / 2.2) & (q < 1 / 1.8)].mean(-1).min()) > 0.6
+    image = METHODS["image"](make_batch(pairs, ITEMS, pairs.settings, CPU), Context())
+    assert image.wave is not None
+    before = frc_with_truth(image.wave, pairs)
+    assert float(before[:, (q > 1 / 4.2) & (q < 1 / 3.8)].max()) < 0.3
+
+
+def test_what_a_run_reports(phased: Phased, batch: Batch) -> None:
+    assert phased.start_r is not None
+    assert phased.r_factor is not None
+    assert phased.trust is not None
+    assert phased.solved is not None
+    assert phased.start_r.shape == (2, 3)
+    assert torch.equal(phased.start_r.min(1).values, phased.r_factor)
+    assert float(phased.r_factor.max()) < 0.06
+    assert phased.solved.dtype == torch.bool
+    assert bool(phased.solved.any())
+    assert phased.trust.shape == (2, 57)
+    assert float(phased.trust.min()) >= 0
+    assert float(phased.trust.max()) <= 1
+    assert phased.projection.shape == (2, batch.projection_px, batch.projection_px)
+    assert float(phased.projection.mean()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_batch(
+    phased: Phased, pairs: Measurements, settings: Settings
+) -> None:
+    alone = METHODS["raar"](make_batch(pairs, ITEMS[1:], settings, CPU), Context())
+    assert phased.wave is not None
+    assert alone.wave is not None
+    assert torch.equal(alone.wave[0], phased.wave[1])
+    assert alone.start_r is not None
+    assert phased.start_r is not None
+    assert torch.equal(alone.start_r[0], phased.start_r[1])
+
+
+def test_a_wrong_image_is_not_called_solved(batch: Batch) -> None:
+    """The image of another molecule misleads outline and phases: the flag must not be set."""
+    swapped = replace(batch, image=batch.image.flip(0))
+    found = METHODS["raar"](swapped, Context())
+    assert found.solved is not None
+    assert found.solved.tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"solver": "hio", "beta": 0.9},
+        {"model": "complex", "damping_end": 0.9},
+        {"support": "radius", "support_radius_A": 17.0},
+        {"support": "proposal", "rounds": 1},
+        {"starts": 1},
+    ],
+)
+def test_settings_reach_the_run(values: dict[str, object], batch: Batch) -> None:
+    few = with_phase(batch.settings, iterations=12, **{"starts": 2, **values})
+    one = replace(
+        batch,
+        pattern=batch.pattern[:1],
+        image=batch.image[:1],
+        image_dose_e_per_A2=batch.image_dose_e_per_A2[:1],
+        seeds=batch.seeds[:1],
+        settings=few,
+    )
+    seen: list[tuple[int, tuple[int, ...]]] = []
+    proposal = physics.image_proposal(one)
+    found = physics.refine(one, proposal, watch=lambda k, r: seen.append((k, tuple(r.shape))))
+    assert found.start_r.shape == (1, few.phase.starts)
+    assert [k for k, _ in seen] == ([12] if values.get("rounds") == 1 else [4, 8, 12])
+    assert bool(torch.isfinite(found.spectrum.abs()).all())
+
+
+@pytest.mark.parametrize("noise", ["exact", "bounds", "poisson"])
+def test_counted_patterns(noise: str, pairs: Measurements, settings: Settings) -> None:
+    dosed = with_phase(settings, noise=noise, iterations=30).model_copy(
+        update={"pattern": settings.pattern.model_copy(update={"dose_e_per_A2": 5000.0})}
+    )
+    few = make_batch(open_measurements(pairs.path, settings=dosed), ITEMS[:1], dosed, CPU)
+    found = METHODS["raar"](few, Context())
+    assert found.r_factor is not None
+    assert 0 < float(found.r_factor[0]) < 0.5
+    modulus = physics.pattern_modulus(few, "real")
+    assert modulus.exact is (noise == "exact")
+
+
+def test_too_few_measurements_are_refused_with_the_numbers(
+    batch: Batch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide = {"support": "radius", "support_radius_A": 34.0, "iterations": 3, "rounds": 1}
+    full = replace(batch, settings=with_phase(batch.settings, **wide))
+    with pytest.raises(DiffraganError, match=r"74% of the 70 Å box.*0\.6\d measured.*force"):
+        METHODS["raar"](full, Context())
+    forced = replace(batch, settings=with_phase(batch.settings, force=True, **wide))
+    METHODS["raar"](forced, Context())
+    assert "measured numbers per unknown" in caplog.text
+    caplog.clear()
+    wide["support_radius_A"] = 25.0
+    METHODS["raar"](replace(batch, settings=with_phase(batch.settings, **wide)), Context())
+    assert "rarely unique" in caplog.text
+
+
+def test_a_time_budget_ends_a_run_early(batch: Batch) -> None:
+    long = with_phase(batch.settings, iterations=10**7, time_budget_s=0.3)
+    found = METHODS["raar"](replace(batch, settings=long), Context())
+    assert found.r_factor is not None
+    assert bool(torch.isfinite(found.r_factor).all())
+
+
+def test_starts_follow_the_proposal_where_it_is_trusted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    amplitude = torch.rand(2, 32, 32, generator=generator)
+    phase = torch.polar(torch.ones(2, 32, 32), 6 * torch.rand(2, 32, 32, generator=generator))
+    trust = torch.zeros(2, 32, 32)
+    trust[:, :8] = 0.8
+    starts = random_starts(amplitude, phase, trust, [1, 2], 50, "complex")
+    spectrum = torch.fft.fft2(starts, norm="forward")
+    cosine = (spectrum * phase[:, None].conj()).real.mean(1) / amplitude
+    assert float(cosine[:, :8].mean()) == pytest.approx(0.8, abs=0.02)
+    assert float(cosine[:, 8:].mean()) == pytest.approx(0.0, abs=0.02)
+    again = random_starts(amplitude[1:], phase[1:], trust[1:], [2], 50, "complex")
+    assert torch.equal(again[0], starts[1])
+    assert random_starts(amplitude, phase, trust, [1, 2], 2, "real").dtype == torch.float32
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_alignment_undoes_a_shift_and_a_twin(twin: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.fft.fft2(torch.randn(1, 33, 33, generator=generator)).to(torch.complex64)
+    f = torch.fft.fftfreq(33)
+    cycles = 3.25 * f[:, None] - 1.5 * f[None, :]
+    moved = x * torch.polar(torch.ones_like(cycles), 2 * torch.pi * cycles)
+    moved = friedel_mate(moved) if twin else moved
+    weight = concentration(torch.full((1, 33, 33), 0.5))
+    back, fit = align(moved[:, None], torch.sgn(x)[:, None], weight[:, None])
+    assert float(fit[0, 0]) > 0.99
+    torch.testing.assert_close(back[0, 0], x[0], atol=0.6, rtol=0.02)
+
+
+def test_agreement_of_equal_and_unrelated_answers() -> None:
+    generator = torch.Generator().manual_seed(2)
+    one = torch.randn(1, 1, 24, 24, dtype=torch.complex64, generator=generator)
+    mean, chance = agreement(one.expand(1, 4, 24, 24), torch.ones(1, 4))
+    torch.testing.assert_close(mean.abs(), torch.ones(1, 24, 24))
+    many = torch.randn(1, 4, 24, 24, dtype=torch.complex64, generator=generator)
+    mean, chance = agreement(many, torch.ones(1, 4))
+    assert float(chance[0]) == pytest.approx(0.25)
+    assert float((mean.abs() ** 2).mean()) == pytest.approx(0.25, abs=0.03)
+    mean, chance = agreement(many, torch.tensor([[0.0, 0, 1, 0]]))
+    torch.testing.assert_close(mean, torch.sgn(many[:, 2]))
+    assert float(chance[0]) == 1
+
+
+def test_a_perfect_network_proposes_the_true_phases(pairs: Measurements, batch: Batch) -> None:
+    truth = pairs.truth_wave(ITEMS)
+    assert truth is not None
+    wave = torch.from_numpy(truth)
+    made = projection_of_centre_wave(
+        wave, batch.optics, batch.settings.projection, batch.projection_px
+    )
+    proposal = physics.network_proposal(made, batch)
+    true = torch.sgn(torch.fft.fft2(wave))
+    q = frequency_grid(112, 70.0).sqrt()
+    sure = (proposal.trust > 0.5) & (q > 0.05) & (q < 0.5)
+    cosine = (proposal.phase * true.conj()).real
+    assert int(sure.sum()) > 2000
+    assert float(cosine[sure].mean()) > 0.9
+    assert bool((proposal.trust[:, ~torch.fft.ifftshift(batch.pattern_mask)] == 0).all())
+
+
+def test_two_proposals_combine_as_their_trust_says(batch: Batch) -> None:
+    one = propose_from_image(
+        batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
+    )
+    nothing = Proposal(torch.ones_like(one.phase), torch.zeros_like(one.trust))
+    same = physics.combine(one, nothing)
+    clear = (one.trust > 0.1) & (one.trust < 0.95)
+    torch.testing.assert_close(same.phase[clear], one.phase[clear])
+    torch.testing.assert_close(same.trust[clear], one.trust[clear], atol=0.03, rtol=0)
+    doubled = physics.combine(one, one)
+    assert bool((doubled.trust[clear] > one.trust[clear]).all())
+
+
+def test_hybrid_refines_what_the_network_gives(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the network replaced by one that returns the image method's projection."""
+    assert "hybrid" in NEEDS_WEIGHTS
+    monkeypatch.setitem(METHODS, "published", METHODS["image"])
+    few = replace(batch, settings=with_phase(batch.settings, iterations=9))
+    found = METHODS["hybrid"](few, Context())
+    assert found.wave is not None
+    assert found.start_r is not None
+    assert found.start_r.shape == (2, 3)
