@@ -21,6 +21,8 @@ PEPTIDE = Path(__file__).parent / "data" / "ubiquitin_1_10.pdb"
 # What the guide asks of real proteins, cut down to what a test can wait for.
 SMALLER = (
     ("--orientations 24 --box-A 70", "--orientations 2 --box-A 70 --config small.toml --workers 1"),
+    ("ubq.zarr --orientations 24", "ubq.zarr --orientations 2 --config small.toml --workers 1"),
+    ("--method raar", "--method raar --starts 2 --iterations 30"),
     ("network.width=0.125", "network.width=0.0157"),
     ("train.batch_size=8", "train.batch_size=2"),
     ("train.max_steps=300", "train.max_steps=2"),
@@ -43,6 +45,8 @@ LEFT = (
     "noisy.zarr",
     "phased.zarr",
     "network.zarr",
+    "refined.zarr",
+    "refined-report",
     "report/report.html",
     "report/metrics.json",
     "report/frc.csv",

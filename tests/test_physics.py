@@ -13,15 +13,23 @@ from torch import Tensor
 from diffragan.door import Measurements, open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.imaging import projection_of_centre_wave
+from diffragan.measurements import write_measurements
 from diffragan.metrics import centred_fourier, frc_fourier, ring_q
 from diffragan.optics import frequency_grid
 from diffragan.phasing import physics
-from diffragan.phasing.choose import agreement, align, concentration, random_starts
+from diffragan.phasing.choose import (
+    agreement,
+    align,
+    concentration,
+    placement_variance_A2,
+    random_starts,
+)
 from diffragan.phasing.methods import METHODS, NEEDS_WEIGHTS, Batch, Context, Phased
-from diffragan.phasing.pipeline import make_batch
+from diffragan.phasing.pipeline import make_batch, phase_pairs
 from diffragan.phasing.propose import Proposal, propose_from_image
 from diffragan.phasing.solvers import friedel_mate
 from diffragan.settings import Settings
+from diffragan.store import open_results, open_simulation
 
 CPU = torch.device("cpu")
 ITEMS = np.array([0, 5])
@@ -202,6 +210,20 @@ def test_alignment_undoes_a_shift_and_a_twin(twin: bool) -> None:
     torch.testing.assert_close(back[0, 0], x[0], atol=0.6, rtol=0.02)
 
 
+def test_placement_error_falls_with_trust_and_reach() -> None:
+    """Twice the trust halves the error of faint phases; without a proposal there is none."""
+    trust = torch.zeros(1, 32, 32)
+    trust[:, 0, 3:6] = 0.02
+    trust[:, 3:6, 0] = 0.02
+    sd = float(placement_variance_A2(trust, 40.0).sqrt())
+    assert sd / float(placement_variance_A2(2 * trust, 40.0).sqrt()) == pytest.approx(2, rel=0.01)
+    # six phases with kappa = 0.04 at q = 3, 4, 5 / 40 A along an axis; mates count once
+    q2 = (9 + 16 + 25) / 40.0**2
+    information = 0.5 * 0.04 * 0.02 * (2 * torch.pi) ** 2 * q2
+    assert sd == pytest.approx(information**-0.5, rel=0.01)
+    assert float(placement_variance_A2(torch.zeros(1, 32, 32), 40.0)) == 0
+
+
 def test_agreement_of_equal_and_unrelated_answers() -> None:
     generator = torch.Generator().manual_seed(2)
     one = torch.randn(1, 1, 24, 24, dtype=torch.complex64, generator=generator)
@@ -257,3 +279,21 @@ def test_hybrid_refines_what_the_network_gives(
     assert found.wave is not None
     assert found.start_r is not None
     assert found.start_r.shape == (2, 3)
+
+
+def test_nothing_of_a_truth_is_read(simulated: Path, settings: Settings, tmp_path: Path) -> None:
+    """The pipeline gives the same bits from stores with the truth and without it."""
+    few = with_phase(settings, iterations=30)
+    simulation = open_simulation(simulated)
+    found = []
+    for truth in (True, False):
+        store = write_measurements(simulation, tmp_path / f"{truth}.zarr", few, n=2, truth=truth)
+        given = open_measurements(store, settings=few)
+        assert given.has_truth is truth
+        out = phase_pairs(given, tmp_path / f"{truth}-phased.zarr", given.settings)
+        results = open_results(out)
+        found.append((results.wave(slice(0, 2)), results.r_factor))
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one, other)

@@ -66,7 +66,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    run(results, out, input_path, Console(), stability)
+    # Wide enough for the table where there is no terminal to ask.
+    run(results, out, input_path, Console(width=max(Console().width, 100)), stability)
 
 
 def run(

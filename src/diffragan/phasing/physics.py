@@ -274,7 +274,7 @@ def _refine(
         if watch:
             watch(done, r)
         spectrum = torch.fft.fft2(state.modulus.to(torch.complex64), norm="forward")
-        spectrum, _ = choose.align(spectrum, phase[:, None], weight)
+        spectrum, fit = choose.align(spectrum, phase[:, None], weight)
         if k + 1 == len(lengths):
             break
         x = _object(spectrum, model)
@@ -284,8 +284,12 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    found = choose.verdict(spectrum, r, trust, valid, box, _noise_r(batch, valid))
-    return Refined(amplitude * found.trust * found.phase, found.trust, r, found.solved)
+    found = choose.verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
+    # Where the run is trusted less than what it began with, the proposal stands.
+    fallen = trust * valid > found.trust
+    best = torch.where(fallen, phase, found.phase)
+    trust = torch.where(fallen, trust, found.trust)
+    return Refined(amplitude * trust * best, trust, r, found.solved)
 
 
 def _noise_r(batch: Batch, valid: Tensor) -> Tensor:
