@@ -197,7 +197,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
     settings = with_method(published, "published")
     whole = open_results(phase_pairs(pairs, tmp_path / "w.zarr", settings, weights=weights))
 
-    def stop(done: int) -> None:
+    def stop(done: int, word: str) -> None:
         if done >= 3:
             raise KeyboardInterrupt
 
@@ -206,7 +206,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
         phase_pairs(pairs, out, settings, weights=weights, progress=stop)
     assert not out.exists()
     counts: list[int] = []
-    phase_pairs(pairs, out, settings, weights=weights, progress=counts.append)
+    phase_pairs(pairs, out, settings, weights=weights, progress=lambda done, _: counts.append(done))
     assert counts[0] > 3
     every = slice(0, 8)
     np.testing.assert_array_equal(open_results(out).projection(every), whole.projection(every))

@@ -146,13 +146,13 @@ def test_projections_are_idempotent(model: Model) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_projections_give_the_nearest_point(model: Model) -> None:
-    """No point of the set, of thousands drawn near and far, is nearer."""
+    """No point of the set, of many drawn near and far, is nearer."""
     goal = truth(model)[0]
     modulus, space = modulus_of(goal, model), RealSpace(support())
     x = noise((M, M), model)
     distances = [(project(x.clone()) - x).abs().square().sum() for project in (modulus, space)]
     spectrum = to_fourier(x)
-    for seed in range(400):
+    for seed in range(150):
         turn = (0.02, 0.3, 3.0)[seed % 3]
         other = noise((M, M), model, seed + 1)
         angles = turn * to_fourier(other).angle()

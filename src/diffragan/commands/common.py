@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     import torch
 
     from diffragan.settings import Settings
+
+
+class Report(Protocol):
+    """Told how many items are done, and perhaps a word on how it goes."""
+
+    def __call__(self, done: int, word: str = "", /) -> None: ...
+
 
 Preset = Annotated[str, typer.Option(help="preset: default or published")]
 Config = Annotated[Path | None, typer.Option(help="TOML file laid over the preset")]
@@ -53,10 +60,10 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int | None) -> Iterator[Report]:
     """A bar with the time left on standard error; silent when that is no terminal.
 
-    Yields a function that is told how many items are done.
+    Yields a function that is told how many items are done, and may be told a word beside it.
     """
     from rich.console import Console
     from rich.progress import (
@@ -79,7 +86,11 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[[int], None
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+
+        def report(done: int, word: str = "") -> None:
+            bar.update(task, completed=done, description=f"{label} {word}".rstrip())
+
+        yield report
 
 
 def note(message: str) -> None:

@@ -89,12 +89,13 @@ def phase_pairs(
     limit: int | None = None,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, str], None] | None = None,
 ) -> Path:
     """Phase pairs by `settings.phase.method` into a result store.
 
     An interrupted run keeps what is finished and is continued by the same call. The result holds
-    where it came from: input path and hash, settings, weights.
+    where it came from: input path and hash, settings, weights. `progress` is told the number of
+    pairs done and the running R, where the method has one.
 
     Raises:
         DiffraganError: the method does not fit the input, or `out` was made otherwise.
@@ -143,9 +144,13 @@ def phase_pairs(
             for k, place in enumerate(places):
                 writer.write([int(place)], **{n: a[k : k + 1] for n, a in arrays.items()})
         if progress:
-            progress(int(writer.done.sum()))
+            progress(int(writer.done.sum()), _running_r(phased))
     writer.finish()
     return out
+
+
+def _running_r(phased: Phased) -> str:
+    return "" if phased.r_factor is None else f"(R {float(phased.r_factor.median()):.3f})"
 
 
 def _specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
