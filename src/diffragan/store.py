@@ -67,6 +67,11 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def unfinished(path: Path) -> Path:
+    """Where a store lies until it is whole."""
+    return path.with_name(path.name + ".part")
+
+
 class StoreWriter:
     """Writes a store item by item, resumes an interrupted one, and names it when it is whole.
 
@@ -87,7 +92,7 @@ class StoreWriter:
         if path.suffix != ".zarr":
             raise DiffraganError(f"A store's name ends in .zarr, which '{path}' does not.")
         self.path, self.n = path, n
-        self.part = path.with_name(path.name + ".part")
+        self.part = unfinished(path)
         self.block = SHARD_ITEMS if n >= SHARD_FROM_ITEMS else 1
         header = {"kind": kind, "format": FORMAT, "version": __version__, "n": n, **attributes}
         self.header: dict[str, Any] = json.loads(json.dumps(header))
@@ -365,7 +370,7 @@ def _open_group(path: Path) -> zarr.Group:
 def _read_header(path: Path) -> dict[str, Any]:
     """The store's header, refused in a plain sentence where this release can't read it."""
     if not path.exists():
-        part = path.with_name(path.name + ".part")
+        part = unfinished(path)
         if part.exists():
             raise DiffraganError(
                 f"{path} is not finished (only {part.name} is there); run the command that "

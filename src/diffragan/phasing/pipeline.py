@@ -17,7 +17,7 @@ from diffragan.imaging import item_seed
 from diffragan.phasing import physics  # noqa: F401  (registers raar and hybrid)
 from diffragan.phasing.methods import METHODS, NEEDS_WEIGHTS, Batch, Context, Phased
 from diffragan.settings import Settings
-from diffragan.store import ArraySpec, StoreWriter, info_to_json
+from diffragan.store import ArraySpec, StoreWriter, info_to_json, unfinished
 
 METHOD_NOISE = 2
 BUNDLED_WEIGHTS = "published.safetensors"
@@ -116,11 +116,14 @@ def phase_pairs(
         },
         "weights": record,
     }
-    # The first batch tells the shapes, so that a method need not declare them.
-    first = METHODS[name](make_batch(pairs, items[:1], settings, device), context)
-    writer = StoreWriter(
-        out, "result", len(items), _specs(first, pairs), header, overwrite=overwrite
+    # The first pair tells the shapes, so that a method need not declare them; its result is kept.
+    fresh = overwrite or not (out.exists() or unfinished(out).exists())
+    began = time.perf_counter()
+    first = (
+        METHODS[name](make_batch(pairs, items[:1], settings, device), context) if fresh else None
     )
+    specs = {} if first is None else _specs(first, pairs)
+    writer = StoreWriter(out, "result", len(items), specs, header, overwrite=overwrite)
     if writer.complete:
         return out
     if not writer.done.any():
@@ -128,6 +131,8 @@ def phase_pairs(
         writer.put("structure", pairs.structure_index[items].astype(np.int32))
         if pairs.rotation is not None:
             writer.put("rotation", pairs.rotation[items])
+    if first is not None:
+        writer.write([0], **_arrays(first), seconds=np.array([time.perf_counter() - began]))
     pending = writer.pending()
     size = max(settings.phase.batch_size // writer.block, 1)
     for start in range(0, len(pending), size):
