@@ -14,7 +14,7 @@ from diffragan.door import Measurements, open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.imaging import projection_of_centre_wave
 from diffragan.measurements import write_measurements
-from diffragan.metrics import centred_fourier, frc_fourier, ring_q
+from diffragan.metrics import centred_fourier, frc_fourier, ring_index, ring_q
 from diffragan.optics import frequency_grid
 from diffragan.phasing import physics
 from diffragan.phasing.choose import (
@@ -255,17 +255,34 @@ def test_a_perfect_network_proposes_the_true_phases(pairs: Measurements, batch: 
     assert bool((proposal.trust[:, ~torch.fft.ifftshift(batch.pattern_mask)] == 0).all())
 
 
-def test_two_proposals_combine_as_their_trust_says(batch: Batch) -> None:
+def test_a_network_is_trusted_no_further_than_it_was_right(
+    pairs: Measurements, batch: Batch
+) -> None:
+    """Its validation FRC by ring limits the trust; nothing is left where it knew nothing."""
+    truth = pairs.truth_wave(ITEMS)
+    assert truth is not None
+    made = projection_of_centre_wave(
+        torch.from_numpy(truth), batch.optics, batch.settings.projection, batch.projection_px
+    )
+    worth = [0.9] * 10 + [0.3] * 10 + [-0.1] * 40
+    trust = torch.fft.fftshift(physics.network_proposal(made, batch, worth).trust, dim=(-2, -1))
+    rings = ring_index(112)
+    assert float(trust[:, rings < 10].max()) == pytest.approx(0.9)
+    assert float(trust[:, (rings >= 10) & (rings < 20)].max()) == pytest.approx(0.3)
+    assert float(trust[:, rings >= 20].max()) == 0
+
+
+def test_the_more_trusted_proposal_wins(batch: Batch) -> None:
     one = propose_from_image(
         batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
     )
-    nothing = Proposal(torch.ones_like(one.phase), torch.zeros_like(one.trust))
-    same = physics.combine(one, nothing)
-    clear = (one.trust > 0.1) & (one.trust < 0.95)
-    torch.testing.assert_close(same.phase[clear], one.phase[clear])
-    torch.testing.assert_close(same.trust[clear], one.trust[clear], atol=0.03, rtol=0)
-    doubled = physics.combine(one, one)
-    assert bool((doubled.trust[clear] > one.trust[clear]).all())
+    other = Proposal(-one.phase, torch.full_like(one.trust, 0.4))
+    found = physics.more_trusted(one, other)
+    image_wins = one.trust >= 0.4
+    assert 0 < int(image_wins.sum()) < image_wins.numel()
+    assert torch.equal(found.phase[image_wins], one.phase[image_wins])
+    assert torch.equal(found.phase[~image_wins], -one.phase[~image_wins])
+    torch.testing.assert_close(found.trust, one.trust.clamp_min(0.4))
 
 
 def test_hybrid_refines_what_the_network_gives(

@@ -8,6 +8,7 @@ until items are asked for.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ from diffragan.store import (
 )
 
 
-class Measurements:
+class Measurements(ABC):
     """Pairs of pattern and image, with the truth beside them where there is one.
 
     pattern_mask: (m, m) bool, True where the pattern is valid, zero frequency at [m//2, m//2].
@@ -72,17 +73,17 @@ class Measurements:
         """Whether a true exit wave lies beside the pairs."""
         return False
 
+    @abstractmethod
     def pattern(self, items: Selection) -> NDArray[np.float32]:
         """(k, m, m) intensities, fraction of the beam per pixel; masked pixels 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def image(self, items: Selection) -> NDArray[np.float32]:
         """(k, m, m) images, mean 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def image_dose(self, items: Selection) -> NDArray[np.float64]:
         """(k,) dose of the images in e/Å²; infinite where they have no noise."""
-        raise NotImplementedError
 
     def exit_wave(self, items: Selection) -> NDArray[np.complex64] | None:
         """(k, y, x) true exit waves, or None."""

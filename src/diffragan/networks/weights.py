@@ -43,7 +43,9 @@ class WeightsMetadata:
     """What a weight file says of itself.
 
     `n_px` and `box_A` are those of the exit waves trained on; `validation` names the structures
-    that were held out and `validation_frc` is their mean FRC over the measured band, if known.
+    that were held out, `validation_frc` is their mean FRC over the measured band, if known, and
+    `validation_curve` their mean FRC by ring, ring k at q = k / box_A: what the network's phases
+    are worth on a protein it has not seen.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class WeightsMetadata:
     trained_on: tuple[TrainedOn, ...] = ()
     validation: tuple[str, ...] = ()
     validation_frc: float | None = None
+    validation_curve: tuple[float, ...] = ()
     steps: int = 0
     epochs: float = 0.0
     seed: int = 0
@@ -145,6 +148,7 @@ def _metadata(path: Path, header: Mapping[str, Any]) -> WeightsMetadata:
         fields["target"] = TargetScale(**fields["target"])
         fields["trained_on"] = tuple(TrainedOn(**s) for s in fields["trained_on"])
         fields["validation"] = tuple(fields["validation"])
+        fields["validation_curve"] = tuple(fields.get("validation_curve", ()))
         return WeightsMetadata(**fields)
     except (KeyError, TypeError, DiffraganError) as error:
         raise DiffraganError(

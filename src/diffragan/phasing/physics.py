@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
+from diffragan.metrics import ring_index
 from diffragan.optics import aberration, frequency_grid, resample
 from diffragan.phasing import choose, support
 from diffragan.phasing.methods import (
@@ -76,10 +77,11 @@ def from_image(batch: Batch, context: Context) -> Phased:
 
 @method("hybrid")
 def from_network(batch: Batch, context: Context) -> Phased:
-    """The same from the phases of image and network together."""
+    """The same, each frequency starting from the image or the network, whichever knows more."""
     projection = METHODS["published"](batch, context).projection
-    network = network_proposal(projection, batch)
-    return _phased(batch, refine(batch, combine(image_proposal(batch), network)))
+    worth = () if context.weights is None else context.weights.metadata.validation_curve
+    network = network_proposal(projection, batch, worth)
+    return _phased(batch, refine(batch, more_trusted(image_proposal(batch), network)))
 
 
 NEEDS_WEIGHTS.add("hybrid")
@@ -92,11 +94,13 @@ def image_proposal(batch: Batch) -> Proposal:
     )
 
 
-def network_proposal(projection: Tensor, batch: Batch) -> Proposal:
+def network_proposal(projection: Tensor, batch: Batch, worth: Sequence[float] = ()) -> Proposal:
     """Phases of a network's projections (b, y, x), its CTF undone, inside the measured band.
 
     The trust is abs(X) / A, X the amplitude that the network gives a frequency: an estimate of
-    least squared error shrinks by the mean cosine of its phase error.
+    least squared error shrinks by the mean cosine of its phase error. An adversarial network does
+    not shrink, it invents; so the trust of a ring never exceeds `worth`, the network's mean FRC
+    there (ring k at q = k / box) on proteins it has not seen.
     """
     m = batch.pattern.shape[-1]
     optics, target = batch.optics, batch.settings.projection
@@ -114,17 +118,23 @@ def network_proposal(projection: Tensor, batch: Batch) -> Proposal:
     # Close to a zero of the transfer function the quotient says nothing.
     weak = (contrast.abs() < 0.2) | (amplitude == 0)
     trust = torch.where(weak, 0.0, trust.clamp(max=_NETWORK_TRUST))
+    if worth:
+        limits = torch.tensor(worth, device=trust.device).clamp_min(0)
+        rings = ring_index(m, device=trust.device).clamp_max(len(worth) - 1)
+        trust = torch.minimum(trust, torch.fft.ifftshift(limits[rings]).to(trust))
     phase = torch.sgn(1j * spectrum * torch.sign(contrast))
     return Proposal(phase.to(torch.complex64), trust.to(torch.float32))
 
 
-def combine(one: Proposal, other: Proposal) -> Proposal:
-    """Two independent proposals as one: von Mises laws multiply, so their vectors add."""
-    vector = sum(choose.concentration(p.trust.double()) * p.phase for p in (one, other))
-    assert isinstance(vector, Tensor)
-    kappa = vector.abs()
-    trust = torch.special.i1e(kappa) / torch.special.i0e(kappa)
-    return Proposal(torch.sgn(vector).to(torch.complex64), trust.to(torch.float32))
+def more_trusted(one: Proposal, other: Proposal) -> Proposal:
+    """At each frequency the proposal with the larger trust.
+
+    A network has seen the image, so the two are not independent, and their trusts don't add.
+    """
+    first = one.trust >= other.trust
+    return Proposal(
+        torch.where(first, one.phase, other.phase), torch.maximum(one.trust, other.trust)
+    )
 
 
 def first_support(batch: Batch, proposal: Proposal, starts: int) -> Tensor:

@@ -48,7 +48,7 @@ from diffragan.training.data import (
 )
 from diffragan.training.losses import discriminator_loss, generator_loss
 from diffragan.training.records import RunLog
-from diffragan.training.validation import validate
+from diffragan.training.validation import Validation, validate
 
 LOG_EVERY_STEPS = 10
 
@@ -201,7 +201,7 @@ def train(
                         grid=out / "samples" / f"{progress.step:07d}.png",
                     )
                     log.validation(progress, found)
-                    keep_weights(out, state, about, found.mean, batches)
+                    keep_weights(out, state, about, found, batches)
                 if first and (last or interrupted or save_due):
                     save_checkpoint(out / NAME, state, identity)
                     last_saved = time.monotonic()
@@ -258,12 +258,17 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def keep_weights(
-    out: Path, state: TrainState, about: WeightsMetadata, frc: float, batches: int
+    out: Path, state: TrainState, about: WeightsMetadata, found: Validation, batches: int
 ) -> None:
     """Write `last.safetensors`, and `best.safetensors` if no earlier validation was better."""
     progress = state.progress
+    frc = found.mean
     metadata = replace(
-        about, validation_frc=frc, steps=progress.step, epochs=progress.step / batches
+        about,
+        validation_frc=frc,
+        validation_curve=tuple(round(float(value), 4) for value in found.curve),
+        steps=progress.step,
+        epochs=progress.step / batches,
     )
     save_weights(out / "last.safetensors", state.generator, metadata, "float32")
     if progress.best_frc is None or frc > progress.best_frc:
