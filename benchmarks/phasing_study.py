@@ -58,6 +58,8 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
         axis.plot(x, [p["solved_fraction"] for _, p in points], "k:", label="solved")
         if max(x, default=1) / max(min(x, default=1), 1e-9) > 5:
             axis.set_xscale("log")
+            axis.minorticks_off()
+        axis.set_xticks(x, [f"{value:g}".replace("e+0", "e") for value in x])
         axis.set_xlabel(name.replace("defocus", "underfocus"))
         axis.set_ylim(-0.1, 1.05)
         axis.grid(alpha=0.3)
