@@ -33,27 +33,13 @@ from diffragan.networks.published import (
     propose,
 )
 from diffragan.settings import NetworkSettings
+from tiny_networks import generator, random
 
-WIDTH = 1 / 64
 PUBLISHED = NetworkSettings(preparation="published")
 AMPLITUDE = NetworkSettings(preparation="amplitude")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def generator(width: float = WIDTH, dropout: float = 0.5) -> PublishedGenerator:
-    made = PublishedGenerator(width, dropout)
-    initialise(made, 1)
-    for part in made.modules():  # norms that are not the identity show up in every comparison
-        if isinstance(part, ItemNorm):
-            part.weight.data = 1 + 0.3 * random(len(part.weight), seed=2)
-            part.bias.data = 0.3 * random(len(part.bias), seed=3)
-    return made
 
 
 # The generator.

@@ -8,38 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.networks.preparation import TargetScale
 from diffragan.networks.published import (
-    ItemNorm,
-    PublishedGenerator,
-    initialise,
     parameter_count,
     propose,
 )
 from diffragan.networks.weights import TrainedOn, WeightsMetadata, load_weights, save_weights
 from diffragan.settings import Settings, load_settings
-
-WIDTH = 1 / 64
-
+from tiny_networks import WIDTH, generator, random
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def generator(width: float = WIDTH, dropout: float = 0.5) -> PublishedGenerator:
-    made = PublishedGenerator(width, dropout)
-    initialise(made, 1)
-    for part in made.modules():  # norms that are not the identity show up in every comparison
-        if isinstance(part, ItemNorm):
-            part.weight.data = 1 + 0.3 * random(len(part.weight), seed=2)
-            part.bias.data = 0.3 * random(len(part.bias), seed=3)
-    return made
 
 
 def metadata(width: float = WIDTH) -> WeightsMetadata:
