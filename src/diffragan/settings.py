@@ -188,6 +188,59 @@ class PhaseSettings(Frozen):
         return self
 
 
+class ManyViewsSettings(Frozen):
+    """Phasing all views of one molecule together, in 3D."""
+
+    solver: Literal["er", "hio", "raar", "rrr"] = "raar"
+    beta: Annotated[float, Field(gt=0, le=2)] = 0.9
+    march_A: tuple[Positive, ...] = Field(
+        default=(3.0, 2.0), description="resolutions to climb at before all that was measured"
+    )
+    iterations: Annotated[int, Field(ge=1)] = Field(
+        default=120, description="at each resolution, at most; it goes on by itself"
+    )
+    polish: Annotated[int, Field(ge=0)] = Field(
+        default=15, description="error-reduction steps at the end, without positivity"
+    )
+    ewald: bool = Field(
+        default=True, description="slices on the curved Ewald sphere, Friedel mates apart"
+    )
+    free_fraction: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        default=0.04, description="of Fourier space that a half set never uses, to be judged by"
+    )
+    hold_iterations: Annotated[int, Field(ge=0)] = Field(
+        default=20, description="after which the hold on the images' frequencies has faded"
+    )
+    start_noise: NotNegative = Field(
+        default=0.3, description="amplitude beyond the images at the start, in parts of the data's"
+    )
+    mass_kda: Positive | None = Field(
+        default=None, description="molecular weight; none: the store's, or the map's own level"
+    )
+    mask_blur_A: Positive = 2.0
+    mask_margin_A: NotNegative = 2.5
+    mask_every: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="iterations after which the mask is found anew"
+    )
+    register_every: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="iterations after which the map is laid on the images again"
+    )
+    check_every: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="iterations between looks at FSC, R and the views' weights"
+    )
+    patience: Annotated[int, Field(ge=1)] = Field(
+        default=2, description="checks without gain after which a resolution is done"
+    )
+    padding: Annotated[float, Field(ge=1, le=2)] | None = Field(
+        default=None, description="volume's side over the field's; none: 1, or 1.25 where tight"
+    )
+    damping: Positive = Field(
+        default=0.3, description="slices that a voxel must hold before it follows them fully"
+    )
+    reject: bool = Field(default=True, description="views that fit badly lose their say")
+    orientations: Literal["given", "refine", "find"] = "given"
+
+
 class Settings(Frozen):
     """All of the above, with the seed that makes a run repeatable."""
 
@@ -201,6 +254,7 @@ class Settings(Frozen):
     network: NetworkSettings = NetworkSettings()
     train: TrainSettings = TrainSettings()
     phase: PhaseSettings = PhaseSettings()
+    many_views: ManyViewsSettings = ManyViewsSettings()
 
 
 def preset_names() -> list[str]:

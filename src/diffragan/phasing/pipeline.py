@@ -104,25 +104,14 @@ def phase_pairs(
     name = settings.phase.method
     context, record = load_context(name, weights, device)
     items = choose_items(pairs.n, limit)
-    header = {
-        "method": name,
-        "optics": vars(pairs.optics),
-        "structures": info_to_json(pairs.structures),
-        "settings": settings.model_dump(mode="json"),
-        "input": {
-            "path": str(pairs.path.resolve()),
-            "image": str(pairs.image_path.resolve()) if pairs.image_path else None,
-            "sha256": pairs.sha256,
-        },
-        "weights": record,
-    }
+    header = result_header(name, pairs, settings, record)
     # The first pair tells the shapes, so that a method need not declare them; its result is kept.
     fresh = overwrite or not (out.exists() or unfinished(out).exists())
     began = time.perf_counter()
     first = (
         METHODS[name](make_batch(pairs, items[:1], settings, device), context) if fresh else None
     )
-    specs = {} if first is None else _specs(first, pairs)
+    specs = {} if first is None else result_specs(first, pairs)
     writer = StoreWriter(out, "result", len(items), specs, header, overwrite=overwrite)
     if writer.complete:
         return out
@@ -132,7 +121,7 @@ def phase_pairs(
         if pairs.rotation is not None:
             writer.put("rotation", pairs.rotation[items])
     if first is not None:
-        writer.write([0], **_arrays(first), seconds=np.array([time.perf_counter() - began]))
+        writer.write([0], **result_arrays(first), seconds=np.array([time.perf_counter() - began]))
     pending = writer.pending()
     size = max(settings.phase.batch_size // writer.block, 1)
     for start in range(0, len(pending), size):
@@ -141,7 +130,7 @@ def phase_pairs(
         batch = make_batch(pairs, items[places], settings, device)
         phased = METHODS[name](batch, context)
         seconds = (time.perf_counter() - began) / len(places)
-        arrays = _arrays(phased) | {"seconds": np.full(len(places), seconds)}
+        arrays = result_arrays(phased) | {"seconds": np.full(len(places), seconds)}
         # After an interrupt the open items may not be one run; each is then written alone.
         if int(places[-1] - places[0]) + 1 == len(places):
             writer.write(places, **arrays)
@@ -154,11 +143,30 @@ def phase_pairs(
     return out
 
 
+def result_header(
+    method: str, pairs: Measurements, settings: Settings, weights: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Where a result store's content comes from: method, input, settings, weights."""
+    return {
+        "method": method,
+        "optics": vars(pairs.optics),
+        "structures": info_to_json(pairs.structures),
+        "settings": settings.model_dump(mode="json"),
+        "input": {
+            "path": str(pairs.path.resolve()),
+            "image": str(pairs.image_path.resolve()) if pairs.image_path else None,
+            "sha256": pairs.sha256,
+        },
+        "weights": weights,
+    }
+
+
 def _running_r(phased: Phased) -> str:
     return "" if phased.r_factor is None else f"(R {float(phased.r_factor.median()):.3f})"
 
 
-def _specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
+def result_specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
+    """The arrays of a result store whose items look like these."""
     units = {
         "projection": "mean intensity",
         "wave": "unit plane wave",
@@ -169,7 +177,7 @@ def _specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
     }
     specs = {
         name: ArraySpec(array.shape[1:], str(array.dtype), units[name])
-        for name, array in _arrays(first).items()
+        for name, array in result_arrays(first).items()
     }
     specs["item"] = ArraySpec((), "int64", "index in the input")
     specs["structure"] = ArraySpec((), "int32", "index")
@@ -179,7 +187,8 @@ def _specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
     return specs
 
 
-def _arrays(phased: Phased) -> dict[str, NDArray[Any]]:
+def result_arrays(phased: Phased) -> dict[str, NDArray[Any]]:
+    """What a method gave, as a result store's arrays."""
     found = {
         "projection": phased.projection,
         "wave": phased.wave,

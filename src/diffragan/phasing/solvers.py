@@ -268,6 +268,17 @@ def relaxed_reflect_reflect(beta: float) -> Steps:
     return Steps(2, -1, beta, 1, -beta)
 
 
+def advance(steps: Steps, x: Tensor, y: Tensor, constraint: Constraint) -> Tensor:
+    """The next iterate from x and y = P_M x, whatever the number of dimensions; x may be changed."""
+    # A cone's projection scales with its argument, which saves two passes over memory.
+    scale = steps.a if getattr(constraint, "is_cone", False) else 1.0
+    goal = torch.mul(y, steps.a / scale)
+    z = constraint(goal.add_(x, alpha=steps.b / scale) if steps.b else goal)
+    if steps.d == 0 and steps.e == 0:
+        return z * (steps.c * scale)
+    return x.mul_(steps.d).add_(y, alpha=steps.e).add_(z, alpha=steps.c * scale)
+
+
 @dataclass
 class Hold:
     """A proposal that pulls the spectrum: weight (..., m, ·) in [0, 1] towards `spectrum`."""
@@ -317,14 +328,7 @@ class Run:
             pull = (hold.strength * hold.weight).to(spectrum.dtype)
             spectrum = torch.lerp(spectrum, hold.spectrum.to(spectrum.dtype), pull)
         y = from_fourier(self.project_modulus.project_spectrum(spectrum), self.project_modulus.m)
-        # A cone's projection scales with its argument, which saves two passes over memory.
-        scale = s.a if getattr(self.constraint, "is_cone", False) else 1.0
-        goal = torch.mul(y, s.a / scale)
-        z = self.constraint(goal.add_(x, alpha=s.b / scale) if s.b else goal)
-        if s.d == 0 and s.e == 0:
-            self.x = z * (s.c * scale)
-        else:
-            x.mul_(s.d).add_(y, alpha=s.e).add_(z, alpha=s.c * scale)
+        self.x = advance(s, x, y, self.constraint)
         self.iteration += 1
         return State(self.iteration, self.x, y)
 

@@ -1,0 +1,233 @@
+"""The data's projection in 3D: every view's slice goes to its measured amplitudes.
+
+The volume's slices are taken out, their amplitudes corrected, and the *corrections* are merged:
+divided by the number of slices that reach a voxel, and added to the volume. So what no view
+reaches keeps its value, what already agrees is left alone to the bit of rounding, and the window's
+fall-off never acts on the volume itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan.reconstruct.fourier import (
+    Inserter,
+    Slices,
+    extract,
+    frequency_radius,
+    radius_px,
+    to_half,
+    window_gain,
+)
+from diffragan.reconstruct.start import ImageMap, power_of_half, ring_of
+from diffragan.reconstruct.views import Views
+
+BALL = 0.45  # of the box: the volume is kept inside this radius
+_MAX_GAIN = 2.0  # limit on undoing the window's fall-off in a correction: more would diverge
+FREE_RADIUS = 3.0  # pixels of the pattern
+_COUNT_FLOOR = 0.2  # of a ring's mean intensity: a fainter expectation is not divided by
+
+
+@dataclass
+class DataStep:
+    """P_M for volumes (n, n, n) in FFT order; `geometry` is `views.flat` or `views.curved`.
+
+    power: mean intensity by ring. free: (n, n, n // 2 + 1) bool, voxels left out, or None. hold: an image map that pulls with `strength` times its `known`.
+    """
+
+    views: Views
+    geometry: Slices
+    power: Tensor
+    damping: float
+    free: Tensor | None = None
+    hold: ImageMap | None = None
+    strength: float = 0.0
+    _reach: Tensor = field(init=False)
+    _share: Tensor = field(init=False)
+    _band: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        padding = self.geometry.padding
+        radius = frequency_radius(self.views.n)
+        self._band = radius <= (float(self.geometry.radius.max()) + 0.5) * padding
+        self._ball = radius_px(self.views.n) <= BALL * self.views.n
+        self._gain = window_gain(self.views.n, _MAX_GAIN)
+        self.reweigh()
+
+    def reweigh(self) -> None:
+        """Count the slices at every voxel anew: after views' weights or orientations changed."""
+        views, geometry = self.views, self.geometry
+        counted = Inserter(views.n, self.power.device)
+        valid = geometry.valid.float()
+        each = valid.reshape(-1) if geometry.curved else valid.any(0).float()
+        for block in views.blocks():
+            weight = views.weights[block][:, None] * each + 0j
+            counted.add(weight, views.rotations[block], geometry.points)
+        slices = counted.half().real
+        damping = torch.full_like(slices, self.damping)
+        if views.electrons is not None:
+            # A correction's noise, 1 / (4 electrons slices), against the signal it corrects.
+            signal = power_of_half(self.power, views.n, geometry.padding)
+            damping = damping + 0.25 / (views.electrons * signal.clamp_min(1e-30))
+        share = 1 / (slices + damping)
+        used = (slices > 1e-3) & self._band
+        used = used if self.free is None else used & ~self.free
+        self._share = torch.where(used, share, 0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The volume after its slices were corrected."""
+        views, geometry, n = self.views, self.geometry, self.views.n
+        half = to_half(x)
+        collected = Inserter(n, x.device)
+        for block in views.blocks():
+            rotations = views.rotations[block]
+            slices = extract(half, rotations, geometry.points)
+            change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
+            change *= views.weights[block][:, None]
+            collected.add(change, rotations, geometry.points)
+        step = torch.fft.irfftn(collected.half() * self._share, s=(n, n, n), norm="forward")
+        spectrum = torch.fft.rfftn(step * self._gain + x, norm="forward") * self._band
+        if self.hold is not None and self.strength > 0:
+            spectrum = torch.lerp(
+                spectrum, self.hold.half, (self.strength * self.hold.known).to(spectrum.dtype)
+            )
+        result: Tensor = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward") * self._ball
+        return result
+
+    def correction(self, slices: Tensor, observed: Tensor) -> Tensor:
+        """(b, k) factor on each slice value whose product with it is the correction; 0 at masked
+        pixels.
+
+        Exact amplitudes A: A / |P| - 1. Counts c with expectation mu = |P|² N: (c - mu) / 2 mu,
+        mu floored: without bias, and of the same noise, 1 / (4 N), at every frequency, so that
+        plain averaging over views is right.
+        """
+        geometry = self.geometry
+        if self.views.electrons is None:
+            factor = observed * torch.rsqrt(_power(slices).clamp_min(1e-30)) - 1
+        else:
+            model = _power(slices)
+            floor = _COUNT_FLOOR * self.power[ring_of(self.views)].clamp_min(1e-30)
+            floor = floor.repeat(2) if geometry.curved else floor
+            factor = 0.5 * (observed - model) / torch.maximum(model, floor)
+        if geometry.curved:
+            factor = factor * geometry.valid.reshape(-1)
+        return factor
+
+
+def view_r(volume: Tensor, views: Views, geometry: Slices, count: int | None = None) -> Tensor:
+    """(v,) amplitude R of every view against a volume: norm(|P| - A) / norm(A).
+
+    For counts A is the root of counts over electrons, so that R keeps a floor that noise sets.
+
+    Args:
+        count: use the first pairs only, out to some resolution.
+    """
+    half = to_half(volume)
+    points = geometry.points if count is None else geometry.inner(count)
+    count = len(geometry) if count is None else count
+    valid = geometry.valid[:, :count]
+    mask = (valid.reshape(-1) if geometry.curved else valid.any(0)).float()
+    out = []
+    for block in views.blocks():
+        model = extract(half, views.rotations[block], points).abs()
+        goal = views.observed(block, geometry, count)
+        goal = goal.clamp_min(0).sqrt() if views.electrons is not None else goal
+        error = torch.linalg.vector_norm((model - goal) * mask, dim=-1)
+        out.append(error / torch.linalg.vector_norm(goal * mask, dim=-1).clamp_min(1e-20))
+    return torch.cat(out)
+
+
+def free_balls(
+    n: int, padding: float, reach: float, fraction: float, seed: int, inner: float
+) -> Tensor:
+    """Balls of Fourier space that a run leaves out, (n, n, n // 2 + 1) bool, mates included.
+
+    Single pixels would not do: a molecule's transform varies over 1 / diameter, so neighbours tell
+    what a pixel holds. A ball of three pixels of the pattern is several such lengths across.
+
+    Args:
+        reach, inner: outer and inner limit of the balls' centres, in pixels of the pattern;
+            the same balls come out whatever n.
+        fraction: of the space between, about.
+    """
+    from scipy.spatial import cKDTree
+
+    generator = np.random.default_rng([seed, 7])
+    count = round(0.5 * fraction * (reach**3 - inner**3) / FREE_RADIUS**3)
+    direction = generator.normal(size=(count, 3))
+    radius = (generator.uniform(inner**3, reach**3, count)) ** (1 / 3)
+    centres = direction / np.linalg.norm(direction, axis=1, keepdims=True) * radius[:, None]
+    centres = padding * np.concatenate((centres, -centres))
+    axis = np.fft.fftfreq(n, 1 / n)
+    last = np.arange(n // 2 + 1)
+    grid = np.stack(np.meshgrid(axis, axis, last, indexing="ij"), -1).reshape(-1, 3)
+    near, _ = cKDTree(centres).query(grid, distance_upper_bound=FREE_RADIUS * padding, workers=-1)
+    result: Tensor = torch.from_numpy(np.isfinite(near).reshape(n, n, n // 2 + 1))
+    return result
+
+
+def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor:
+    """How well a map predicts intensities it has not seen: squared correlation by ring, (rings,).
+
+    The correlation between slices of the map and patterns, over the pixels that lie in the balls
+    that the map's run left out. For complex Gaussian amplitudes (Wilson's statistics, which
+    proteins obey beyond the first rings) it is the square of the complex correlation, so its root
+    estimates the FRC with the truth, without a truth. Counting noise adds I / N to the variance of
+    an intensity, which is taken off. Sums run over neighbouring rings (± 10 % in q), since a ring
+    holds few balls; a ring with none is nan.
+
+    Args:
+        limit: so many views are used, spread evenly.
+    """
+    assert step.free is not None
+    views, geometry = step.views, step.geometry
+    rings = ring_of(views)
+    count = int(rings.max()) + 1
+    rings = rings.repeat(2) if geometry.curved else rings
+    valid = (geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)).double()
+    seen = torch.ones(1) if geometry.curved else geometry.valid.sum(0).clamp_min(1)
+    sums = torch.zeros(6, count, dtype=torch.float64)
+    half, core = to_half(volume), step.free.to(torch.complex64)
+    blocks = list(views.blocks(16))
+    for block in blocks[:: max(1, len(views) // limit)]:
+        turn = views.rotations[block]
+        inside = extract(core, turn, geometry.points).real > 0.98
+        model = _power(extract(half, turn, geometry.points)).double()
+        goal = views.observed(block, geometry).double()
+        goal = goal if views.electrons is not None else goal**2
+        share = views.weights[block][:, None].double() * valid * inside
+        noise = goal / (seen * views.electrons) if views.electrons is not None else 0 * goal
+        terms = (torch.ones_like(goal), model, goal, model**2, goal**2 - noise, model * goal)
+        for total, term in zip(sums, terms, strict=True):
+            total.index_add_(0, rings, (share * term).sum(0))
+    return _correlation(sums)
+
+
+def _correlation(sums: Tensor) -> Tensor:
+    """Correlation by ring from weighted sums of 1, m, g, m², g², m g, within rings, pooled."""
+    weight = sums[0].clamp_min(1e-30)
+    m, g, mm, gg, mg = (x / weight for x in sums[1:])
+    # Within each ring first, so that the fall of intensity with q does not count as agreement;
+    # each ring is scaled to its own mean before rings are pooled.
+    scale_m, scale_g = m.clamp_min(1e-30), g.clamp_min(1e-30)
+    parts = torch.stack(
+        (
+            (mg - m * g) / (scale_m * scale_g),
+            (mm - m**2) / scale_m**2,
+            (gg - g**2) / scale_g**2,
+        )
+    )
+    q = torch.arange(len(m), dtype=torch.float64)
+    near = ((q[None, :] - q[:, None]).abs() <= 0.1 * q[:, None]).double() * sums[0]
+    cov, var_m, var_g = (near @ part for part in parts)
+    found = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
+    return torch.where(near.sum(1) > 0, found.clamp(-1, 1), torch.nan).float()
+
+
+def _power(x: Tensor) -> Tensor:
+    return x.real * x.real + x.imag * x.imag

@@ -1,0 +1,141 @@
+"""What the images alone give: a 3D map to their aperture, and how far it is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffragan.reconstruct.fourier import (
+    Inserter,
+    frequency_radius,
+    to_volume,
+)
+from diffragan.reconstruct.views import Views
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """The map that the images make together.
+
+    volume: (n, n, n), FFT order. half: its plain `rfftn`, (n, n, n // 2 + 1).
+    known: (n, n, n // 2 + 1) in [0, 1], signal over signal and noise of each frequency.
+    """
+
+    volume: Tensor
+    half: Tensor
+    known: Tensor
+
+
+def ring_power(views: Views) -> Tensor:
+    """Mean measured intensity by ring of 1 / box, (rings,), over all views."""
+    rings = ring_of(views)
+    total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64)
+    for block in views.blocks():
+        seen = views.observed(block, views.flat).double()
+        intensity = seen if views.electrons is not None else seen**2
+        total.index_add_(0, rings, intensity.sum(0))
+    return (total / torch.bincount(rings).clamp_min(1) / len(views)).float()
+
+
+def ring_of(views: Views) -> Tensor:
+    """(k,) ring of each pair."""
+    return (views.flat.radius + 0.5).long()
+
+
+def power_of_half(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
+    """A power by ring spread over a half volume's voxels; 0 beyond the last ring, and zero
+    frequency as the first ring."""
+    radius = (frequency_radius(n) / padding + 0.5).long()
+    line = power.new_zeros(int(radius.max()) + 1)
+    shared = min(len(power), len(line))
+    line[:shared] = power[:shared]
+    line[0] = power[1]
+    return line[radius]
+
+
+def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
+    """Least-squares map of the images with their contrast transfer, damped where noise rules.
+
+    Each image is a projection filtered by 2 sin(chi), zeros and sign changes included; the sum
+    over views of transfer x contrast / noise, divided by that of transfer² / noise + 1 / signal,
+    is the Wiener estimate (RELION's, without its iteration). The signal's power is that of the
+    patterns, since amplitudes are measured, whatever became of the phases.
+
+    Args:
+        power: `ring_power(views)`, if it is known already.
+    """
+    n, count = views.n, len(views.transfer)
+    power = ring_power(views) if power is None else power
+    points = views.flat.points[:count]
+    total, weight = (Inserter(n, points.device) for _ in range(2))
+    floor = 1e-6 * float(power[1:].max())
+    for block in views.blocks():
+        noise = views.image_noise[block].clamp_min(floor)[:, None]
+        factor = views.weights[block][:, None] * views.transfer / noise
+        seen = views.contrast[block] * views.image_phase_ramp(block)
+        total.add((seen * factor).contiguous(), views.rotations[block], points)
+        weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
+    information = weight.half().real
+    signal = power_of_half(power, n, views.flat.padding)
+    known = information * signal / (information * signal + 1)
+    volume = to_volume(total.half() * signal / (information * signal + 1))
+    return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
+
+
+def low_pass(volume: Tensor, box_A: float, width_A: float) -> Tensor:
+    """A volume convolved with a Gaussian of standard deviation `width_A`."""
+    n = volume.shape[-1]
+    factor = torch.exp(-2 * (math.pi * width_A / box_A * frequency_radius(n)) ** 2)
+    return torch.fft.irfftn(torch.fft.rfftn(volume) * factor, s=(n, n, n))
+
+
+def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, noise: float) -> Tensor:
+    """A start (n, n, n): the image map, and beyond it noise of the measured power in the mask.
+
+    Args:
+        signal: (n, n, n // 2 + 1) power (`power_of_half`). inside: (n, n, n) bool. noise: factor on the noise's amplitude.
+    """
+    n = inside.shape[-1]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.fft.rfftn(torch.randn((n, n, n), generator=generator) * inside, norm="forward")
+    drawn = drawn / drawn.abs().square().mean().sqrt()
+    unknown = (1 - image.known).clamp_min(0) * signal
+    half = image.half + noise * drawn * unknown.sqrt()
+    return torch.fft.irfftn(half, s=(n, n, n), norm="forward")
+
+
+def shift_onto(volume: Tensor, image: ImageMap) -> Tensor:
+    """The shift (z, y, x), in voxels, that best lays a volume on the image map.
+
+    Patterns don't see where the molecule lies; the images do, and this ties a map to them.
+    """
+    n = volume.shape[-1]
+    spectrum = torch.fft.rfftn(volume, norm="forward")
+    match = torch.fft.irfftn(image.half * spectrum.conj() * image.known, s=(n, n, n))
+    at = int(match.argmax())
+    place = [at // (n * n), at // n % n, at % n]
+    out = []
+    for axis in range(3):
+        low, high = list(place), list(place)
+        low[axis], high[axis] = (place[axis] - 1) % n, (place[axis] + 1) % n
+        before, here, after = (float(match[tuple(p)]) for p in (low, place, high))
+        bend = 2 * here - before - after
+        moved = place[axis] + (0.5 * (after - before) / bend if bend > 0 else 0.0)
+        out.append(moved - n if moved > n / 2 else moved)
+    return torch.tensor(out)
+
+
+def moved(volume: Tensor, shift: Tensor) -> Tensor:
+    """A volume carried by a shift (z, y, x) in voxels, exact for what is band-limited."""
+    n = volume.shape[-1]
+    axis, last = torch.fft.fftfreq(n), torch.fft.rfftfreq(n)
+    cycles = (
+        axis[:, None, None] * shift[0]
+        + axis[None, :, None] * shift[1]
+        + last[None, None, :] * shift[2]
+    )
+    ramp = torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
+    return torch.fft.irfftn(torch.fft.rfftn(volume) * ramp, s=(n, n, n))

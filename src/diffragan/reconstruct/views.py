@@ -1,0 +1,260 @@
+"""Pairs as the 3D methods see them: amplitudes on half planes, and the images' contrast.
+
+Nothing is kept in memory that grows with the number of views, apart from a few numbers for each:
+the two arrays lie in files of a scratch folder and are mapped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.door import Measurements
+from diffragan.optics import (
+    Optics,
+    aberration,
+    even_fast_length,
+    frequency_grid,
+    transfer_function,
+)
+from diffragan.reconstruct.fourier import Slices, slices
+from diffragan.reconstruct.gridding import WIDTH
+from diffragan.settings import ImageSettings
+
+BLOCK = 64  # views read or sliced at a time
+
+
+@dataclass(frozen=True)
+class Views:
+    """v views of one molecule.
+
+    Frequencies are the k pixel pairs of `flat` (innermost first); a pair's second pixel is the
+    Friedel mate. Fourier values are in units of the plane wave, zero of space at the field's
+    centre.
+
+    measured: (v, 2, k) float32 on disk, pixel and mate: amplitudes, or where `electrons` is given
+        intensities (counts / electrons); 0 where masked.
+    contrast: (v, ki) complex64 on disk: the images' spectra at the first ki pairs.
+    transfer: (ki,) contrast per unit of object, 2 sin(chi) times the lens's envelope.
+    image_noise: (v,) noise power of one image frequency; 0 for noise-free images.
+    rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y of the molecule in its image.
+    weights: (v,) float32, each view's say.
+    electrons: total electrons of one pattern's exposure, None for exact intensities.
+    """
+
+    optics: Optics
+    flat: Slices
+    curved: Slices
+    n: int
+    measured: Tensor
+    contrast: Tensor
+    transfer: Tensor
+    image_noise: Tensor
+    rotations: Tensor
+    shifts_A: Tensor
+    weights: Tensor
+    items: NDArray[np.int64]
+    electrons: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+    @property
+    def volume_box_A(self) -> float:
+        """Side of the volume, Å: that of the field, times the padding."""
+        return self.optics.box_A * self.flat.padding
+
+    @property
+    def voxel_A(self) -> float:
+        """Side of a voxel, Å."""
+        return self.volume_box_A / self.n
+
+    def padded(self, padding: float) -> Views:
+        """The same views for a volume of another side."""
+        if padding == self.flat.padding:
+            return self
+        flat, curved = (
+            replace(s, points=s.points * (padding / s.padding), padding=padding)
+            for s in (self.flat, self.curved)
+        )
+        return replace(self, flat=flat, curved=curved, n=_side(flat))
+
+    def limited(self, resolution_A: float) -> Views:
+        """The same views out to a resolution, for a smaller volume of the same side."""
+        count = int((self.flat.radius <= self.optics.box_A / resolution_A).sum())
+        if count >= len(self.flat):
+            return self
+        flat, curved = (s.leading(count) for s in (self.flat, self.curved))
+        return replace(
+            self,
+            flat=flat,
+            curved=curved,
+            n=_side(flat),
+            measured=self.measured[:, :, :count],
+            contrast=self.contrast[:, :count],
+            transfer=self.transfer[:count],
+        )
+
+    def every_second(self, first: int) -> Views:
+        """Half of the views: the even (first = 0) or the odd ones (1)."""
+        span = slice(first, None, 2)
+        return replace(
+            self,
+            measured=self.measured[span],
+            contrast=self.contrast[span],
+            image_noise=self.image_noise[span],
+            rotations=self.rotations[span].clone(),
+            shifts_A=self.shifts_A[span].clone(),
+            weights=self.weights[span].clone(),
+            items=self.items[span],
+        )
+
+    def blocks(self, size: int = BLOCK) -> Iterator[slice]:
+        """Runs of views that are worked on together."""
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+    def observed(self, views: slice, geometry: Slices, count: int | None = None) -> Tensor:
+        """What was measured at the first `count` pairs: (b, count) for the flat slice, the mean
+        over the valid mates, or (b, 2 count) for the curved one."""
+        count = len(geometry) if count is None else count
+        both = self.measured[views, :, :count]
+        if geometry.curved:
+            return both.reshape(len(both), 2 * count)
+        valid = geometry.valid[:, :count].float()
+        return (both * (valid / valid.sum(0).clamp_min(1))).sum(1)
+
+    def image_phase_ramp(self, views: slice) -> Tensor:
+        """(b, ki) factor that moves the images' molecules to the field's centre."""
+        points = self.flat.points[: self.contrast.shape[1], :2]
+        cycles = (self.shifts_A[views] / self.volume_box_A) @ points.T
+        return torch.polar(torch.ones_like(cycles), 2 * torch.pi * cycles)
+
+
+def _side(geometry: Slices) -> int:
+    """Side of a volume whose Fourier grid holds every slice with its window."""
+    return even_fast_length(2 * float(geometry.radius.max()) * geometry.padding + WIDTH + 1)
+
+
+def load_views(
+    pairs: Measurements,
+    items: NDArray[np.int64],
+    rotations: NDArray[np.float64],
+    scratch: Path,
+    *,
+    shifts_A: NDArray[np.float64] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Views:
+    """The views of some items; the scratch folder keeps them for a run that goes on later.
+
+    Args:
+        rotations: (len(items), 3, 3). shifts_A: (len(items), 2) as x, y; none: all centred.
+        scratch: made if missing; a folder that holds the same items is used as it is.
+    """
+    mask = torch.from_numpy(pairs.pattern_mask)
+    optics, image = pairs.optics, pairs.settings.image
+    flat = slices(mask, optics.box_A, optics.energy_ev, curved=False)
+    curved = slices(mask, optics.box_A, optics.energy_ev, curved=True)
+    transfer = _transfer(flat, optics, image)
+    v, k, ki = len(items), len(flat), len(transfer)
+    dose = pairs.settings.pattern.dose_e_per_A2
+    measured, contrast, noise = _arrays(
+        scratch, pairs, items, flat, ki, exact=dose is None, progress=progress
+    )
+    assert measured.shape == (v, 2, k)
+    shifts = np.zeros((v, 2)) if shifts_A is None else shifts_A
+    return Views(
+        optics=optics,
+        flat=flat,
+        curved=curved,
+        n=_side(flat),
+        measured=measured,
+        contrast=contrast,
+        transfer=transfer,
+        image_noise=noise,
+        rotations=torch.from_numpy(np.ascontiguousarray(rotations)).float(),
+        shifts_A=torch.from_numpy(np.ascontiguousarray(shifts)).float(),
+        weights=torch.ones(v),
+        items=items,
+        electrons=None if dose is None else dose * optics.box_A**2,
+    )
+
+
+def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
+    """Contrast per unit of object at the leading pairs that the aperture lets through."""
+    q2 = torch.fft.fftshift(frequency_grid(flat.m, optics.box_A)).flatten()[flat.pixel]
+    chi = aberration(q2, optics.energy_ev, image.defocus_A - optics.centre_to_exit_A, image.cs_mm)
+    passed = transfer_function(
+        q2,
+        optics.energy_ev,
+        focal_spread_A=image.focal_spread_A,
+        aperture_mrad=image.aperture_mrad,
+    ).abs()
+    inside = torch.nonzero(passed > 0.01).flatten()
+    last = int(inside.max()) + 1 if len(inside) else 0
+    return (2 * torch.sin(chi) * passed)[:last].float()
+
+
+def _arrays(
+    scratch: Path,
+    pairs: Measurements,
+    items: NDArray[np.int64],
+    flat: Slices,
+    ki: int,
+    *,
+    exact: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Measured amplitudes, image spectra and noise from the scratch folder, filled where needed."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    shapes = {"measured": (len(items), 2, len(flat)), "contrast": (len(items), ki)}
+    types = {"measured": np.float32, "contrast": np.complex64}
+    key = {
+        "input": pairs.sha256,
+        "settings": pairs.settings.model_dump(mode="json", include={"seed", "image", "pattern"}),
+        "items": [int(i) for i in items],
+    }
+    record = scratch / "views.json"
+    whole = record.exists() and json.loads(record.read_text("utf-8")) == key
+    opened = {
+        name: np.lib.format.open_memmap(
+            scratch / f"{name}.npy", mode="r+" if whole else "w+", dtype=types[name], shape=shape
+        )
+        for name, shape in shapes.items()
+    }
+    noise_file = scratch / "noise.npy"
+    if not whole:
+        record.unlink(missing_ok=True)
+        noise = np.empty(len(items))
+        for start in range(0, len(items), BLOCK):
+            span = slice(start, min(start + BLOCK, len(items)))
+            chosen = items[span]
+            pattern = pairs.pattern(chosen).reshape(len(chosen), -1)
+            values = np.maximum(np.stack((pattern[:, flat.pixel], pattern[:, flat.mate]), 1), 0)
+            values = values * flat.valid.numpy()
+            opened["measured"][span] = np.sqrt(values) if exact else values
+            opened["contrast"][span] = image_spectrum(torch.from_numpy(pairs.image(chosen)))[
+                :, flat.pixel[:ki]
+            ].numpy()
+            noise[span] = 1 / (pairs.image_dose(chosen) * pairs.box_A**2)
+            if progress:
+                progress(span.stop)
+        for array in opened.values():
+            array.flush()
+        np.save(noise_file, noise)
+        record.write_text(json.dumps(key), "utf-8")
+    tensors = {name: torch.from_numpy(array) for name, array in opened.items()}
+    return tensors["measured"], tensors["contrast"], torch.from_numpy(np.load(noise_file)).float()
+
+
+def image_spectrum(image: Tensor) -> Tensor:
+    """(b, m * m) complex64 Fourier values of images (b, m, m), the field's centre as origin."""
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(image.double(), dim=(-2, -1)), norm="forward")
+    return torch.fft.fftshift(spectrum, dim=(-2, -1)).flatten(-2).to(torch.complex64)
