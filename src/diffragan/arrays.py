@@ -148,9 +148,29 @@ def _star(path: Path) -> Mapping[str, Any]:
     places = [(int(number) - 1, (path.parent / file)) for number, file in names]
     stacks = {file: _mrc(file) for _, file in places}
     pixel = next(iter(stacks.values()))["pixel_A"]
-    if "optics" in tables and "rlnImagePixelSize" in tables["optics"]:
-        pixel = float(tables["optics"]["rlnImagePixelSize"].iloc[0])
-    return {"pattern": _Gathered([(stacks[f]["pattern"], i) for i, f in places]), "pixel_A": pixel}
+    if "optics" in tables:
+        optics = tables["optics"]
+        for name in ("rlnImagePixelSize", "rlnVoltage", "rlnImageSize"):
+            if name in optics and optics[name].nunique() > 1:
+                values = ", ".join(f"{v:g}" for v in optics[name].unique())
+                raise DiffraganError(
+                    f"The optics groups of {path} differ in {name} ({values}); pairs of one box "
+                    "and one energy are needed, so give a file for each."
+                )
+        if "rlnImagePixelSize" in optics:
+            pixel = float(optics["rlnImagePixelSize"].iloc[0])
+    found: dict[str, Any] = {
+        "pattern": _Gathered([(stacks[f]["pattern"], i) for i, f in places]),
+        "pixel_A": pixel,
+    }
+    angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+    if all(name in particles for name in angles):
+        from diffragan.orientations import rotations_from_relion
+
+        found["rotation"] = rotations_from_relion(particles[angles].to_numpy(float))
+    if "rlnOriginXAngst" in particles and "rlnOriginYAngst" in particles:
+        found["shifts_A"] = -particles[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(float)
+    return found
 
 
 def _h5(path: Path) -> Mapping[str, Any]:

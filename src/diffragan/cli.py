@@ -14,6 +14,7 @@ from diffragan.commands.evaluate import evaluate
 from diffragan.commands.image import image
 from diffragan.commands.phase import phase
 from diffragan.commands.prepare import prepare
+from diffragan.commands.reconstruct import reconstruct
 from diffragan.commands.simulate import simulate
 from diffragan.commands.train import train
 from diffragan.errors import DiffraganError
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, simulate, image, train, phase, evaluate):
+for command in (demo, prepare, simulate, image, train, phase, evaluate, reconstruct):
     app.command()(command)
 
 

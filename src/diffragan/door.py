@@ -38,6 +38,7 @@ class Measurements(ABC):
     pattern_mask: (m, m) bool, True where the pattern is valid, zero frequency at [m//2, m//2].
     optics: energy, box and object plane; `settings.image` tells how the images were taken.
     rotation: (n, 3, 3) orientations, or None where they are not known.
+    shifts_A: (n, 2) x and y of the molecule from its image's centre, or None where it is there.
     """
 
     n: int
@@ -47,6 +48,7 @@ class Measurements(ABC):
     structures: tuple[StructureInfo, ...]
     structure_index: NDArray[np.int64]
     rotation: NDArray[np.float64] | None
+    shifts_A: NDArray[np.float64] | None = None
     path: Path
     image_path: Path | None = None
 
@@ -196,6 +198,8 @@ class ArrayMeasurements(Measurements):
         images: arrays.Stack,
         mask: NDArray[np.bool_] | None,
         image_path: Path | None = None,
+        rotation: NDArray[np.float64] | None = None,
+        shifts_A: NDArray[np.float64] | None = None,
     ) -> None:
         if len(patterns) != len(images):
             raise DiffraganError(
@@ -221,7 +225,7 @@ class ArrayMeasurements(Measurements):
         self._patterns, self._images, self.image_path = patterns, images, image_path
         self.structures = (StructureInfo(path.name.split(".")[0]),)
         self.structure_index = np.zeros(self.n, dtype=np.int64)
-        self.rotation = None
+        self.rotation, self.shifts_A = rotation, shifts_A
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
         raw = np.asarray(self._patterns[items], dtype=np.float32)
@@ -338,4 +342,5 @@ def _from_arrays(
         raise DiffraganError(f"{path} does not tell the side of its field; give --box-A (in Å).")
     mask = found.get("pattern_mask")
     mask = None if mask is None else np.asarray(mask, dtype=bool)
-    return ArrayMeasurements(path, settings, box_A, found["pattern"], images, mask, image)
+    turned = (found.get("rotation"), found.get("shifts_A"))
+    return ArrayMeasurements(path, settings, box_A, found["pattern"], images, mask, image, *turned)

@@ -45,6 +45,16 @@ def relion_angles(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
     return angles
 
 
+def rotations_from_relion(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotations (n, 3, 3) of RELION's (rot, tilt, psi) in degrees, (n, 3)."""
+    from scipy.spatial.transform import Rotation
+
+    matrices: NDArray[np.float64] = (
+        Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix()
+    )
+    return matrices
+
+
 def write_relion_angles(path: Path, rotations: NDArray[np.float64]) -> None:
     """A STAR file with one row of RELION angles per orientation."""
     import pandas as pd

@@ -239,6 +239,9 @@ class ManyViewsSettings(Frozen):
     )
     reject: bool = Field(default=True, description="views that fit badly lose their say")
     orientations: Literal["given", "refine", "find"] = "given"
+    realign_every: Annotated[int, Field(ge=1)] = Field(
+        default=10, description="iterations between refinements of orientations, where asked for"
+    )
 
 
 class Settings(Frozen):

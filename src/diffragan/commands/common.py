@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -91,6 +91,36 @@ def progress_bar(label: str, total: int | None) -> Iterator[Report]:
             bar.update(task, completed=done, description=f"{label} {word}".rstrip())
 
         yield report
+
+
+@contextmanager
+def staged_progress() -> Iterator[Callable[[str, int, int | None, str], None]]:
+    """Bars for a run of several stages, a new one for each; silent when there is no terminal.
+
+    Yields a function that is told the stage, how much of it is done, of how much (None where
+    nobody knows), and a word on how it goes.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[word]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int | None, word: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total, count="", word="")
+            count = f"{done}" if total is None else f"{done}/{total}"
+            bar.update(tasks[stage], completed=done, count=count, word=word)
+
+        yield tell
 
 
 def note(message: str) -> None:

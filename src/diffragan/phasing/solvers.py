@@ -269,7 +269,7 @@ def relaxed_reflect_reflect(beta: float) -> Steps:
 
 
 def advance(steps: Steps, x: Tensor, y: Tensor, constraint: Constraint) -> Tensor:
-    """The next iterate from x and y = P_M x, whatever the number of dimensions; x may be changed."""
+    """The next iterate from x and y = P_M x, in any number of dimensions; x may be changed."""
     # A cone's projection scales with its argument, which saves two passes over memory.
     scale = steps.a if getattr(constraint, "is_cone", False) else 1.0
     goal = torch.mul(y, steps.a / scale)

@@ -74,5 +74,6 @@ def agreement(first: HalfSet, second: HalfSet) -> Agreement:
     curve = torch.from_numpy(np.interp(q.numpy(), at.numpy(), shells.numpy())).float()
     free = torch.full((rings,), torch.nan)
     if first.project.free is not None:
-        free = 0.5 * sum(free_correlation(h.map, h.project) for h in (first, second))
+        one, other = (free_correlation(h.map, h.project) for h in (first, second))
+        free = 0.5 * (one + other)
     return Agreement(q, curve, free[1:])

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.orientations import quasi_uniform
-from diffragan.reconstruct.fourier import to_half
-from diffragan.reconstruct.orient import align_to_images, image_agreement, turned
-from diffragan.reconstruct.start import image_map, ring_of, ring_power
+from diffragan.reconstruct.orient import turned
+from diffragan.reconstruct.start import ring_of, ring_power
 from diffragan.reconstruct.views import Views
 
 ANGLES = 240  # lines over half a turn
 _POOL = 4  # lines that the coarse search takes together
-_REFERENCES = 24  # views of the core that the others are searched against
-_HALF_TURN = torch.tensor([-1.0, -1.0, 1.0])
+_ENOUGH = 9  # oriented views from which all others are searched at once
+_Loop = TypeVar("_Loop", bound=Callable[..., Any])
+_CLIMB_DEG = (3.0, 1.5, 1.0, 0.5, 0.5, 0.25)  # steps of the hill climbing
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
     rings = ring_of(views)
     bins = int(rings.max()) + 1
     box = views.optics.box_A
-    radius = torch.arange(math.ceil(box / coarsest_A), math.floor(box / finest_A) + 1.0)
+    reach = min(box / finest_A, float(views.flat.radius.max()) - 1)
+    radius = torch.arange(math.ceil(box / coarsest_A), math.floor(reach) + 1.0)
     last = float(views.flat.radius[len(views.transfer) - 1])
     image_radius = torch.arange(float(radius[0]), math.floor(last))
     pattern = torch.empty(len(views), ANGLES, len(radius))
@@ -109,7 +110,31 @@ def tables(lines: Tensor, views: NDArray[np.int64], references: NDArray[np.int64
     return out
 
 
-_jit: Any = numba.njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _inline(function: _Loop) -> _Loop:
+    return cast(_Loop, numba.njit(fastmath=True, inline="always")(function))
+
+
+def _jit(function: _Loop) -> _Loop:
+    options: Any = numba.njit(parallel=True, fastmath=True, nogil=True, cache=True)
+    return cast(_Loop, options(function))
+
+
+@_inline
+def _line_angle(y: Any, x: Any) -> Any:  # pragma: no cover - compiled
+    """atan2(y, x) modulo pi, in [0, pi), within 3e-4 rad: a polynomial, as this is what a search
+    spends its time on."""
+    high, wide = abs(y), abs(x)
+    low = min(high, wide) / (max(high, wide) + np.float32(1e-12))
+    square = low * low
+    angle = (
+        (np.float32(-0.0464964749) * square + np.float32(0.15931422)) * square
+        - np.float32(0.327622764)
+    ) * square * low + low
+    if high > wide:
+        angle = np.float32(math.pi / 2) - angle
+    if (x < 0) != (y < 0):
+        angle = np.float32(math.pi) - angle
+    return angle
 
 
 @_jit
@@ -127,9 +152,9 @@ def _votes(
             b = r[1, 0] * s[2, 0] + r[1, 1] * s[2, 1] + r[1, 2] * s[2, 2]
             c = s[0, 0] * r[2, 0] + s[0, 1] * r[2, 1] + s[0, 2] * r[2, 2]
             d = s[1, 0] * r[2, 0] + s[1, 1] * r[2, 1] + s[1, 2] * r[2, 2]
-            own = int(math.floor(math.atan2(a, -b) * scale + offset)) % count
-            its = int(math.floor(math.atan2(-c, d) * scale + offset)) % count
-            total += table[j, own, its]
+            own = int(_line_angle(a, -b) * scale + offset)
+            its = int(_line_angle(-c, d) * scale + offset)
+            total += table[j, own if own < count else 0, its if its < count else 0]
         out[g] = total / references.shape[0]
 
 
@@ -151,62 +176,49 @@ def votes(table: Tensor, candidates: Tensor, references: Tensor, offset: float =
     return out
 
 
-@dataclass(frozen=True)
-class Found:
-    """Orientations found from nothing, in one of the two hands.
+class Search:
+    """Best orientation of a view by voting: a coarse grid, then hill climbing from its best.
 
-    rotations: (v, 3, 3) float32. shifts_A: (v, 2). score: (v,) correlation of each pattern with
-        that of the images' map (`orient.Refined`).
-    agreement: (v,) typical correlation along the lines a view shares with the core's views.
-    chance: the same for mirrored patterns, which fit nowhere: what a search finds in noise.
-    volume: (n, n, n) the images' map, FFT order. core: items of views the search began with.
-    log: what was done, in words.
+    Orientations half a turn about the beam apart vote alike, and the grid holds one of each two.
     """
 
-    rotations: Tensor
-    shifts_A: Tensor
-    score: Tensor
-    agreement: Tensor
-    chance: float
-    volume: Tensor
-    core: NDArray[np.int64]
-    log: tuple[str, ...]
-
-
-class _Search:
-    """Best orientation of a view by voting: a coarse grid, then hill climbing from its best."""
-
-    def __init__(self, seed: int, grid: int, kept: int) -> None:
-        self.grid = torch.from_numpy(quasi_uniform(grid, seed)).float()
+    def __init__(self, seed: int, grid: int, kept: int = 16) -> None:
+        whole = torch.from_numpy(quasi_uniform(grid, seed)).float()
+        self.grid = whole[whole[:, 0, 2] >= 0].contiguous()
         self.kept = kept
         axis = torch.tensor([-1.0, 0.0, 1.0])
-        self.steps = torch.cartesian_prod(axis, axis, axis)
+        steps = torch.cartesian_prod(axis, axis, axis)
+        still = torch.eye(3).expand(len(steps), 3, 3)
+        self.turns = [turned(still, steps * math.radians(size)) for size in _CLIMB_DEG]
 
-    def best(self, table: Tensor, references: Tensor) -> tuple[Tensor, float]:
-        """Orientation (3, 3) and its mean gain, from tables (j, ANGLES, ANGLES)."""
-        circled = torch.nn.functional.pad(table[:, None], (1, 2, 1, 2), mode="circular")
-        coarse = torch.nn.functional.max_pool2d(circled, _POOL + 3, _POOL)[:, 0]
-        rough = votes(coarse.contiguous(), self.grid, references, offset=0.5 - 0.5 / _POOL)
-        start = self.grid[rough.topk(self.kept).indices]
-        return self.climb(table, references, start)
+    def best(self, table: Tensor, coarse: Tensor, references: Tensor) -> tuple[Tensor, float]:
+        """Orientation (3, 3) and its mean gain over references (j, 3, 3).
 
-    def climb(
-        self, table: Tensor, references: Tensor, start: Tensor, widest_deg: float = 3.0
-    ) -> tuple[Tensor, float]:
+        Args:
+            table: (j, ANGLES, ANGLES). coarse: the same, `pooled`.
+        """
+        rough = votes(coarse, self.grid, references, offset=0.5 - 1 / _POOL)
+        return self.climb(table, references, self.grid[rough.topk(self.kept).indices])
+
+    def climb(self, table: Tensor, references: Tensor, start: Tensor) -> tuple[Tensor, float]:
         """The best orientation near any of `start` (s, 3, 3)."""
-        best = start
-        for step in (widest_deg, widest_deg / 2, widest_deg / 3, widest_deg / 6, widest_deg / 6):
-            turns = self.steps.repeat(len(best), 1) * math.radians(step)
-            near = turned(best.repeat_interleave(len(self.steps), 0), turns)
-            gain = votes(table, near, references).reshape(len(best), -1)
-            value, at = gain.max(1)
-            rows = torch.arange(len(best)) * len(self.steps)
-            best = near[rows + at]
+        best, value = start, torch.zeros(len(start))
+        for turns in self.turns:
+            near = (turns[None] @ best[:, None]).reshape(-1, 3, 3)
+            value, at = votes(table, near, references).reshape(len(best), -1).max(1)
+            best = near[torch.arange(len(best)) * len(turns) + at]
         winner = int(value.argmax())
         return best[winner], float(value[winner])
 
 
-def _seeds(peaks: Tensor, gains: Tensor, count: int) -> list[tuple[int, int, Tensor]]:
+def pooled(table: Tensor) -> Tensor:
+    """Tables (j, a / 4, a / 4) of the largest gain near each four by four lines."""
+    circled = torch.nn.functional.pad(table[:, None], (2, 1, 2, 1), mode="circular")
+    result: Tensor = torch.nn.functional.max_pool2d(circled, _POOL + 3, _POOL)[:, 0]
+    return result.contiguous()
+
+
+def first_pairs(peaks: Tensor, gains: Tensor, count: int) -> list[tuple[int, int, Tensor]]:
     """Pairs of views and their relative orientation, the most certain first.
 
     The angle between two slices about their common line follows from each third view, whose lines
@@ -232,47 +244,42 @@ def _seeds(peaks: Tensor, gains: Tensor, count: int) -> list[tuple[int, int, Ten
             phi = torch.acos(cosine.clamp(-1, 1))
             near = torch.exp(-0.5 * ((phi[:, None] - wanted) / math.radians(4)) ** 2)
             tally = (near * (weight * real)[:, None]).sum(0) * gains[i, j]
-            best = int(tally.argmax())
-            found.append((float(tally[best]), i, j, float(wanted[best])))
+            top = int(tally.argmax())
+            found.append((float(tally[top]), i, j, float(wanted[top])))
     found.sort(reverse=True)
     out = []
     for _, i, j, phi in found[:count]:
         own, its = float(angle[i, j]), float(angle[j, i])
-        u, w = (
-            torch.tensor(x)
-            for x in ((math.cos(own), math.sin(own), 0.0), (-math.sin(own), math.cos(own), 0.0))
+        tilt = torch.tensor(
+            [[1.0, 0, 0], [0, math.cos(phi), -math.sin(phi)], [0, math.sin(phi), math.cos(phi)]]
         )
-        z = torch.tensor([0.0, 0.0, 1.0])
-        there = torch.stack(
-            (u, math.cos(phi) * w + math.sin(phi) * z, math.cos(phi) * z - math.sin(phi) * w), 1
-        )
-        here = torch.tensor(
-            [
-                [math.cos(its), math.sin(its), 0.0],
-                [-math.sin(its), math.cos(its), 0.0],
-                [0.0, 0.0, 1.0],
-            ]
-        )
-        out.append((i, j, (there @ here).T.contiguous()))
+        out.append((i, j, (_about_beam(own) @ tilt @ _about_beam(its).T).T.contiguous()))
     return out
 
 
-def _grown(table: Tensor, seed: tuple[int, int, Tensor], search: _Search) -> tuple[Tensor, Tensor]:
+def _about_beam(angle: float) -> Tensor:
+    c, s = math.cos(angle), math.sin(angle)
+    return torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def grown(table: Tensor, pair: tuple[int, int, Tensor], search: Search) -> tuple[Tensor, Tensor]:
     """Orientations (k, 3, 3) and gains (k,) of a core, from a first pair, surest views first.
 
     Args:
         table: (k, k, ANGLES, ANGLES).
     """
     k = len(table)
+    coarse = torch.stack([pooled(row) for row in table])
     rotations = torch.eye(3).repeat(k, 1, 1)
-    first, second, rotations[seed[1]] = seed
+    first, second, rotations[pair[1]] = pair
     known = [first, second]
     gains = torch.zeros(k)
     while len(known) < k:
         left = [i for i in range(k) if i not in known]
-        found = [search.best(table[i, known], rotations[known]) for i in left]
+        found = [search.best(table[i, known], coarse[i, known], rotations[known]) for i in left]
         order = sorted(range(len(left)), key=lambda at: -found[at][1])
-        for at in order[: max(1, len(known) // 2)]:
+        new = max(1, len(known) // 2) if len(known) < _ENOUGH else len(left)
+        for at in order[:new]:
             rotations[left[at]] = found[at][0]
             known.append(left[at])
         _polish(table, rotations, gains, known, search)
@@ -282,7 +289,7 @@ def _grown(table: Tensor, seed: tuple[int, int, Tensor], search: _Search) -> tup
 
 
 def _polish(
-    table: Tensor, rotations: Tensor, gains: Tensor, known: list[int], search: _Search
+    table: Tensor, rotations: Tensor, gains: Tensor, known: list[int], search: Search
 ) -> None:
     """Turn each known view to where it agrees best with the others, in place."""
     for i in known:
@@ -290,137 +297,3 @@ def _polish(
         rotations[i], gains[i] = search.climb(
             table[i, others], rotations[others], rotations[i : i + 1]
         )
-
-
-def half_turns(lines: Lines, rotations: Tensor, core: Tensor, box_A: float) -> Tensor:
-    """(v,) bool, which views are to be turned by half a turn about the beam.
-
-    Along a shared line two images agree as they are or reversed, whichever way they lie shifted;
-    the leading eigenvector of these preferences over the core gives its turns, and their votes
-    the others'.
-    """
-    move = torch.arange(-10.0, 10.5) / box_A * 2 * math.pi
-    waves = torch.polar(torch.ones(len(move), 1), move[:, None] * lines.image_radius)
-    v = len(rotations)
-    prefer = torch.zeros(v, len(core))
-    relative = rotations[:, None] @ rotations[core].mT
-    own = _directed(
-        lines.image, torch.arange(v)[:, None], -relative[..., 1, 2], relative[..., 0, 2]
-    )
-    its = _directed(lines.image, core[None, :], relative[..., 2, 1], -relative[..., 2, 0])
-    for column in range(len(core)):
-        a, b = own[:, column], its[:, column]
-        same, reverse = ((x @ waves.T).real.amax(1) for x in (a.conj() * b, a * b))
-        size = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-        prefer[:, column] = (same - reverse) / size.clamp_min(1e-20)
-    prefer[core, torch.arange(len(core))] = 0
-    inner = prefer[core]
-    _, vectors = torch.linalg.eigh(inner + inner.T)
-    return (prefer @ vectors[:, -1].sign()) < 0
-
-
-def _directed(lines: Tensor, view: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(v, k, r) lines of views toward (x, y), conjugated where the stored one runs the other way."""
-    at = torch.round(torch.atan2(y, x) * (ANGLES / math.pi)).long() % (2 * ANGLES)
-    values = lines[view.expand_as(at), at % ANGLES]
-    return torch.where((at >= ANGLES)[..., None], values.conj(), values)
-
-
-def find_orientations(
-    views: Views,
-    *,
-    seed: int = 0,
-    core: int = 40,
-    finest_A: float = 2.0,
-    coarsest_A: float = 20.0,
-    seeds: int = 3,
-    grid: int = 60_000,
-    progress: Callable[[str], None] | None = None,
-) -> Found:
-    """Orientations and shifts of views of one molecule, from their patterns and images alone.
-
-    Args:
-        core: how many views are oriented with each other; the others are then searched against it.
-        finest_A, coarsest_A: the part of the patterns that is compared line by line.
-        seeds: how many first pairs are tried; the one whose core agrees best is kept.
-    """
-    log: list[str] = []
-
-    def note(text: str) -> None:
-        log.append(text)
-        if progress is not None:
-            progress(text)
-
-    lines = lines_of(views, coarsest_A, finest_A)
-    search = _Search(seed, grid, kept=30)
-    k = min(core, len(views))
-    chosen = np.random.default_rng(seed).permutation(len(views))[:k]
-    table = tables(lines.pattern, chosen, chosen)
-    value, at = table.flatten(2).max(2)
-    best: tuple[Tensor, Tensor] | None = None
-    for pair in _seeds(torch.div(at, ANGLES, rounding_mode="floor"), value, seeds):
-        grown = _grown(table, pair, search)
-        note(
-            f"core of {k} views from pair {pair[0]}, {pair[1]}: "
-            f"correlation {float(_typical(grown[1]).median()):.3f} along shared lines"
-        )
-        if best is None or grown[1].median() > best[1].median():
-            best = grown
-    assert best is not None
-    rotations = torch.eye(3).repeat(len(views), 1, 1)
-    gains = torch.zeros(len(views))
-    index = torch.from_numpy(chosen)
-    rotations[index], gains[index] = best
-    sure = chosen[best[1].argsort(descending=True)[:_REFERENCES].numpy()]
-    for view in sorted(set(range(len(views))) - {int(i) for i in chosen}):
-        own = tables(lines.pattern, np.array([view]), sure)[0]
-        rotations[view], gains[view] = search.best(own, rotations[sure])
-    controls = [
-        search.best(tables(lines.pattern, np.array([view]), sure)[0].flip(1), rotations[sure])[1]
-        for view in chosen[:8]
-    ]
-    chance = float(_typical(torch.tensor(controls)).median())
-    note(
-        f"all views: {float(_typical(gains).median()):.3f} along shared lines, "
-        f"{chance:.3f} by chance"
-    )
-    turn = half_turns(lines, rotations, index, views.optics.box_A)
-    rotations[turn] = _HALF_TURN[:, None] * rotations[turn]
-    views = replace(views, rotations=rotations)
-    for resolution_A in (15.0, 10.0, 8.0):
-        views = align_to_images(views, schedule_A=(resolution_A,), shift_reach_A=10.0).put_into(
-            views
-        )
-        views, count = _turned_back(views, resolution_A)
-        note(f"{resolution_A:g} Å: {count} views turned by half a turn")
-    refined = align_to_images(views, schedule_A=(8.0, 7.0, 6.0, 6.0, 5.0, 5.0, 5.0))
-    views = refined.put_into(views)
-    note(f"agreement with the images' map {float(refined.score.median()):.3f}")
-    return Found(
-        views.rotations,
-        views.shifts_A,
-        refined.score,
-        _typical(gains),
-        chance,
-        image_map(views).volume,
-        views.items[chosen],
-        tuple(log),
-    )
-
-
-def _typical(gain: Tensor) -> Tensor:
-    """The correlation that a mean gain stands for."""
-    return (1 - torch.exp(-2 * gain)).clamp_min(0).sqrt()
-
-
-def _turned_back(views: Views, resolution_A: float) -> tuple[Views, int]:
-    """Views turned by half a turn about the beam where their images then fit the images' map
-    better, and how many were."""
-    half = to_half(image_map(views).volume)
-    other = replace(
-        views, rotations=_HALF_TURN[:, None] * views.rotations, shifts_A=-views.shifts_A
-    )
-    here, there = (image_agreement(half, v, resolution_A) for v in (views, other))
-    better = there > here
-    rotations = torch.where(better[:, None, None], other.rotations, views.rotations)
-    return replace(views, rotations=rotations), int(better.sum())

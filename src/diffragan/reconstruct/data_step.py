@@ -36,7 +36,8 @@ _COUNT_FLOOR = 0.2  # of a ring's mean intensity: a fainter expectation is not d
 class DataStep:
     """P_M for volumes (n, n, n) in FFT order; `geometry` is `views.flat` or `views.curved`.
 
-    power: mean intensity by ring. free: (n, n, n // 2 + 1) bool, voxels left out, or None. hold: an image map that pulls with `strength` times its `known`.
+    power: mean intensity by ring. free: (n, n, n // 2 + 1) bool, voxels left out, or None.
+    hold: an image map that pulls with `strength` times its `known`.
     """
 
     views: Views

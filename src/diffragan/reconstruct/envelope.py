@@ -44,7 +44,7 @@ def envelope(
     if mass_kda is None:
         from skimage.filters import threshold_otsu
 
-        level = float(threshold_otsu(smooth[allowed].numpy()))
+        level = float(threshold_otsu(smooth[allowed].numpy()))  # type: ignore[no-untyped-call]
     else:
         count = round(mass_kda * 1e3 * VOLUME_A3_PER_DA / voxel**3)
         room = int(allowed.sum())

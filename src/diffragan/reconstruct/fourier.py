@@ -148,7 +148,8 @@ def resized(volume: Tensor, n: int) -> Tensor:
 def radius_px(n: int) -> Tensor:
     """(n, n, n) distance from the rotation centre in voxels, FFT order."""
     axis = torch.fft.fftfreq(n, 1 / n) ** 2
-    return (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).sqrt()
+    result: Tensor = (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).sqrt()
+    return result
 
 
 @lru_cache(maxsize=8)
@@ -156,7 +157,8 @@ def frequency_radius(n: int) -> Tensor:
     """(n, n, n // 2 + 1) distance of a half volume's voxels from zero frequency, in voxels."""
     axis = torch.fft.fftfreq(n, 1 / n) ** 2
     last = torch.arange(n // 2 + 1, dtype=axis.dtype) ** 2
-    return (axis[:, None, None] + axis[None, :, None] + last[None, None, :]).sqrt()
+    result: Tensor = (axis[:, None, None] + axis[None, :, None] + last[None, None, :]).sqrt()
+    return result
 
 
 @lru_cache(maxsize=8)

@@ -132,7 +132,7 @@ _HALF = WIDTH / 2
 _jit: Any = numba.njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
 
 
-@_jit
+@_jit  # type: ignore[untyped-decorator]
 def _extract_cpu(
     padded: Any, rotations: Any, points: Any, table: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -172,7 +172,7 @@ def _extract_cpu(
             out[v, k] = complex(real, sign * imag)
 
 
-@_jit
+@_jit  # type: ignore[untyped-decorator]
 def _insert_cpu(
     padded: Any, values: Any, rotations: Any, points: Any, table: Any
 ) -> None:  # pragma: no cover - compiled

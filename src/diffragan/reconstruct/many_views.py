@@ -21,7 +21,9 @@ from diffragan.phasing.solvers import SOLVERS, RealSpace, advance
 from diffragan.reconstruct.agreement import Agreement, agreement
 from diffragan.reconstruct.data_step import DataStep, free_balls, view_r
 from diffragan.reconstruct.envelope import envelope
-from diffragan.reconstruct.fourier import radius_px, resized
+from diffragan.reconstruct.fourier import radius_px, resized, to_half
+from diffragan.reconstruct.hand import hand_of, mirror_image, mirrored
+from diffragan.reconstruct.orient import Refined, align_to_images, refine_orientations
 from diffragan.reconstruct.start import (
     ImageMap,
     first_guess,
@@ -38,6 +40,7 @@ _TIGHT = 0.40  # of the box: a mask that goes further out asks for padding
 _PADDING = 1.25
 _GAIN = 0.01  # of the mean agreement: a smaller gain counts as none
 _STRAY = (3.0, 6.0)  # robust deviations of R between which a view's say falls to nothing
+_TURN_DEG = 1.0  # the most a view is turned at once inside the run
 _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
 
 Row = dict[str, Any]
@@ -58,6 +61,7 @@ class HalfSet:
     mass_kda: float | None
     seed: int
     keep_free: bool = True
+    curved: bool = field(init=False)
     views: Views = field(init=False)
     power: Tensor = field(init=False)
     image: ImageMap = field(init=False)
@@ -67,10 +71,16 @@ class HalfSet:
     project: DataStep = field(init=False)
     r_factor: float = field(default=1.0, init=False)
 
+    def __post_init__(self) -> None:
+        # Orientations found from nothing may have either hand, and only flat slices fit both.
+        self.curved = self.settings.ewald and self.settings.orientations != "find"
+
     def begin(self, resolution_A: float | None) -> None:
         """Image map, mask and start at a first resolution (None: all that was measured)."""
         self.views = self.full if resolution_A is None else self.full.limited(resolution_A)
         self.power = ring_power(self.full)
+        if self.settings.orientations == "refine":
+            self._turn(align_to_images(self.views))
         self.image = image_map(self.views, self.power)
         self.mask = self.find_mask(self.image.volume)
         self.x = first_guess(
@@ -92,10 +102,30 @@ class HalfSet:
         self.mask = self.find_mask(self.map)
         self.prepare()
 
-    def look_again(self) -> None:
-        """The image map and the data's projection from the views' present orientations."""
+    def realign(self) -> None:
+        """Turn every view to where the present map explains it best, and merge anew."""
+        views = self.views
+        edge_A = views.optics.box_A / float(views.flat.radius.max())
+        self._turn(
+            refine_orientations(
+                to_half(self.map), views, resolution_A=edge_A, max_step_deg=_TURN_DEG, rounds=2
+            )
+        )
         self.image = image_map(self.views, self.power)
         self.prepare()
+
+    def mirror(self) -> None:
+        """Take the other hand: the map's mirror image, with every view half a turn about its
+        beam."""
+        for name in ("x", "map", "mask"):
+            setattr(self, name, mirror_image(getattr(self, name)))
+        rotations = mirrored(self.views.rotations)
+        self.full = replace(self.full, rotations=rotations)
+        self.views = replace(self.views, rotations=rotations)
+        self.image = image_map(self.views, self.power)
+
+    def _turn(self, refined: Refined) -> None:
+        self.full, self.views = refined.put_into(self.full), refined.put_into(self.views)
 
     def prepare(self) -> None:
         """Make the data's projection anew: after views or resolution changed."""
@@ -111,7 +141,7 @@ class HalfSet:
                 self.seed,
                 views.optics.box_A / _FREE_FROM_A,
             )
-        geometry = views.curved if s.ewald else views.flat
+        geometry = views.curved if self.curved else views.flat
         self.project = DataStep(views, geometry, self.power, s.damping, free, self.image)
 
     def find_mask(self, volume: Tensor) -> Tensor:
@@ -208,6 +238,8 @@ class Solve:
             fading = 1 - self.iteration / s.hold_iterations if s.hold_iterations else 0.0
             for half in self.halves:
                 half.climb(self.in_stage, max(0.0, fading))
+                if s.orientations != "given" and self.in_stage % s.realign_every == 0:
+                    half.realign()
             last = self.in_stage >= s.iterations
             if self.in_stage % s.check_every == 0 or last:
                 self._check(tell)
@@ -224,6 +256,8 @@ class Solve:
 
     def _go_on(self) -> None:
         """To the next resolution, or to the polish."""
+        if self.settings.ewald and not self.halves[0].curved:
+            self._take_hand()
         if self.stage + 1 < len(self.plan):
             self.stage += 1
             for half in self.halves:
@@ -234,6 +268,15 @@ class Solve:
             for half in self.halves:
                 half.mask = half.find_mask(half.map)
         self.in_stage, self.stalled, self.best = 0, 0, -1.0
+
+    def _take_hand(self) -> None:
+        """Orientations found from nothing: the hand that the Ewald sphere's curvature tells."""
+        sigma = sum(hand_of(to_half(h.map), h.views).sigma for h in self.halves)
+        for half in self.halves:
+            if sigma < 0:
+                half.mirror()
+            half.curved = True
+            half.prepare()
 
     def _check(self, tell: Callable[[Row], None] | None) -> None:
         """R, weights and the half sets' agreement."""
@@ -293,12 +336,17 @@ def _halves(
     seed: int,
     resolution_A: float | None,
 ) -> tuple[HalfSet, HalfSet]:
-    made = []
-    for k in (0, 1):
-        half = HalfSet(str(k + 1), views.every_second(k), settings, mass_kda, 2 * seed + k)
+    halves = tuple(half_set(k, views, settings, mass_kda, seed) for k in (0, 1))
+    for half in halves:
         half.begin(resolution_A)
-        made.append(half)
-    return made[0], made[1]
+    return halves[0], halves[1]
+
+
+def half_set(
+    k: int, views: Views, settings: ManyViewsSettings, mass_kda: float | None, seed: int
+) -> HalfSet:
+    """Half set 0 or 1, not begun yet."""
+    return HalfSet(str(k + 1), views.every_second(k), settings, mass_kda, 2 * seed + k)
 
 
 def joined(solve: Solve, views: Views) -> HalfSet:
@@ -315,7 +363,7 @@ def joined(solve: Solve, views: Views) -> HalfSet:
     whole = HalfSet("all", views, solve.settings, first.mass_kda, first.seed, keep_free=False)
     whole.views, whole.power = views, ring_power(views)
     whole.image = image_map(views, whole.power)
-    whole.mask = first.mask | second.mask
+    whole.mask, whole.curved = first.mask | second.mask, first.curved
     whole.map = whole.x = 0.5 * (first.map + second.map)
     whole.prepare()
     for _ in range(solve.settings.polish):

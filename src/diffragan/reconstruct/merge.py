@@ -28,7 +28,8 @@ def object_spectrum(waves: Tensor) -> Tensor:
     )
     beam = spectrum[:, m // 2, m // 2]
     turned = spectrum * (torch.sgn(beam).conj() / 1j)[:, None, None]
-    return turned.flatten(-2).to(torch.complex64)
+    result: Tensor = turned.flatten(-2).to(torch.complex64)
+    return result
 
 
 def wave_from_object(spectrum: Tensor, beam: Tensor, m: int) -> Tensor:

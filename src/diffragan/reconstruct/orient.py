@@ -115,7 +115,7 @@ class _Block:
         self.seen = views.observed(block, views.flat, count)
         self.contrast = views.contrast[block][:, :count]
         self.transfer = views.transfer[:count]
-        self.inner = self.points[: len(self.transfer), :2] * (2 * math.pi / views.optics.box_A)
+        self.inner = self.points[: len(self.transfer), :2] * (2 * math.pi / views.volume_box_A)
         self.noise = views.image_noise[block][:, None]
         self.reach = float(torch.linalg.vector_norm(self.points[-1]).clamp_min(1))
 
@@ -265,8 +265,9 @@ def _relation(half: Tensor, views: Views, count: int, reach_A: float) -> tuple[_
         spread = spread / y.clamp_min(1e-30)
     floor = _FLOOR * (x * x + x_var if views.electrons is None else x)
     error = torch.maximum(image[0] / image[1].clamp_min(1e-30), floor)
-    rows = (x, y, x_var, y_var, slope, spread.clamp_min(1e-30), agreement)
-    return _Relation(*(row.float()[rings] for row in rows), error.float()[inner]), shifts
+    by_ring = (x, y, x_var, y_var, slope, spread.clamp_min(1e-30), agreement)
+    a, b, c, d, e, f, g = (row.float()[rings] for row in by_ring)
+    return _Relation(a, b, c, d, e, f, g, error.float()[inner]), shifts
 
 
 def refine_orientations(

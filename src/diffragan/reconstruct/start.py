@@ -89,14 +89,16 @@ def low_pass(volume: Tensor, box_A: float, width_A: float) -> Tensor:
     """A volume convolved with a Gaussian of standard deviation `width_A`."""
     n = volume.shape[-1]
     factor = torch.exp(-2 * (math.pi * width_A / box_A * frequency_radius(n)) ** 2)
-    return torch.fft.irfftn(torch.fft.rfftn(volume) * factor, s=(n, n, n))
+    result: Tensor = torch.fft.irfftn(torch.fft.rfftn(volume) * factor, s=(n, n, n))
+    return result
 
 
 def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, noise: float) -> Tensor:
     """A start (n, n, n): the image map, and beyond it noise of the measured power in the mask.
 
     Args:
-        signal: (n, n, n // 2 + 1) power (`power_of_half`). inside: (n, n, n) bool. noise: factor on the noise's amplitude.
+        signal: (n, n, n // 2 + 1) power (`power_of_half`). inside: (n, n, n) bool.
+        noise: factor on the noise's amplitude.
     """
     n = inside.shape[-1]
     generator = torch.Generator().manual_seed(seed)
@@ -104,7 +106,8 @@ def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, nois
     drawn = drawn / drawn.abs().square().mean().sqrt()
     unknown = (1 - image.known).clamp_min(0) * signal
     half = image.half + noise * drawn * unknown.sqrt()
-    return torch.fft.irfftn(half, s=(n, n, n), norm="forward")
+    result: Tensor = torch.fft.irfftn(half, s=(n, n, n), norm="forward")
+    return result
 
 
 def shift_onto(volume: Tensor, image: ImageMap) -> Tensor:
@@ -138,4 +141,5 @@ def moved(volume: Tensor, shift: Tensor) -> Tensor:
         + last[None, None, :] * shift[2]
     )
     ramp = torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
-    return torch.fft.irfftn(torch.fft.rfftn(volume) * ramp, s=(n, n, n))
+    result: Tensor = torch.fft.irfftn(torch.fft.rfftn(volume) * ramp, s=(n, n, n))
+    return result

@@ -84,7 +84,7 @@ class Views:
             replace(s, points=s.points * (padding / s.padding), padding=padding)
             for s in (self.flat, self.curved)
         )
-        return replace(self, flat=flat, curved=curved, n=_side(flat))
+        return replace(self, flat=flat, curved=curved, n=side_of(flat))
 
     def limited(self, resolution_A: float) -> Views:
         """The same views out to a resolution, for a smaller volume of the same side."""
@@ -96,7 +96,7 @@ class Views:
             self,
             flat=flat,
             curved=curved,
-            n=_side(flat),
+            n=side_of(flat),
             measured=self.measured[:, :, :count],
             contrast=self.contrast[:, :count],
             transfer=self.transfer[:count],
@@ -138,7 +138,7 @@ class Views:
         return torch.polar(torch.ones_like(cycles), 2 * torch.pi * cycles)
 
 
-def _side(geometry: Slices) -> int:
+def side_of(geometry: Slices) -> int:
     """Side of a volume whose Fourier grid holds every slice with its window."""
     return even_fast_length(2 * float(geometry.radius.max()) * geometry.padding + WIDTH + 1)
 
@@ -174,7 +174,7 @@ def load_views(
         optics=optics,
         flat=flat,
         curved=curved,
-        n=_side(flat),
+        n=side_of(flat),
         measured=measured,
         contrast=contrast,
         transfer=transfer,
@@ -257,4 +257,6 @@ def _arrays(
 def image_spectrum(image: Tensor) -> Tensor:
     """(b, m * m) complex64 Fourier values of images (b, m, m), the field's centre as origin."""
     spectrum = torch.fft.fft2(torch.fft.ifftshift(image.double(), dim=(-2, -1)), norm="forward")
-    return torch.fft.fftshift(spectrum, dim=(-2, -1)).flatten(-2).to(torch.complex64)
+    centred = torch.fft.fftshift(spectrum, dim=(-2, -1))
+    result: Tensor = centred.flatten(-2).to(torch.complex64)
+    return result

@@ -1,0 +1,225 @@
+"""diffragan reconstruct."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffragan.commands.common import (
+    Config,
+    Overwrite,
+    Preset,
+    Seed,
+    Set,
+    note,
+    read_settings,
+    staged_progress,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffragan.settings import Settings
+
+NOT_CONVERGED = 3
+
+
+def reconstruct(
+    store: Annotated[Path, typer.Argument(help="store or file of pairs; for `merge` of results")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write")],
+    method: Annotated[
+        str, typer.Option(help="many-views: pairs into a map; merge: phased waves into one")
+    ] = "many-views",
+    image: Annotated[
+        Path | None, typer.Option(help="the images, where they are in a file of their own")
+    ] = None,
+    box_A: Annotated[
+        float | None, typer.Option("--box-A", min=1, help="side of the field of array files, Å")
+    ] = None,
+    mass_kda: Annotated[
+        float | None,
+        typer.Option(
+            "--mass-kda", min=0.1, help="molecular weight; the store's, or told from the map"
+        ),
+    ] = None,
+    orientations: Annotated[
+        Path | None, typer.Option(help="RELION .star with the angles of every pair")
+    ] = None,
+    refine_orientations: Annotated[
+        bool, typer.Option("--refine-orientations", help="correct the given ones on the way")
+    ] = False,
+    find_orientations: Annotated[
+        bool, typer.Option("--find-orientations", help="find them from nothing")
+    ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="result store of the same pairs whose phases make the start"),
+    ] = None,
+    structure: Annotated[
+        str | None, typer.Option(help="the molecule, where the store holds several")
+    ] = None,
+    views: Annotated[
+        int | None, typer.Option(min=1, help="so many views, spread evenly over the store")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="at each resolution, at most")
+    ] = None,
+    preset: Preset = "default",
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn many views of one molecule into a 3D map.
+
+    `many-views` phases all patterns together, in 3D, from their images' map
+    and the molecular weight alone, in two half sets that never meet. It stops
+    by itself; a run that did not converge says so and ends with exit code 3.
+    An interrupted run is continued by the same command. `merge` puts the
+    phased waves of a result store, whatever phased them, into one map.
+
+    Writes DIR/map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, fsc.star,
+    phased.zarr, projections.mrcs and .star, metrics.json, report.html.
+
+    Examples:
+
+        diffragan reconstruct 1UBQ.zarr --out map
+
+        diffragan reconstruct pairs.zarr --out map --orientations angles.star --mass-kda 17
+
+        diffragan reconstruct phased.zarr --method merge --out merged
+    """
+    from rich.console import Console
+
+    from diffragan.errors import DiffraganError
+
+    if method not in ("many-views", "merge"):
+        raise DiffraganError(f"There is no method '{method}'; choose many-views or merge.")
+    if find_orientations and (orientations is not None or refine_orientations):
+        raise DiffraganError(
+            "--find-orientations needs none; leave out --orientations and --refine-orientations."
+        )
+    console = Console(width=max(Console().width, 100))
+    command = shlex.join(["diffragan", *sys.argv[1:]])
+    if method == "merge":
+        from diffragan.reconstruct.merged import merge_results
+
+        found = merge_results(store, out, command=command, mass_kda=mass_kda)
+        console.print(
+            f"Half maps of {found['n_views']} views agree to {found['fsc_0p143_A']:.2f} Å."
+        )
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+        return
+    mode = "find" if find_orientations else ("refine" if refine_orientations else None)
+    settings = read_settings(
+        preset,
+        config,
+        set_,
+        seed=seed,
+        many_views__iterations=iterations,
+        many_views__orientations=mode,
+        many_views__mass_kda=mass_kda,
+    )
+    metrics = run(
+        store,
+        out,
+        settings,
+        console,
+        command=command,
+        image=image,
+        box_A=box_A,
+        orientations=orientations,
+        start=start,
+        structure=structure,
+        limit=views,
+        overwrite=overwrite,
+    )
+    if not metrics["converged"]:
+        raise typer.Exit(NOT_CONVERGED)
+
+
+def run(
+    store: Path,
+    out: Path,
+    settings: Settings,
+    console: Console,
+    *,
+    command: str,
+    image: Path | None = None,
+    box_A: float | None = None,
+    orientations: Path | None = None,
+    start: Path | None = None,
+    structure: str | None = None,
+    limit: int | None = None,
+    phased: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Reconstruct pairs by many-views into a folder; the dictionary of its metrics.json.
+
+    Raises:
+        DiffraganError: input that will not do; `out` holds another run.
+    """
+    import json
+    import shutil
+
+    from diffragan.door import open_measurements
+    from diffragan.errors import DiffraganError
+    from diffragan.reconstruct.inputs import choose_views
+    from diffragan.reconstruct.outputs import write_outcome
+    from diffragan.reconstruct.run import clear, solve_views
+
+    finished = out / "metrics.json"
+    if finished.exists() and not overwrite:
+        raise DiffraganError(
+            f"{out} holds a finished reconstruction; choose another --out, or pass --overwrite."
+        )
+    if overwrite and out.exists():
+        for name in ("metrics.json", ".run"):
+            target = out / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    pairs = open_measurements(store, settings=settings, image=image, box_A=box_A)
+    settings = pairs.settings.model_copy(update={"many_views": settings.many_views})
+    chosen = choose_views(
+        pairs,
+        structure=structure,
+        limit=limit,
+        orientations=orientations,
+        find=settings.many_views.orientations == "find",
+        mass_kda=settings.many_views.mass_kda,
+    )
+    for warning in chosen.warnings:
+        note(f"diffragan: {warning}")
+    out.mkdir(parents=True, exist_ok=True)
+    with staged_progress() as tell:
+        found = solve_views(pairs, chosen, out, settings, start_waves=start, tell=tell)
+        metrics = write_outcome(
+            out, found, pairs, settings, command=command, phased=phased, tell=tell
+        )
+    clear(out)
+    console.print(summary(json.loads(finished.read_text("utf-8"))), soft_wrap=True)
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+    return metrics
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """The result in words."""
+    lines = [metrics["verdict"]]
+    if metrics["converged"]:
+        lines.append(
+            f"{metrics['views_used']} of {metrics['n_views']} views, R {metrics['r_factor']:.3f}, "
+            f"{metrics['rounds']} iterations, {metrics['seconds']:.0f} s."
+        )
+    else:
+        lines[0] = "NOT CONVERGED. " + lines[0]
+    if metrics["truth_fsc_0p5_A"] is not None:
+        wave = metrics["views"]["frc_0p5_A"]
+        lines.append(
+            f"With the truth: the map's FSC falls to 0.5 at {metrics['truth_fsc_0p5_A']:.2f} Å, "
+            f"the phased waves' mean FRC at {wave:.2f} Å."
+        )
+    lines.append(f"Hand: {metrics['hand']}.")
+    return "\n".join(lines)

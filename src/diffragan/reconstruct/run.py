@@ -1,0 +1,265 @@
+"""The run of `--method many-views`, from pairs to a folder of results; it resumes.
+
+While it runs, OUT/.run holds the views' arrays and the state; both go when it is done.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffragan.door import Measurements
+from diffragan.errors import DiffraganError
+from diffragan.reconstruct import many_views
+from diffragan.reconstruct.find import find_orientations
+from diffragan.reconstruct.fourier import to_half
+from diffragan.reconstruct.hand import hand_of
+from diffragan.reconstruct.inputs import Chosen
+from diffragan.reconstruct.many_views import HalfSet, Row, Solve
+from diffragan.reconstruct.views import Views, load_views
+from diffragan.settings import Settings
+
+SCRATCH = ".run"
+STATE = "state.pt"
+_SAVE_EVERY_S = 60.0
+_HALF_TENSORS = ("x", "map", "mask", "power")
+# A map phases patterns if it goes clearly beyond what the images show by themselves.
+_BEYOND_IMAGES = 0.8
+
+Tell = Callable[[str, int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gives. whole: the map of all views; seconds: of all sessions together."""
+
+    solve: Solve
+    whole: HalfSet
+    views: Views
+    chosen: Chosen
+    seconds: float
+    converged: bool
+    verdict: str
+    hand: str
+
+
+def solve_views(
+    pairs: Measurements,
+    chosen: Chosen,
+    out: Path,
+    settings: Settings,
+    *,
+    start_waves: Path | None = None,
+    tell: Tell | None = None,
+) -> Outcome:
+    """Phase all views together; an interrupted run in `out` goes on where it stopped.
+
+    Args:
+        start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
+            the start in place of the images and noise.
+        tell: told the stage's name, the steps done, of how many (None: not known), and a word.
+
+    Raises:
+        DiffraganError: an unfinished run with other settings lies in `out`.
+    """
+    tell = tell or (lambda stage, done, total, word: None)
+    scratch = out / SCRATCH
+    key = run_key(pairs, chosen, settings, start_waves)
+    claim(scratch, key)
+    began = time.perf_counter()
+    many = settings.many_views
+    count = len(chosen.items)
+    identity = torch.eye(3, dtype=torch.float64).expand(count, 3, 3).numpy()
+    views = load_views(
+        pairs,
+        chosen.items,
+        identity if chosen.rotations is None else chosen.rotations,
+        scratch,
+        shifts_A=chosen.shifts_A,
+        progress=lambda done: tell("reading views", done, count, ""),
+    )
+    state_file = scratch / STATE
+    spent = 0.0
+    if state_file.exists():
+        solve, spent = restored(state_file, views, settings, chosen.mass_kda)
+    else:
+        if chosen.rotations is None:
+            views = _oriented(views, settings, scratch, tell)
+        solve = many_views.start(views, many, chosen.mass_kda, settings.seed)
+        if start_waves is not None:
+            from diffragan.reconstruct.proposals import begin_from_waves
+
+            begin_from_waves(solve, start_waves, pairs)
+    saved = time.perf_counter()
+    words = [""]
+
+    def note(row: Row) -> None:
+        words[0] = f"(R {row['r_factor']:.3f}, halves agree to {row['resolution_A']:.2f} Å)"
+
+    while not solve.done:
+        solve.step(note)
+        tell("iterations", solve.iteration, None, words[0])
+        if time.perf_counter() - saved > _SAVE_EVERY_S:
+            save_state(state_file, solve, spent + time.perf_counter() - began)
+            saved = time.perf_counter()
+    save_state(state_file, solve, spent + time.perf_counter() - began)
+    tell("all views together", solve.iteration, None, words[0])
+    whole = many_views.joined(solve, views)
+    converged, verdict = judged(solve, settings)
+    hand = hand_in_words(whole, converged)
+    seconds = spent + time.perf_counter() - began
+    return Outcome(solve, whole, views, chosen, seconds, converged, verdict, hand)
+
+
+def _oriented(views: Views, settings: Settings, scratch: Path, tell: Tell) -> Views:
+    """The views with orientations found from nothing, which the scratch folder keeps."""
+    kept = scratch / "orientations.pt"
+    if not kept.exists():
+        steps = [0]
+
+        def note(text: str) -> None:
+            steps[0] += 1
+            tell("orientations", steps[0], None, f"({text})")
+
+        found = find_orientations(views, seed=settings.seed, progress=note)
+        torch.save({"rotations": found.rotations, "shifts_A": found.shifts_A}, kept)
+    return replace(views, **torch.load(kept, weights_only=True))
+
+
+def hand_in_words(whole: HalfSet, converged: bool) -> str:
+    """What the difference of Friedel mates says of the map's hand."""
+    told = hand_of(to_half(whole.map), whole.views)
+    if not converged or told.decision == "open":
+        return "open (Friedel mates do not tell it)"
+    sure = f"{abs(told.sigma):.0f} standard errors, from the difference of Friedel mates"
+    if told.decision == "this":
+        return f"as in the map ({sure})"
+    return f"the mirror image of the map ({sure}); check the sign of the angles"
+
+
+def judged(solve: Solve, settings: Settings) -> tuple[bool, str]:
+    """Whether a finished run converged, and why in words."""
+    from diffragan.optics import q_from_angle
+
+    assert solve.measure is not None
+    resolution = solve.measure.resolution_A
+    aperture = 1 / q_from_angle(settings.image.aperture_mrad, settings.energy_ev)
+    if resolution > _BEYOND_IMAGES * aperture:
+        return False, (
+            f"The patterns were not phased: the half sets agree to {resolution:.2f} Å, and the "
+            f"images alone show {aperture:.2f} Å."
+        )
+    if solve.exhausted:
+        return False, (
+            f"The run was still changing after {solve.settings.iterations} iterations at the "
+            "finest resolution; allow more (--set many_views.iterations=...)."
+        )
+    return True, f"The half sets agree to {resolution:.2f} Å."
+
+
+def run_key(
+    pairs: Measurements, chosen: Chosen, settings: Settings, start_waves: Path | None
+) -> dict[str, Any]:
+    """What an unfinished run must share with the command that goes on with it."""
+    given = chosen.rotations
+    return {
+        "input": pairs.sha256,
+        "items": [int(chosen.items[0]), int(chosen.items[-1]), len(chosen.items)],
+        "orientations": None if given is None else float((given**3).sum().round(6)),
+        "mass_kda": chosen.mass_kda,
+        "start": None if start_waves is None else str(start_waves.resolve()),
+        "settings": settings.model_dump(
+            mode="json", include={"seed", "image", "pattern", "many_views"}
+        ),
+    }
+
+
+def claim(scratch: Path, key: dict[str, Any]) -> None:
+    """Make the scratch folder this run's, or find it so.
+
+    Raises:
+        DiffraganError: another run's state lies there.
+    """
+    record = scratch / "run.json"
+    if record.exists() and json.loads(record.read_text("utf-8")) != json.loads(json.dumps(key)):
+        raise DiffraganError(
+            f"{scratch.parent} holds an unfinished run with other settings or inputs; go on with "
+            "those, choose another --out, or pass --overwrite."
+        )
+    scratch.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(key), "utf-8")
+
+
+def clear(out: Path) -> None:
+    """Remove what a finished run no longer needs."""
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
+
+
+def save_state(path: Path, solve: Solve, seconds: float) -> None:
+    """Write the run's state in one step."""
+    halves = [
+        {name: getattr(h, name) for name in _HALF_TENSORS}
+        | {"image": h.image, "r_factor": h.r_factor}
+        | {name: getattr(h.full, name) for name in ("rotations", "shifts_A", "weights")}
+        for h in solve.halves
+    ]
+    plain = {
+        name: getattr(solve, name)
+        for name in (
+            "plan", "stage", "phase", "iteration", "in_stage", "stalled", "best", "exhausted",
+            "history",
+        )
+    }  # fmt: skip
+    measure = None if solve.measure is None else asdict(solve.measure)
+    padding = solve.halves[0].full.flat.padding
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(
+        {
+            "halves": halves,
+            "plain": plain,
+            "measure": measure,
+            "padding": padding,
+            "curved": solve.halves[0].curved,
+            "seconds": seconds,
+        },
+        temporary,
+    )
+    temporary.replace(path)
+
+
+def restored(
+    path: Path, views: Views, settings: Settings, mass_kda: float | None
+) -> tuple[Solve, float]:
+    """The run as `save_state` left it, and the seconds it had taken."""
+    from diffragan.reconstruct.agreement import Agreement
+    from diffragan.reconstruct.start import ImageMap
+
+    with torch.serialization.safe_globals([ImageMap]):
+        kept = torch.load(path, weights_only=True)
+    plain = kept["plain"]
+    views = views.padded(kept["padding"])
+    limit = plain["plan"][plain["stage"]]
+    halves = []
+    for k, found in enumerate(kept["halves"]):
+        half = many_views.half_set(k, views, settings.many_views, mass_kda, settings.seed)
+        half.full = replace(
+            half.full, **{n: found[n] for n in ("rotations", "shifts_A", "weights")}
+        )
+        half.views = half.full if limit is None else half.full.limited(limit)
+        for name in (*_HALF_TENSORS, "image", "r_factor"):
+            setattr(half, name, found[name])
+        half.curved = kept["curved"]
+        half.prepare()
+        halves.append(half)
+    solve = Solve((halves[0], halves[1]), settings.many_views, plain.pop("plan"))
+    for name, value in plain.items():
+        setattr(solve, name, value)
+    solve.measure = None if kept["measure"] is None else Agreement(**kept["measure"])
+    return solve, float(kept["seconds"])
