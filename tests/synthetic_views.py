@@ -20,15 +20,15 @@ from diffragan.reconstruct.gridding import WIDTH
 from diffragan.reconstruct.views import Views
 
 ENERGY_EV = 200e3
-BOX_A, EDGE_A, APERTURE_A = 40.0, 2.0, 5.5
-ATOM_A = 0.5  # standard deviation of an atom
-ATOM_PHASE = 0.09  # rad Å², the integral of its phase shift: about that of carbon
-KDA_PER_ATOM = 0.0145
-_APART_A = 1.4
+BOX_A, EDGE_A, APERTURE_A = 32.0, 2.0, 4.0
+ATOM_A = 0.7  # standard deviation of an atom
+ATOM_PHASE = 0.2  # rad Å², the integral of its phase shift: about that of two carbons
+KDA_PER_ATOM = 0.024
+_APART_A = 2.3
 
 
 def molecule(
-    seed: int, atoms: int = 190, axes_A: tuple[float, float, float] = (11.5, 8.5, 7.5)
+    seed: int, atoms: int = 60, axes_A: tuple[float, float, float] = (9.0, 7.0, 6.5)
 ) -> NDArray[np.float64]:
     """Atoms (atoms, 3) as x, y, z in Å: an ellipsoid with a piece missing, so chiral."""
     rng = np.random.default_rng(seed)
@@ -49,28 +49,26 @@ def mass_kda(positions: NDArray[np.float64]) -> float:
     return KDA_PER_ATOM * len(positions)
 
 
-def transform(
-    positions: NDArray[np.float64], q: NDArray[np.float64], box_A: float = BOX_A
-) -> NDArray[np.complex128]:
+def transform(positions: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Fourier values (k,) at points q (k, 3), 1/Å as x, y, z, in units of the plane wave."""
     damping = np.exp(-2 * (math.pi * ATOM_A) ** 2 * (q**2).sum(-1))
     out = np.empty(len(q), dtype=np.complex128)
     for start in range(0, len(q), 8192):
         part = slice(start, start + 8192)
         out[part] = np.exp(-2j * math.pi * (q[part] @ positions.T)).sum(-1)
-    return out * damping * ATOM_PHASE / box_A**2
+    return out * damping * ATOM_PHASE / BOX_A**2
 
 
 def true_volume(
     positions: NDArray[np.float64], n: int, edge_A: float = EDGE_A, box_A: float = BOX_A
 ) -> Tensor:
-    """The volume (n, n, n), FFT order, to a resolution."""
+    """The volume (n, n, n), FFT order, to a resolution; `box_A` is its side, with any padding."""
     axis, last = np.fft.fftfreq(n, 1 / n), np.arange(n // 2 + 1.0)
     z, y, x = np.meshgrid(axis, axis, last, indexing="ij")
     q = np.stack((x, y, z), -1).reshape(-1, 3) / box_A
     values = np.zeros(len(q), dtype=np.complex128)
     inside = np.linalg.norm(q, axis=1) <= 1 / edge_A
-    values[inside] = transform(positions, q[inside], box_A)
+    values[inside] = transform(positions, q[inside])
     half = torch.from_numpy(values.reshape(n, n, -1))
     return torch.fft.irfftn(half, s=(n, n, n), norm="forward").float()
 
@@ -94,7 +92,7 @@ def make_views(
     *,
     seed: int = 0,
     dose: float | None = None,
-    image_dose: float = 300.0,
+    image_dose: float = 1000.0,
     mask: Tensor | None = None,
     edge_A: float = EDGE_A,
     image_shifts_A: NDArray[np.float64] | None = None,

@@ -206,7 +206,7 @@ class ManyViewsSettings(Frozen):
         default=True, description="slices on the curved Ewald sphere, Friedel mates apart"
     )
     free_fraction: Annotated[float, Field(ge=0, le=0.2)] = Field(
-        default=0.04, description="of Fourier space that a half set never uses, to be judged by"
+        default=0.05, description="of Fourier space that a half set never uses, to be judged by"
     )
     hold_iterations: Annotated[int, Field(ge=0)] = Field(
         default=20, description="after which the hold on the images' frequencies has faded"

@@ -39,12 +39,17 @@ class Lines:
 
     pattern: (v, ANGLES, r) float32, each line of mean 0 and norm 1. Line a runs at a pi / ANGLES.
     image: (v, ANGLES, ri) complex64, the image's object, rings whitened and damped by noise.
-    image_radius: (ri,) in units of 1 / box.
+    image_radius: (ri,) in units of 1 / box. noisy: whether patterns are counts.
     """
 
     pattern: Tensor
     image: Tensor
     image_radius: Tensor
+    noisy: bool
+
+    def correlation(self, gain: Tensor) -> Tensor:
+        """The correlation that a mean gain stands for."""
+        return gain if self.noisy else (1 - torch.exp(-2 * gain)).clamp_min(0).sqrt()
 
 
 def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
@@ -59,14 +64,19 @@ def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
     pattern = torch.empty(len(views), ANGLES, len(radius))
     image = torch.empty(len(views), ANGLES, len(image_radius), dtype=torch.complex64)
     size = torch.bincount(rings, minlength=bins).clamp_min(1)
-    power = ring_power(views)[rings[: len(views.transfer)]]
+    by_ring = ring_power(views)
+    power = by_ring[rings[: len(views.transfer)]]
+    trust = torch.ones(len(rings))
+    if views.electrons is not None:  # what the intensity varies by, over that and shot noise
+        counts = (views.flat.valid.sum(0) * views.electrons) * by_ring[rings]
+        trust = (counts / (1 + counts)).sqrt()
     for block in views.blocks():
         seen = views.observed(block, views.flat)
         seen = seen.clamp_min(0).sqrt() if views.electrons is not None else seen
         mean = torch.zeros(len(seen), bins).index_add_(1, rings, seen) / size
         left = seen - mean[:, rings]
         width = torch.zeros(len(seen), bins).index_add_(1, rings, left * left) / size
-        left = left / width[:, rings].clamp_min(1e-30).sqrt()
+        left = left / width[:, rings].clamp_min(1e-30).sqrt() * trust
         pattern[block] = _sampled(views, left, radius)
         noise = views.image_noise[block][:, None].clamp_min(1e-6 * float(power.max()))
         wanted = views.transfer * power.sqrt() / (views.transfer**2 * power + noise)
@@ -78,7 +88,7 @@ def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
         image[block] = torch.complex(real, imag)
     pattern = pattern - pattern.mean(-1, keepdim=True)
     pattern /= torch.linalg.vector_norm(pattern, dim=-1, keepdim=True).clamp_min(1e-20)
-    return Lines(pattern, image, image_radius)
+    return Lines(pattern, image, image_radius, views.electrons is not None)
 
 
 def _sampled(views: Views, values: Tensor, radius: Tensor, odd: bool = False) -> Tensor:
@@ -96,17 +106,18 @@ def _sampled(views: Views, values: Tensor, radius: Tensor, odd: bool = False) ->
     return torch.from_numpy(np.stack(out)).float()
 
 
-def tables(lines: Tensor, views: NDArray[np.int64], references: NDArray[np.int64]) -> Tensor:
+def tables(lines: Lines, views: NDArray[np.int64], references: NDArray[np.int64]) -> Tensor:
     """(views, references, ANGLES, ANGLES) float32 gain of matching line a with line b.
 
-    The gain is that of a normal likelihood, - log(1 - c²) / 2, for correlations c > 0.
+    The gain of a correlation c > 0 is that of a normal likelihood: - log(1 - c²) / 2 where the
+    correlation of a true match is unknown and may be high, c where shot noise makes it small.
     """
-    other = lines[references].reshape(-1, lines.shape[-1])
+    other = lines.pattern[references].reshape(-1, lines.pattern.shape[-1])
     out = torch.empty(len(views), len(references), ANGLES, ANGLES)
     for row, view in enumerate(views):
-        match = (lines[view] @ other.T).reshape(ANGLES, len(references), ANGLES)
+        match = (lines.pattern[view] @ other.T).reshape(ANGLES, len(references), ANGLES)
         match = match.clamp(0, 0.98).permute(1, 0, 2)
-        out[row] = -0.5 * torch.log1p(-match * match)
+        out[row] = match if lines.noisy else -0.5 * torch.log1p(-match * match)
     return out
 
 
@@ -248,11 +259,10 @@ def first_pairs(peaks: Tensor, gains: Tensor, count: int) -> list[tuple[int, int
             found.append((float(tally[top]), i, j, float(wanted[top])))
     found.sort(reverse=True)
     out = []
-    for _, i, j, phi in found[:count]:
+    for _, i, j, dihedral in found[:count]:
         own, its = float(angle[i, j]), float(angle[j, i])
-        tilt = torch.tensor(
-            [[1.0, 0, 0], [0, math.cos(phi), -math.sin(phi)], [0, math.sin(phi), math.cos(phi)]]
-        )
+        rise, run = math.sin(dihedral), math.cos(dihedral)
+        tilt = torch.tensor([[1.0, 0, 0], [0, run, -rise], [0, rise, run]])
         out.append((i, j, (_about_beam(own) @ tilt @ _about_beam(its).T).T.contiguous()))
     return out
 

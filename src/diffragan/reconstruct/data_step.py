@@ -28,7 +28,9 @@ from diffragan.reconstruct.views import Views
 
 BALL = 0.45  # of the box: the volume is kept inside this radius
 _MAX_GAIN = 2.0  # limit on undoing the window's fall-off in a correction: more would diverge
-FREE_RADIUS = 3.0  # pixels of the pattern
+FREE_RADIUS = 4.0  # pixels of the pattern
+_POOLED = 0.12  # rings this close in q are judged together
+_LEAST_FREE = 60  # voxels left out that a ring and its neighbours must hold to be judged
 _COUNT_FLOOR = 0.2  # of a ring's mean intensity: a fainter expectation is not divided by
 
 
@@ -149,7 +151,7 @@ def free_balls(
     """Balls of Fourier space that a run leaves out, (n, n, n // 2 + 1) bool, mates included.
 
     Single pixels would not do: a molecule's transform varies over 1 / diameter, so neighbours tell
-    what a pixel holds. A ball of three pixels of the pattern is several such lengths across.
+    what a pixel holds. A ball of four pixels of the pattern is several such lengths across.
 
     Args:
         reach, inner: outer and inner limit of the balls' centres, in pixels of the pattern;
@@ -161,7 +163,8 @@ def free_balls(
     generator = np.random.default_rng([seed, 7])
     count = round(0.5 * fraction * (reach**3 - inner**3) / FREE_RADIUS**3)
     direction = generator.normal(size=(count, 3))
-    radius = (generator.uniform(inner**3, reach**3, count)) ** (1 / 3)
+    # More than their share at low frequency, where a shell holds few.
+    radius = generator.uniform(inner**2, reach**2, count) ** 0.5
     centres = direction / np.linalg.norm(direction, axis=1, keepdims=True) * radius[:, None]
     centres = padding * np.concatenate((centres, -centres))
     axis = np.fft.fftfreq(n, 1 / n)
@@ -179,8 +182,8 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     that the map's run left out. For complex Gaussian amplitudes (Wilson's statistics, which
     proteins obey beyond the first rings) it is the square of the complex correlation, so its root
     estimates the FRC with the truth, without a truth. Counting noise adds I / N to the variance of
-    an intensity, which is taken off. Sums run over neighbouring rings (± 10 % in q), since a ring
-    holds few balls; a ring with none is nan.
+    an intensity, which is taken off. Sums run over neighbouring rings (± 12 % in q); a ring that
+    has too little left out, even so, is nan.
 
     Args:
         limit: so many views are used, spread evenly.
@@ -197,7 +200,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     blocks = list(views.blocks(16))
     for block in blocks[:: max(1, len(views) // limit)]:
         turn = views.rotations[block]
-        inside = extract(core, turn, geometry.points).real > 0.98
+        inside = extract(core, turn, geometry.points).real > 0.95
         model = _power(extract(half, turn, geometry.points)).double()
         goal = views.observed(block, geometry).double()
         goal = goal if views.electrons is not None else goal**2
@@ -206,10 +209,19 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
         terms = (torch.ones_like(goal), model, goal, model**2, goal**2 - noise, model * goal)
         for total, term in zip(sums, terms, strict=True):
             total.index_add_(0, rings, (share * term).sum(0))
-    return _correlation(sums)
+    return _correlation(sums, _free_voxels(step, count))
 
 
-def _correlation(sums: Tensor) -> Tensor:
+def _free_voxels(step: DataStep, count: int) -> Tensor:
+    """(count,) voxels left out around each ring."""
+    assert step.free is not None
+    padding = step.geometry.padding
+    rings = (frequency_radius(step.views.n)[step.free] / padding + 0.5).long()
+    found = torch.bincount(rings, minlength=count)[:count].double()
+    return found / padding**3
+
+
+def _correlation(sums: Tensor, free: Tensor) -> Tensor:
     """Correlation by ring from weighted sums of 1, m, g, m², g², m g, within rings, pooled."""
     weight = sums[0].clamp_min(1e-30)
     m, g, mm, gg, mg = (x / weight for x in sums[1:])
@@ -224,10 +236,12 @@ def _correlation(sums: Tensor) -> Tensor:
         )
     )
     q = torch.arange(len(m), dtype=torch.float64)
-    near = ((q[None, :] - q[:, None]).abs() <= 0.1 * q[:, None]).double() * sums[0]
+    window = ((q[None, :] - q[:, None]).abs() <= _POOLED * q[:, None]).double()
+    near = window * sums[0]
     cov, var_m, var_g = (near @ part for part in parts)
     found = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
-    return torch.where(near.sum(1) > 0, found.clamp(-1, 1), torch.nan).float()
+    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE)
+    return torch.where(told, found.clamp(-1, 1), torch.nan).float()
 
 
 def _power(x: Tensor) -> Tensor:

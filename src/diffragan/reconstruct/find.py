@@ -139,9 +139,9 @@ def find_orientations(
     rotations[index], gains[index] = best
     sure = chosen[best[1].argsort(descending=True)[:_REFERENCES].numpy()]
     for view in np.setdiff1d(np.arange(len(views)), chosen):
-        own = tables(lines.pattern, view[None], sure)[0]
+        own = tables(lines, view[None], sure)[0]
         rotations[view], gains[view] = search.best(own, pooled(own), rotations[sure])
-    note(f"all views: {_correlation(gains).median():.3f} along shared lines")
+    note(f"all views: {lines.correlation(gains).median():.3f} along shared lines")
     turn = half_turns(lines, rotations, index, views.optics.box_A)
     rotations[turn] = _HALF_TURN * rotations[turn]
     views = replace(views, rotations=rotations)
@@ -168,8 +168,8 @@ def find_orientations(
         rotations=refined.rotations,
         shifts_A=refined.shifts_A,
         score=refined.score,
-        agreement=_correlation(gains),
-        chance=float(_correlation(torch.tensor(chance))),
+        agreement=lines.correlation(gains),
+        chance=float(lines.correlation(torch.tensor(chance))),
         volume=image.volume,
         core=views.items[chosen],
         log=tuple(log),
@@ -189,7 +189,7 @@ def _core(
     Chance is the search's best for views whose tables are turned by random angles, one for each
     reference, so that no orientation can agree with two of them.
     """
-    table = tables(lines.pattern, chosen, chosen)
+    table = tables(lines, chosen, chosen)
     value, at = table.flatten(2).max(2)
     peaks = torch.div(at, ANGLES, rounding_mode="floor")
     best: tuple[Tensor, Tensor] | None = None
@@ -209,8 +209,8 @@ def _core(
             chance = float(np.median(controls))
         note(
             f"core of {len(chosen)} views from views {chosen[first]} and {chosen[second]}: "
-            f"correlation {_correlation(found[1]).median():.3f} along shared lines, "
-            f"{_correlation(torch.tensor(chance)):.3f} by chance"
+            f"correlation {lines.correlation(found[1]).median():.3f} along shared lines, "
+            f"{lines.correlation(torch.tensor(chance)):.3f} by chance"
         )
         if best is None or found[1].median() > best[1].median():
             best = found
@@ -218,8 +218,3 @@ def _core(
             break
     assert best is not None
     return best, chance
-
-
-def _correlation(gain: Tensor) -> Tensor:
-    """The correlation that a mean gain stands for."""
-    return (1 - torch.exp(-2 * gain)).clamp_min(0).sqrt()

@@ -243,16 +243,22 @@ class Solve:
             last = self.in_stage >= s.iterations
             if self.in_stage % s.check_every == 0 or last:
                 self._check(tell)
-                if self.stalled >= s.patience or last:
+                if self.stalled >= self._patience() or last:
                     self._go_on()
         else:
             for half in self.halves:
                 half.polish()
-            last = self.in_stage >= s.polish
+            last = self.in_stage >= polish_steps(s, self.halves[0].views)
             if self.in_stage % s.check_every == 0 or last:
                 self._check(tell)
             if last:
                 self.phase = "done"
+
+    def _patience(self) -> int:
+        """Checks without gain that end the present resolution; those between the first and the
+        last only pave the way."""
+        between = 0 < self.stage < len(self.plan) - 1
+        return 1 if between else self.settings.patience
 
     def _go_on(self) -> None:
         """To the next resolution, or to the polish."""
@@ -303,6 +309,11 @@ class Solve:
             )
         if tell:
             tell(self.history[-1])
+
+
+def polish_steps(settings: ManyViewsSettings, views: Views) -> int:
+    """Steps of the polish: a third for counts, whose noise error reduction would fit."""
+    return settings.polish if views.electrons is None else (settings.polish + 2) // 3
 
 
 def plan_of(views: Views, settings: ManyViewsSettings) -> list[float | None]:
@@ -366,7 +377,7 @@ def joined(solve: Solve, views: Views) -> HalfSet:
     whole.mask, whole.curved = first.mask | second.mask, first.curved
     whole.map = whole.x = 0.5 * (first.map + second.map)
     whole.prepare()
-    for _ in range(solve.settings.polish):
+    for _ in range(polish_steps(solve.settings, views)):
         whole.polish()
     whole.judge_views()
     return whole
