@@ -17,7 +17,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,6 @@ from diffragan.door import Measurements, open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.optics import q_from_angle
 from diffragan.reconstruct import many_views
-from diffragan.reconstruct.agreement import Agreement
 from diffragan.reconstruct.data_step import DataStep
 from diffragan.reconstruct.fourier import Inserter, extract, to_half
 from diffragan.reconstruct.gridding import PAD, WIDTH, _places
@@ -46,6 +45,7 @@ from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.3)
 DOSES = "none,1e5,1e4,1e3,200,50,20"
+CORES = numba.get_num_threads()
 JUDGED = 64  # views whose waves are compared with the truth
 Row = dict[str, Any]
 CONVERGED = 0.8  # of the images' resolution: a run that ends coarser has not left its start
@@ -82,11 +82,6 @@ class Case:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def molecule_kda(pairs: Measurements) -> float | None:
-    """The molecular weight that a store knows, in kDa."""
-    return pairs.structures[int(pairs.structure_index[0])].mass_kda or None
-
-
 def spread(n: int, count: int) -> NDArray[np.int64]:
     """`count` of n items, evenly over their run."""
     return np.arange(count, dtype=np.int64) * n // count
@@ -94,10 +89,8 @@ def spread(n: int, count: int) -> NDArray[np.int64]:
 
 def turned(rotations: NDArray[np.float64], rms_deg: float, seed: int) -> NDArray[np.float64]:
     """Orientations turned about random axes by angles of so many degrees rms."""
-    if rms_deg == 0:
-        return rotations
-    rng = np.random.default_rng([seed, 1])
-    vector = rng.normal(0, np.deg2rad(rms_deg) / np.sqrt(3), (len(rotations), 3))
+    vector = np.random.default_rng([seed, 1]).normal(size=(len(rotations), 3))
+    vector *= np.deg2rad(rms_deg) / np.sqrt(3)
     result: NDArray[np.float64] = Rotation.from_rotvec(vector).as_matrix() @ rotations
     return result
 
@@ -179,11 +172,12 @@ def truth_fsc(whole: many_views.HalfSet, pairs: Measurements, wrong: NDArray[np.
     return metrics.fsc(whole.map * whole.mask, true * whole.mask)
 
 
-def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None]) -> Row:
+def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) -> Row:
     """One run and what came of it."""
     pairs = open_measurements(Path(case.store), settings=case.settings())
     settings = pairs.settings.many_views
-    mass = case.mass_kda or settings.mass_kda or molecule_kda(pairs)
+    known = pairs.structures[int(pairs.structure_index[0])].mass_kda or None
+    mass = case.mass_kda or settings.mass_kda or known
     mass = None if mass is None else mass * case.mass_factor
     with tempfile.TemporaryDirectory(prefix="many-views-") as folder:
         began = time.perf_counter()
@@ -199,12 +193,13 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None]) -> Row:
         q = torch.arange(len(curve), dtype=torch.float64) / pairs.box_A
         smooth = metrics.smooth_curve(curve, q).numpy()
         image_A = 1 / q_from_angle(pairs.settings.image.aperture_mrad, pairs.optics.energy_ev)
-        found = solve.measure.resolution_A
+        found, ring, free = solve.measure.resolution_A, solve.measure.q, solve.measure.free
+        seen = ~free.isnan()
         low = (whole.views.weights < 0.5).numpy()
         result: Row = {
             "resolution_A": found,
             "fsc_A": solve.measure.fsc_resolution_A,
-            "free_A": free_resolution(solve.measure),
+            "free_A": metrics.resolution_at(free[seen], ring[seen], 0.143) if seen.any() else None,
             "truth_A": metrics.resolution_at(curve[1:], q[1:]),
             "frc": {
                 f"{d:g}": float(np.interp(1 / d, q.numpy(), smooth))
@@ -236,63 +231,46 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None]) -> Row:
     return result
 
 
-def free_resolution(measure: Agreement) -> float | None:
-    """Where the correlation with patterns left out falls below 0.143; None: nothing left out."""
-    known = ~measure.free.isnan()
-    if not bool(known.any()):
-        return None
-    q = measure.q.numpy()
-    curve = np.interp(q, q[known.numpy()], measure.free[known].numpy())
-    return metrics.resolution_at(torch.from_numpy(curve), measure.q, 0.143)
+def cases(args: argparse.Namespace) -> Iterator[Case]:
+    """Every run that the options of `law` ask for, stores outermost and doses innermost."""
+    doses = [None if word == "none" else float(word) for word in args.doses.split(",")]
+    if args.total_dose and None in doses:
+        raise DiffraganError("--total-dose shares a dose out; leave 'none' out of --doses.")
+    counts = [int(float(word)) for word in args.views.split(",")]
+    for store, views, dose in product(args.stores, counts, doses):
+        share = dose / 2 if args.total_dose and dose is not None else None
+        yield Case(
+            store=str(store),
+            views=views,
+            pattern_dose=share or dose,
+            image_dose=share,
+            mass_kda=args.mass_kda,
+            mass_factor=args.mass_factor,
+            rotation_error_deg=args.rotation_error,
+            stray=args.stray,
+            stray_store=None if args.stray_store is None else str(args.stray_store),
+            overrides=tuple(args.set),
+            seed=args.seed,
+        )
 
 
-def cases(args: argparse.Namespace) -> list[Case]:
-    """Every run that the options of `law` ask for."""
-    found = []
-    for store in args.stores:
-        for views in _numbers(args.views):
-            for dose in _numbers(args.doses):
-                if args.total_dose and dose is None:
-                    raise DiffraganError("--total-dose shares a dose out; leave 'none' out.")
-                share = dose / 2 if args.total_dose and dose is not None else None
-                assert views is not None
-                found.append(
-                    Case(
-                        store=str(store),
-                        views=int(views),
-                        pattern_dose=share if args.total_dose else dose,
-                        image_dose=share,
-                        mass_kda=args.mass_kda,
-                        mass_factor=args.mass_factor,
-                        rotation_error_deg=args.rotation_error,
-                        stray=args.stray,
-                        stray_store=None if args.stray_store is None else str(args.stray_store),
-                        overrides=tuple(args.set),
-                        seed=args.seed,
-                    )
-                )
-    return found
-
-
-def _numbers(text: str) -> list[float | None]:
-    return [None if word == "none" else float(word) for word in text.split(",")]
+def use_threads(count: int) -> None:
+    """So many threads for both; Numba first, since its start sets the number that torch sees."""
+    numba.set_num_threads(min(count, CORES))
+    torch.set_num_threads(count)
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The runs of a file; a last line that was cut off is left out."""
-    found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
+    """The runs of a file, none if it is missing."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def law(args: argparse.Namespace) -> None:
     """`law`: the runs that the file does not hold yet."""
     if (args.stray > 0) != (args.stray_store is not None):
         raise DiffraganError("--stray and --stray-store go together.")
+    use_threads(args.threads)
     have = {json.dumps(row["case"], sort_keys=True) for row in read_lines(args.out)}
     for case in cases(args):
         if case.key in have:
@@ -303,7 +281,7 @@ def law(args: argparse.Namespace) -> None:
             print(f"{name}: left out, the store has {total}", flush=True)
             continue
         try:
-            row = run_case(case, with_map=args.truth_map, tell=teller(args.verbose))
+            row = run_case(case, with_map=args.truth_map, tell=tell if args.verbose else None)
         except DiffraganError as error:
             row = {"error": str(error)}
         line = json.dumps({"case": json.loads(case.key), **row})
@@ -312,18 +290,10 @@ def law(args: argparse.Namespace) -> None:
         print(f"{name}: {summary(row)}", flush=True)
 
 
-def teller(verbose: bool) -> Callable[[Row], None]:
-    """Prints a check of a run, or nothing."""
-
-    def tell(row: Row) -> None:
-        if verbose:
-            print(
-                f"  {row['iteration']:4d} {row['phase']:6s} to {row['limit_A'] or 'edge'}: "
-                f"R {row['r_factor']:.3f}, {row['resolution_A']:.2f} Å",
-                flush=True,
-            )
-
-    return tell
+def tell(row: Row) -> None:
+    """Prints a check of a run."""
+    where = f"{row['iteration']:4d} {row['phase']:6s} to {row['limit_A'] or 'edge'}"
+    print(f"  {where}: R {row['r_factor']:.3f}, {row['resolution_A']:.2f} Å", flush=True)
 
 
 def summary(row: Row) -> str:
@@ -348,6 +318,7 @@ def plot(args: argparse.Namespace) -> None:
         raise DiffraganError("There is no run with counts in these files, so nothing to plot.")
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axis = figure.subplots()
+    axis.set(xscale="log", xlabel="dose x views (e/Å²)", ylabel="resolution (Å)")
     doses = sorted({row["case"]["pattern_dose"] for row in rows}, reverse=True)
     colours = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
     for k, dose in enumerate(doses):
@@ -361,18 +332,13 @@ def plot(args: argparse.Namespace) -> None:
         axis.plot(x, [row["resolution_A"] for row in own], "_", color=colour, markersize=9)
     line = fitted_law(rows)
     if line is not None:
-        (a, b), x = line, np.geomspace(*_range(rows), 50)
-        axis.plot(x, np.exp(a + b * np.log(x)), "k:", label=f"dose x views to the {b:.2f}")
-    axis.set(xscale="log", xlabel="dose x views (e/Å²)", ylabel="resolution (Å)")
+        (a, b), x = line, np.geomspace(*axis.get_xlim(), 50)
+        y = np.maximum(np.exp(a + b * np.log(x)), min(row["truth_A"] for row in rows))
+        axis.plot(x, y, "k:", label=f"dose x views to the {b:.2f}")
     axis.set_title("Truth's FRC at 0.5; bars: reported; open: not converged", fontsize=10)
     axis.invert_yaxis()
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(args.out, dpi=150)
-
-
-def _range(rows: list[Row]) -> tuple[float, float]:
-    x = [row["case"]["pattern_dose"] * row["case"]["views"] for row in rows]
-    return min(x), max(x)
 
 
 def fitted_law(rows: list[Row]) -> tuple[float, float] | None:
@@ -434,13 +400,8 @@ def _parts(views: Views, curved: bool) -> dict[str, Callable[[], object]]:
         for places in at:
             _gather(padded.numpy(), places.numpy(), out.numpy()[: len(places)])
 
-    return {
-        "step": lambda: step(x),
-        "extract": take,
-        "insert": put,
-        "FFTs": transforms,
-        "gather": gather,
-    }
+    named = {"extract": take, "insert": put, "FFTs": transforms, "gather": gather}
+    return {"step": lambda: step(x), **named}
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -456,12 +417,10 @@ def speed(args: argparse.Namespace) -> None:
                 views = load_views(pairs, items, pairs.rotation[items], Path(folder) / str(count))
                 views = views.padded(args.padding)
                 for curved, threads in product((False, True), map(int, args.threads.split(","))):
-                    torch.set_num_threads(threads)
-                    numba.set_num_threads(threads)
+                    use_threads(threads)
                     found = _median_seconds(_parts(views, curved), args.rounds)
-                    found["rest"] = found["step"] - sum(
-                        found[k] for k in ("extract", "insert", "FFTs")
-                    )
+                    known = found["extract"] + found["insert"] + found["FFTs"]
+                    found["rest"] = found["step"] - known
                     found["floor"] = 2 * found["gather"] + found["FFTs"]
                     kind = "curved" if curved else "flat"
                     told = {"store": store.stem, "views": count, "threads": threads}

@@ -15,8 +15,10 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from diffragan.optics import Optics, aberration, even_fast_length
+from diffragan.reconstruct.data_step import DataStep, free_balls
 from diffragan.reconstruct.fourier import radius_px, slices
 from diffragan.reconstruct.gridding import WIDTH
+from diffragan.reconstruct.start import ring_power
 from diffragan.reconstruct.views import Views
 
 ENERGY_EV = 200e3
@@ -40,8 +42,9 @@ def molecule(
         trial = trial * axes_A
         if all(np.linalg.norm(trial - other) > _APART_A for other in found):
             found.append(trial)
-    positions = np.array(found)
-    return positions - positions.mean(0)
+    positions: NDArray[np.float64] = np.array(found)
+    positions -= positions.mean(0)
+    return positions
 
 
 def mass_kda(positions: NDArray[np.float64]) -> float:
@@ -56,7 +59,8 @@ def transform(positions: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray
     for start in range(0, len(q), 8192):
         part = slice(start, start + 8192)
         out[part] = np.exp(-2j * math.pi * (q[part] @ positions.T)).sum(-1)
-    return out * damping * ATOM_PHASE / BOX_A**2
+    out *= damping * ATOM_PHASE / BOX_A**2
+    return out
 
 
 def true_volume(
@@ -70,7 +74,8 @@ def true_volume(
     inside = np.linalg.norm(q, axis=1) <= 1 / edge_A
     values[inside] = transform(positions, q[inside])
     half = torch.from_numpy(values.reshape(n, n, -1))
-    return torch.fft.irfftn(half, s=(n, n, n), norm="forward").float()
+    volume: Tensor = torch.fft.irfftn(half, s=(n, n, n), norm="forward").float()
+    return volume
 
 
 def rotations_of(count: int, seed: int) -> NDArray[np.float64]:
@@ -160,3 +165,19 @@ def correlation(a: Tensor, b: Tensor) -> float:
 def ball(n: int, part: float) -> Tensor:
     """(n, n, n) bool, FFT order: within a part of the box of the centre."""
     return radius_px(n) <= part * n
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference over that of b."""
+    return float((a - b).norm() / b.norm())
+
+
+def data_step(views: Views, *, curved: bool = True, free: Tensor | None = None) -> DataStep:
+    """The data's projection of views, with the damping that runs use."""
+    geometry = views.curved if curved else views.flat
+    return DataStep(views, geometry, ring_power(views), 0.3, free)
+
+
+def some_balls(views: Views) -> Tensor:
+    """A tenth of Fourier space beyond ring 6, to be left out."""
+    return free_balls(views.n, 1.0, float(views.flat.radius.max()), 0.1, 0, 6.0)

@@ -21,14 +21,16 @@ def write_measurements(
     *,
     n: int | None = None,
     truth: bool = False,
+    orientations: bool = False,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
     batch_size: int = 16,
 ) -> Path:
     """Image the first `n` items of a simulation into a measurement store.
 
-    With `truth` the exit waves and orientations lie beside the pairs; without it the store holds
-    nothing an instrument could not give, apart from the molecules' names.
+    With `truth` the exit waves and orientations lie beside the pairs, with `orientations` these
+    alone, as if they were known; without either the store holds nothing an instrument could not
+    give, apart from the molecules' names.
 
     Raises:
         DiffraganError: `out` exists and was made otherwise.
@@ -45,6 +47,7 @@ def write_measurements(
     }
     if truth:
         specs["exit_wave"] = ArraySpec((wave_px, wave_px), "complex64", "unit plane wave")
+    if truth or orientations:
         specs["rotation"] = ArraySpec((3, 3), "float64", "1")
     header = {
         "optics": vars(simulation.optics),
@@ -58,7 +61,7 @@ def write_measurements(
         return out
     writer.put("pattern_mask", pairs.pattern_mask)
     writer.put("structure", simulation.structure_index[:n].astype(np.int32))
-    if truth and simulation.rotation is not None:
+    if "rotation" in specs and simulation.rotation is not None:
         writer.put("rotation", simulation.rotation[:n])
     size = max(batch_size // writer.block, 1)
     pending = writer.pending()

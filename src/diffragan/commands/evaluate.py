@@ -153,6 +153,11 @@ def phased_again(results: ResultStore, pairs: Measurements, count: int) -> dict[
     from diffragan.phasing.stability import stability
     from diffragan.settings import settings_from_dict
 
+    if results.method == "many-views":
+        raise DiffraganError(
+            "many-views phases all views together, so single pairs can't be phased again; leave "
+            "out --stability (its two half sets say how far to trust it)."
+        )
     record = results.header.get("weights") or {}
     path = Path(record["path"]) if record.get("path") else None
     context, found = load_context(results.method, path, torch.device("cpu"))

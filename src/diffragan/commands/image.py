@@ -24,6 +24,9 @@ def image(
     truth: Annotated[
         bool, typer.Option("--truth", help="keep exit waves and orientations beside the pairs")
     ] = False,
+    orientations: Annotated[
+        bool, typer.Option("--orientations", help="keep the orientations, as if they were known")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items")] = None,
     preset: Preset = "default",
     config: Config = None,
@@ -40,6 +43,8 @@ def image(
 
         diffragan image 1UBQ.zarr --out pairs.zarr
 
+        diffragan image 1UBQ.zarr --out pairs.zarr --orientations
+
         diffragan image 1UBQ.zarr --out noisy.zarr --truth --set pattern.dose_e_per_A2=200
     """
     from diffragan.measurements import write_measurements
@@ -55,6 +60,7 @@ def image(
             settings,
             n=n,
             truth=truth,
+            orientations=orientations,
             overwrite=overwrite,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from diffragan.commands.common import (
     read_settings,
 )
 
+if TYPE_CHECKING:
+    from diffragan.settings import Settings
+
 
 def phase(
     pairs: Annotated[
@@ -26,7 +29,8 @@ def phase(
     ],
     out: Annotated[Path, typer.Option(help="result store to write, P.zarr")],
     method: Annotated[
-        str | None, typer.Option(help="image, published, raar or hybrid; `image` if not said")
+        str | None,
+        typer.Option(help="image, published, raar, hybrid or many-views; `image` if not said"),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights of the network; the bundled ones otherwise")
@@ -65,11 +69,16 @@ def phase(
     .mrcs, .star. The result store holds the phased projections, the waves where the method gives
     them, and where everything came from. An interrupted run is continued by the same command.
 
+    many-views phases all pairs of one molecule together, in 3D: it is the run of `diffragan
+    reconstruct`, whose map and page go to a folder beside the store, P_map.
+
     Examples:
 
         diffragan phase pairs.zarr --out phased.zarr --method image
 
         diffragan phase 1UBQ.zarr --out phased.zarr --method raar --starts 8 --limit 50
+
+        diffragan phase 1UBQ.zarr --out phased.zarr --method many-views
 
         diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
     """
@@ -87,6 +96,9 @@ def phase(
         phase__time_budget_s=time_budget,
         phase__force=force or None,
     )
+    if settings.phase.method == "many-views":
+        _many_views(pairs, out, settings, image, box_A, limit, overwrite)
+        return
     chosen = pick_device(device)
     found = open_measurements(pairs, settings=settings, image=image, box_A=box_A)
     total = len(choose_items(found.n, limit))
@@ -102,3 +114,37 @@ def phase(
             progress=progress,
         )
     typer.echo(f"{out}: {total} pairs phased by '{found.settings.phase.method}'")
+
+
+def _many_views(
+    pairs: Path,
+    out: Path,
+    settings: Settings,
+    image: Path | None,
+    box_A: float | None,
+    limit: int | None,
+    overwrite: bool,
+) -> None:
+    """The run of `diffragan reconstruct`, its phased views at `out`."""
+    import shlex
+    import sys
+
+    from rich.console import Console
+
+    from diffragan.commands.reconstruct import NOT_CONVERGED, run
+
+    metrics = run(
+        pairs,
+        out.with_name(f"{out.name.removesuffix('.zarr')}_map"),
+        settings,
+        Console(width=max(Console().width, 100)),
+        command=shlex.join(["diffragan", *sys.argv[1:]]),
+        image=image,
+        box_A=box_A,
+        limit=limit,
+        phased=out,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{out}: {metrics['n_views']} pairs phased by 'many-views'")
+    if not metrics["converged"]:
+        raise typer.Exit(NOT_CONVERGED)

@@ -177,6 +177,10 @@ def run(
         raise DiffraganError(
             f"{out} holds a finished reconstruction; choose another --out, or pass --overwrite."
         )
+    if phased is not None and phased.suffix != ".zarr":
+        raise DiffraganError(f"A store's name ends in .zarr, which '{phased}' does not.")
+    if phased is not None and phased.exists() and not overwrite:
+        raise DiffraganError(f"{phased} exists; choose another --out, or pass --overwrite.")
     if overwrite and out.exists():
         for name in ("metrics.json", ".run"):
             target = out / name

@@ -28,6 +28,9 @@ from diffragan.reconstruct.views import Views
 
 ANGLES = 240  # lines over half a turn
 _POOL = 4  # lines that the coarse search takes together
+# Square of the sine between slices below which a shared line counts for nothing: where slices
+# nearly coincide any line will do, and views would crowd together to choose their best.
+_PARALLEL = np.float32(math.sin(math.radians(15)) ** 2)
 _ENOUGH = 9  # oriented views from which all others are searched at once
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 _CLIMB_DEG = (3.0, 1.5, 1.0, 0.5, 0.5, 0.25)  # steps of the hill climbing
@@ -161,6 +164,8 @@ def _votes(
             s = references[j]
             a = r[0, 0] * s[2, 0] + r[0, 1] * s[2, 1] + r[0, 2] * s[2, 2]
             b = r[1, 0] * s[2, 0] + r[1, 1] * s[2, 1] + r[1, 2] * s[2, 2]
+            if a * a + b * b < _PARALLEL:
+                continue
             c = s[0, 0] * r[2, 0] + s[0, 1] * r[2, 1] + s[0, 2] * r[2, 2]
             d = s[1, 0] * r[2, 0] + s[1, 1] * r[2, 1] + s[1, 2] * r[2, 2]
             own = int(_line_angle(a, -b) * scale + offset)
@@ -240,7 +245,7 @@ def first_pairs(peaks: Tensor, gains: Tensor, count: int) -> list[tuple[int, int
     """
     angle = peaks * (math.pi / ANGLES)
     k = len(peaks)
-    wanted = torch.linspace(0, math.pi, 91)[6:-6]
+    wanted = torch.linspace(0, math.pi, 91)[8:-8]
     found = []
     for i in range(k):
         for j in range(i):
@@ -293,8 +298,10 @@ def grown(table: Tensor, pair: tuple[int, int, Tensor], search: Search) -> tuple
             rotations[left[at]] = found[at][0]
             known.append(left[at])
         _polish(table, rotations, gains, known, search)
-    for _ in range(2):
-        _polish(table, rotations, gains, known, search)
+    for i in range(k):  # the first were placed with few to go by
+        others = [j for j in range(k) if j != i]
+        rotations[i], gains[i] = search.best(table[i, others], coarse[i, others], rotations[others])
+    _polish(table, rotations, gains, known, search)
     return rotations, gains
 
 

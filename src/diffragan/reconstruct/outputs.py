@@ -17,11 +17,14 @@ from diffragan.door import Measurements
 from diffragan.evaluate import score, summarise
 from diffragan.files import write_atomically
 from diffragan.metrics import fsc, resolution_at
+from diffragan.reconstruct.envelope import grown
 from diffragan.reconstruct.files import write_fsc, write_history, write_map, write_projections
 from diffragan.reconstruct.fourier import Slices, centred
 from diffragan.reconstruct.merge import merge_waves
 from diffragan.reconstruct.phased import METHOD, write_phased
 from diffragan.reconstruct.run import Outcome
+from diffragan.reconstruct.start import best_shift, moved
+from diffragan.reconstruct.views import Views
 from diffragan.report.volume_page import VolumeReport, write_volume_report
 from diffragan.settings import Settings, settings_to_toml
 from diffragan.store import ResultStore, open_results
@@ -66,7 +69,10 @@ def write_outcome(
     )
     results = open_results(store)
     write_stack(out, results, pairs, views.shifts_A.numpy(), settings)
-    truth = truth_curve(pairs, whole.views.items, views.rotations, views.flat, views, whole.map)
+    refined = settings.many_views.orientations != "given"
+    truth = truth_curve(
+        pairs, views.items, views.rotations, views.flat, views, whole.map, refined=refined
+    )
     curves = {"half": measure.fsc, "free": measure.free}
     if truth is not None:
         curves["truth"] = truth
@@ -154,13 +160,15 @@ def truth_curve(
     items: NDArray[np.int64],
     rotations: Tensor,
     geometry: Slices,
-    views: Any,
+    views: Views,
     volume: Tensor,
+    *,
+    refined: bool,
 ) -> Tensor | None:
     """(rings - 1,) FSC of a map with the map that the true waves make, None without a truth.
 
-    The true waves are merged at their true orientations; a map whose orientations were found may
-    be turned as a whole, so the truth is merged at the found ones where those are not given.
+    The true waves are merged at the orientations of the map's views. A map whose orientations
+    were refined or found may be turned and moved as a whole, so it is laid on the truth first.
     """
     if not pairs.has_truth:
         return None
@@ -172,8 +180,9 @@ def truth_curve(
 
     every = max(1, len(items) // _TRUTH_VIEWS)
     true = merge_waves(waves, items[::every], rotations[::every], geometry, views.n)
-    inside = volume != 0
-    shells = fsc(volume, true * inside)
+    if refined:
+        volume = moved(volume, best_shift(volume, torch.fft.rfftn(true)))
+    shells = fsc(volume, true * (grown(volume != 0, 1.0)))
     at = torch.arange(len(shells), dtype=torch.float64) / views.volume_box_A
     last = int((geometry.radius + 0.5).long().max())
     q = torch.arange(1, last + 1, dtype=torch.float64) / views.optics.box_A

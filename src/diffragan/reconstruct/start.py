@@ -115,9 +115,15 @@ def shift_onto(volume: Tensor, image: ImageMap) -> Tensor:
 
     Patterns don't see where the molecule lies; the images do, and this ties a map to them.
     """
+    return best_shift(volume, image.half * image.known)
+
+
+def best_shift(volume: Tensor, goal: Tensor) -> Tensor:
+    """The shift (z, y, x), in voxels, at which a volume (n, n, n) correlates best with the volume
+    of a half spectrum (n, n, n // 2 + 1)."""
     n = volume.shape[-1]
     spectrum = torch.fft.rfftn(volume, norm="forward")
-    match = torch.fft.irfftn(image.half * spectrum.conj() * image.known, s=(n, n, n))
+    match = torch.fft.irfftn(goal * spectrum.conj(), s=(n, n, n))
     at = int(match.argmax())
     place = [at // (n * n), at // n % n, at % n]
     out = []
