@@ -47,6 +47,9 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["stability"]["other noise"]["n"] == 2
     assert metrics["band_mean_frc"]["diffraction"] > 0.7
     assert metrics["judged_precision"] == 1.0
+    assert metrics["many_views"]["converged"]
+    assert metrics["many_views"]["truth_fsc_0p5_A"] < 1.5
+    assert (tmp_path / "out" / "many-views" / "map.mrc").exists()
     image = metrics["compared"]["image"]["projection_frc"]["frc"]
     assert value_at(image, 8.0) > 0.6
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000

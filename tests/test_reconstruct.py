@@ -12,9 +12,9 @@ import mrcfile
 import numpy as np
 import pytest
 import starfile
-from conftest import cluster
 from typer.testing import CliRunner
 
+from conftest import cluster
 from diffragan import cli
 from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError

@@ -212,7 +212,7 @@ class ManyViewsSettings(Frozen):
         default=20, description="after which the hold on the images' frequencies has faded"
     )
     start_noise: NotNegative = Field(
-        default=0.3, description="amplitude beyond the images at the start, in parts of the data's"
+        default=1.0, description="amplitude beyond the images at the start, in parts of the data's"
     )
     mass_kda: Positive | None = Field(
         default=None, description="molecular weight; none: the store's, or the map's own level"

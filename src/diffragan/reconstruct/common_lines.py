@@ -28,10 +28,10 @@ from diffragan.reconstruct.views import Views
 
 ANGLES = 240  # lines over half a turn
 _POOL = 4  # lines that the coarse search takes together
+_POOL_OFFSET = 0.5 - 1 / _POOL  # where in a pooled table's entry 0 angle 0 lies
 # Square of the sine between slices below which a shared line counts for nothing: where slices
 # nearly coincide any line will do, and views would crowd together to choose their best.
 _PARALLEL = np.float32(math.sin(math.radians(15)) ** 2)
-_ENOUGH = 9  # oriented views from which all others are searched at once
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 _CLIMB_DEG = (3.0, 1.5, 1.0, 0.5, 0.5, 0.25)  # steps of the hill climbing
 
@@ -213,7 +213,7 @@ class Search:
         Args:
             table: (j, ANGLES, ANGLES). coarse: the same, `pooled`.
         """
-        rough = votes(coarse, self.grid, references, offset=0.5 - 1 / _POOL)
+        rough = votes(coarse, self.grid, references, offset=_POOL_OFFSET)
         return self.climb(table, references, self.grid[rough.topk(self.kept).indices])
 
     def climb(self, table: Tensor, references: Tensor, start: Tensor) -> tuple[Tensor, float]:
@@ -234,42 +234,55 @@ def pooled(table: Tensor) -> Tensor:
     return result.contiguous()
 
 
-def first_pairs(peaks: Tensor, gains: Tensor, count: int) -> list[tuple[int, int, Tensor]]:
-    """Pairs of views and their relative orientation, the most certain first.
+def strongest_lines(lines: Lines, views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The line of view i that best matches one of view j, (k, k) int64, and its gain (k, k)."""
+    k = len(views)
+    peaks, gains = torch.zeros(k, k, dtype=torch.int64), torch.zeros(k, k)
+    for row in range(k):
+        gains[row], at = tables(lines, views[row : row + 1], views)[0].flatten(1).max(1)
+        peaks[row] = torch.div(at, ANGLES, rounding_mode="floor")
+    return peaks, gains
+
+
+def star(peaks: Tensor, gains: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """A view and those most surely placed to it: their numbers (c,), the hub first, and their
+    orientations (c, 3, 3) if the hub's is 1, each in either hand.
 
     The angle between two slices about their common line follows from each third view, whose lines
     with both close a spherical triangle; the right angle is the one many third views agree on.
+    Best lines may be wrong nine times in ten if there are enough views to vote.
 
     Args:
-        peaks: (k, k) int64 line of view i that best matches view j. gains: (k, k) how well.
+        peaks, gains: from `strongest_lines`.
     """
     angle = peaks * (math.pi / ANGLES)
     k = len(peaks)
     wanted = torch.linspace(0, math.pi, 91)[8:-8]
-    found = []
+    tally, tilt = torch.zeros(k, k), torch.zeros(k, k)
     for i in range(k):
         for j in range(i):
-            others = torch.tensor([o for o in range(k) if o not in (i, j)])
-            a = (angle[i, others] - angle[i, j]) % math.pi
-            b = (angle[j, others] - angle[j, i]) % math.pi
-            c = torch.cos(angle[others, i] - angle[others, j])
-            weight = torch.minimum(gains[i, others], gains[j, others]).repeat(2)
+            a = (angle[i] - angle[i, j]) % math.pi
+            b = (angle[j] - angle[j, i]) % math.pi
+            c = torch.cos(angle[:, i] - angle[:, j])
             under = (a.sin() * b.sin()).repeat(2)
             cosine = (torch.cat((c, -c)) - (a.cos() * b.cos()).repeat(2)) / under.clamp_min(1e-3)
-            real = (cosine.abs() < 1) & (under > 0.1)
-            phi = torch.acos(cosine.clamp(-1, 1))
-            near = torch.exp(-0.5 * ((phi[:, None] - wanted) / math.radians(4)) ** 2)
-            tally = (near * (weight * real)[:, None]).sum(0) * gains[i, j]
-            top = int(tally.argmax())
-            found.append((float(tally[top]), i, j, float(wanted[top])))
-    found.sort(reverse=True)
-    out = []
-    for _, i, j, dihedral in found[:count]:
-        own, its = float(angle[i, j]), float(angle[j, i])
-        rise, run = math.sin(dihedral), math.cos(dihedral)
-        tilt = torch.tensor([[1.0, 0, 0], [0, run, -rise], [0, rise, run]])
-        out.append((i, j, (_about_beam(own) @ tilt @ _about_beam(its).T).T.contiguous()))
-    return out
+            weight = torch.minimum(gains[i], gains[j])
+            weight[[i, j]] = 0
+            weight = weight.repeat(2) * ((cosine.abs() < 1) & (under > 0.1))
+            near = torch.acos(cosine.clamp(-1, 1))[:, None] - wanted
+            votes_for = torch.exp(-0.5 * (near / math.radians(4)) ** 2).T @ weight
+            top = int(votes_for.argmax())
+            tally[i, j] = tally[j, i] = gains[i, j] * votes_for[top]
+            tilt[i, j] = tilt[j, i] = wanted[top]
+    hub = int(tally.topk(min(count, k) - 1, dim=1).values.sum(1).argmax())
+    members = torch.cat((torch.tensor([hub]), tally[hub].topk(min(count, k) - 1).indices))
+    rotations = torch.eye(3).repeat(len(members), 1, 1)
+    for row, j in enumerate(members.tolist()[1:], 1):
+        rise, run = math.sin(float(tilt[hub, j])), math.cos(float(tilt[hub, j]))
+        about = torch.tensor([[1.0, 0, 0], [0, run, -rise], [0, rise, run]])
+        own, its = _about_beam(float(angle[hub, j])), _about_beam(float(angle[j, hub]))
+        rotations[row] = (own @ about @ its.T).T
+    return members, rotations
 
 
 def _about_beam(angle: float) -> Tensor:
@@ -277,30 +290,35 @@ def _about_beam(angle: float) -> Tensor:
     return torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
-def grown(table: Tensor, pair: tuple[int, int, Tensor], search: Search) -> tuple[Tensor, Tensor]:
-    """Orientations (k, 3, 3) and gains (k,) of a core, from a first pair, surest views first.
+def placed(table: Tensor, rotations: Tensor, search: Search) -> tuple[Tensor, Tensor]:
+    """Orientations (k, 3, 3) and gains (k,) of a star's views, brought to agree.
+
+    The hand of each pair is settled first: two views of the star agree better in the same hand.
 
     Args:
-        table: (k, k, ANGLES, ANGLES).
+        table: (k, k, ANGLES, ANGLES). rotations: (k, 3, 3), the hub's first, each in either hand.
     """
     k = len(table)
+    flip = torch.tensor([1.0, 1.0, -1.0])
     coarse = torch.stack([pooled(row) for row in table])
-    rotations = torch.eye(3).repeat(k, 1, 1)
-    first, second, rotations[pair[1]] = pair
-    known = [first, second]
-    gains = torch.zeros(k)
-    while len(known) < k:
-        left = [i for i in range(k) if i not in known]
-        found = [search.best(table[i, known], coarse[i, known], rotations[known]) for i in left]
-        order = sorted(range(len(left)), key=lambda at: -found[at][1])
-        new = max(1, len(known) // 2) if len(known) < _ENOUGH else len(left)
-        for at in order[:new]:
-            rotations[left[at]] = found[at][0]
-            known.append(left[at])
+    rotations, other = rotations.clone(), flip[:, None] * rotations * flip
+    same, opposite = torch.zeros(k, k), torch.zeros(k, k)
+    for i in range(1, k):
+        for j in range(1, k):
+            if i != j:
+                both = torch.stack((rotations[i], other[i]))
+                gain = votes(coarse[i, j][None], both, rotations[j][None], _POOL_OFFSET)
+                same[i, j], opposite[i, j] = gain[0], gain[1]
+    prefer = same - opposite
+    wrong = torch.linalg.eigh(prefer + prefer.T)[1][:, -1] < 0
+    rotations[wrong] = other[wrong]
+    gains, known = torch.zeros(k), list(range(k))
+    for _ in range(2):
         _polish(table, rotations, gains, known, search)
-    for i in range(k):  # the first were placed with few to go by
-        others = [j for j in range(k) if j != i]
-        rotations[i], gains[i] = search.best(table[i, others], coarse[i, others], rotations[others])
+    for _ in range(2):
+        for i in known:
+            rest = [j for j in known if j != i]
+            rotations[i], gains[i] = search.best(table[i, rest], coarse[i, rest], rotations[rest])
     _polish(table, rotations, gains, known, search)
     return rotations, gains
 

@@ -30,6 +30,7 @@ BALL = 0.45  # of the box: the volume is kept inside this radius
 _MAX_GAIN = 2.0  # limit on undoing the window's fall-off in a correction: more would diverge
 FREE_RADIUS = 4.0  # pixels of the pattern
 _POOLED = 0.12  # rings this close in q are judged together
+_MOST_ERROR = 0.1  # of a free correlation, from counting
 _LEAST_FREE = 60  # voxels left out that a ring and its neighbours must hold to be judged
 _COUNT_FLOOR = 0.2  # of a ring's mean intensity: a fainter expectation is not divided by
 
@@ -57,8 +58,9 @@ class DataStep:
         padding = self.geometry.padding
         radius = frequency_radius(self.views.n)
         self._band = radius <= (float(self.geometry.radius.max()) + 0.5) * padding
+        self._used = self._band if self.free is None else self._band & ~self.free
         self._ball = radius_px(self.views.n) <= BALL * self.views.n
-        self._gain = window_gain(self.views.n, _MAX_GAIN)
+        self._gain = window_gain(self.views.n, _MAX_GAIN) * self._ball
         self.reweigh()
 
     def reweigh(self) -> None:
@@ -77,9 +79,7 @@ class DataStep:
             signal = power_of_half(self.power, views.n, geometry.padding)
             damping = damping + 0.25 / (views.electrons * signal.clamp_min(1e-30))
         share = 1 / (slices + damping)
-        used = (slices > 1e-3) & self._band
-        used = used if self.free is None else used & ~self.free
-        self._share = torch.where(used, share, 0.0)
+        self._share = torch.where((slices > 1e-3) & self._used, share, 0.0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The volume after its slices were corrected."""
@@ -93,11 +93,12 @@ class DataStep:
             change *= views.weights[block][:, None]
             collected.add(change, rotations, geometry.points)
         step = torch.fft.irfftn(collected.half() * self._share, s=(n, n, n), norm="forward")
-        spectrum = torch.fft.rfftn(step * self._gain + x, norm="forward") * self._band
+        # Undoing the fall-off spreads a correction in Fourier space; not into what is left out.
+        spectrum = torch.fft.rfftn(step * self._gain, norm="forward") * self._used
+        spectrum += torch.fft.rfftn(x, norm="forward") * self._band
         if self.hold is not None and self.strength > 0:
-            spectrum = torch.lerp(
-                spectrum, self.hold.half, (self.strength * self.hold.known).to(spectrum.dtype)
-            )
+            pull = (self.strength * self.hold.known * self._used).to(spectrum.dtype)
+            spectrum = torch.lerp(spectrum, self.hold.half, pull)
         result: Tensor = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward") * self._ball
         return result
 
@@ -183,7 +184,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     proteins obey beyond the first rings) it is the square of the complex correlation, so its root
     estimates the FRC with the truth, without a truth. Counting noise adds I / N to the variance of
     an intensity, which is taken off. Sums run over neighbouring rings (± 12 % in q); a ring that
-    has too little left out, even so, is nan.
+    has too little left out, even so, or too few electrons to tell, is nan.
 
     Args:
         limit: so many views are used, spread evenly.
@@ -195,7 +196,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     rings = rings.repeat(2) if geometry.curved else rings
     valid = (geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)).double()
     seen = torch.ones(1) if geometry.curved else geometry.valid.sum(0).clamp_min(1)
-    sums = torch.zeros(6, count, dtype=torch.float64)
+    sums = torch.zeros(7, count, dtype=torch.float64)
     half, core = to_half(volume), step.free.to(torch.complex64)
     blocks = list(views.blocks(16))
     for block in blocks[:: max(1, len(views) // limit)]:
@@ -206,7 +207,8 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
         goal = goal if views.electrons is not None else goal**2
         share = views.weights[block][:, None].double() * valid * inside
         noise = goal / (seen * views.electrons) if views.electrons is not None else 0 * goal
-        terms = (torch.ones_like(goal), model, goal, model**2, goal**2 - noise, model * goal)
+        one = torch.ones_like(goal)
+        terms = (one, model, goal, model**2, goal**2 - noise, model * goal, noise)
         for total, term in zip(sums, terms, strict=True):
             total.index_add_(0, rings, (share * term).sum(0))
     return _correlation(sums, _free_voxels(step, count))
@@ -222,9 +224,9 @@ def _free_voxels(step: DataStep, count: int) -> Tensor:
 
 
 def _correlation(sums: Tensor, free: Tensor) -> Tensor:
-    """Correlation by ring from weighted sums of 1, m, g, m², g², m g, within rings, pooled."""
+    """Correlation by ring from weighted sums of 1, m, g, m², g², m g and g's noise, pooled."""
     weight = sums[0].clamp_min(1e-30)
-    m, g, mm, gg, mg = (x / weight for x in sums[1:])
+    m, g, mm, gg, mg, noise = (x / weight for x in sums[1:])
     # Within each ring first, so that the fall of intensity with q does not count as agreement;
     # each ring is scaled to its own mean before rings are pooled.
     scale_m, scale_g = m.clamp_min(1e-30), g.clamp_min(1e-30)
@@ -233,14 +235,17 @@ def _correlation(sums: Tensor, free: Tensor) -> Tensor:
             (mg - m * g) / (scale_m * scale_g),
             (mm - m**2) / scale_m**2,
             (gg - g**2) / scale_g**2,
+            noise / scale_g**2,
         )
     )
     q = torch.arange(len(m), dtype=torch.float64)
     window = ((q[None, :] - q[:, None]).abs() <= _POOLED * q[:, None]).double()
     near = window * sums[0]
-    cov, var_m, var_g = (near @ part for part in parts)
+    cov, var_m, var_g, counting = (near @ part for part in parts)
     found = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
-    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE)
+    # Counting noise of many pixels hides what few electrons could tell.
+    error = (counting / var_g.clamp_min(1e-30) / near.sum(1).clamp_min(1)).sqrt()
+    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & (error < _MOST_ERROR)
     return torch.where(told, found.clamp(-1, 1), torch.nan).float()
 
 

@@ -21,10 +21,11 @@ from diffragan.reconstruct.common_lines import (
     ANGLES,
     Lines,
     Search,
-    first_pairs,
-    grown,
     lines_of,
+    placed,
     pooled,
+    star,
+    strongest_lines,
     tables,
 )
 from diffragan.reconstruct.fourier import to_half
@@ -35,7 +36,6 @@ from diffragan.reconstruct.views import Views
 _HALF_TURN = torch.tensor([-1.0, -1.0, 1.0])[:, None]
 _REFERENCES = 24  # views of the core that the others are searched against
 _CONTROLS = 10  # views that the search is also made for with scrambled references
-_SURE = 1.5  # gain over that of chance from which a core is taken without trying other pairs
 _SHIFTS_A = (12.0, 10.0, 8.0, 6.0, 5.0)  # resolutions at which shifts are found
 
 
@@ -103,7 +103,7 @@ def find_orientations(
     core: int = 40,
     finest_A: float = 2.0,
     coarsest_A: float = 20.0,
-    pairs: int = 4,
+    voters: int = 100,
     grid: int = 60_000,
     progress: Callable[[str], None] | None = None,
 ) -> Found:
@@ -112,7 +112,7 @@ def find_orientations(
     Args:
         core: how many views are oriented with each other; the others are then searched against it.
         finest_A, coarsest_A: the part of the patterns that is compared line by line.
-        pairs: how many first pairs are tried at most; the one whose core agrees best is kept.
+        voters: how many views' lines vote on how two of them lie.
         grid: orientations of the coarse search over SO(3).
 
     Raises:
@@ -132,8 +132,15 @@ def find_orientations(
     random = np.random.default_rng(seed)
     lines = lines_of(views, coarsest_A, finest_A)
     search = Search(seed, grid)
-    chosen = np.sort(random.permutation(len(views))[: min(core, len(views))])
-    best, chance = _core(lines, chosen, search, pairs, random, note)
+    jury = np.sort(random.permutation(len(views))[:voters])
+    members, orientations = star(*strongest_lines(lines, jury), core)
+    chosen = jury[members.numpy()]
+    best, chance = _core(lines, chosen, orientations, search, random)
+    note(
+        f"core of {len(chosen)} views, placed by {len(jury)}: correlation "
+        f"{lines.correlation(best[1]).median():.3f} along shared lines, "
+        f"{lines.correlation(torch.tensor(chance)):.3f} by chance"
+    )
     rotations, gains = torch.eye(3).repeat(len(views), 1, 1), torch.zeros(len(views))
     index = torch.from_numpy(chosen)
     rotations[index], gains[index] = best
@@ -179,10 +186,9 @@ def find_orientations(
 def _core(
     lines: Lines,
     chosen: NDArray[np.int64],
+    start: Tensor,
     search: Search,
-    pairs: int,
     random: np.random.Generator,
-    note: Callable[[str], None],
 ) -> tuple[tuple[Tensor, Tensor], float]:
     """Orientations and gains of the core's views, and the gain that chance reaches.
 
@@ -190,31 +196,14 @@ def _core(
     reference, so that no orientation can agree with two of them.
     """
     table = tables(lines, chosen, chosen)
-    value, at = table.flatten(2).max(2)
-    peaks = torch.div(at, ANGLES, rounding_mode="floor")
-    best: tuple[Tensor, Tensor] | None = None
-    chance = 0.0
-    for first, second, relative in first_pairs(peaks, value, pairs):
-        found = grown(table, (first, second, relative), search)
-        if best is None:
-            controls = []
-            sure = found[1].argsort(descending=True)[: _REFERENCES + 1]
-            for view in range(0, len(chosen), max(1, len(chosen) // _CONTROLS)):
-                others = sure[sure != view][:_REFERENCES]
-                angle = random.integers(ANGLES, size=len(others))
-                own = torch.stack(
-                    [table[view, j].roll(int(a), 1) for j, a in zip(others, angle, strict=True)]
-                )
-                controls.append(search.best(own, pooled(own), found[0][others])[1])
-            chance = float(np.median(controls))
-        note(
-            f"core of {len(chosen)} views from views {chosen[first]} and {chosen[second]}: "
-            f"correlation {lines.correlation(found[1]).median():.3f} along shared lines, "
-            f"{lines.correlation(torch.tensor(chance)):.3f} by chance"
+    best = placed(table, start, search)
+    controls = []
+    sure = best[1].argsort(descending=True)[: _REFERENCES + 1]
+    for view in range(0, len(chosen), max(1, len(chosen) // _CONTROLS)):
+        others = sure[sure != view][:_REFERENCES]
+        angle = random.integers(ANGLES, size=len(others))
+        own = torch.stack(
+            [table[view, j].roll(int(a), 1) for j, a in zip(others, angle, strict=True)]
         )
-        if best is None or found[1].median() > best[1].median():
-            best = found
-        if float(best[1].median()) > _SURE * chance:
-            break
-    assert best is not None
-    return best, chance
+        controls.append(search.best(own, pooled(own), best[0][others])[1])
+    return best, float(np.median(controls))

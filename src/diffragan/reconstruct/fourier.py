@@ -23,6 +23,7 @@ from diffragan.reconstruct.gridding import (
     WIDTH,
     extract_points,
     insert_points,
+    loop_threads,
     window_transform,
 )
 
@@ -215,8 +216,7 @@ class Inserter:
     """Collects slices of any number of batches into one half volume."""
 
     def __init__(self, n: int, device: torch.device, parts: int | None = None) -> None:
-        on_cpu = device.type == "cpu"
-        parts = (parts or torch.get_num_threads()) if on_cpu else 1
+        parts = (parts or loop_threads()) if device.type == "cpu" else 1
         shape = (parts, n, n, n // 2 + 1 + 2 * PAD)
         self._sum = torch.zeros(shape, dtype=torch.complex64, device=device)
 

@@ -55,6 +55,12 @@ def window_transform(n: int) -> Tensor:
     return result
 
 
+def loop_threads() -> int:
+    """Threads of the compiled loops; sums are made in this order, so bits depend on it alone."""
+    count: int = numba.get_num_threads()
+    return count
+
+
 def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """Values (v, k) complex64 of a padded half volume at the points of each view.
 

@@ -255,10 +255,11 @@ class Solve:
                 self.phase = "done"
 
     def _patience(self) -> int:
-        """Checks without gain that end the present resolution; those between the first and the
-        last only pave the way."""
-        between = 0 < self.stage < len(self.plan) - 1
-        return 1 if between else self.settings.patience
+        """Checks without gain that end the present resolution. The first, where the climb begins
+        and iterations are cheap, gets twice as many; those between only pave the way."""
+        if self.stage == 0 and len(self.plan) > 1:
+            return 2 * self.settings.patience
+        return 1 if self.stage < len(self.plan) - 1 else self.settings.patience
 
     def _go_on(self) -> None:
         """To the next resolution, or to the polish."""
