@@ -206,6 +206,12 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
                 for d in RESOLUTIONS_A
                 if 1 / d <= float(q[-1]) + 0.5 / pairs.box_A
             },
+            "curves": {
+                "q": [round(v, 5) for v in ring.tolist()],
+                "fsc": [round(v, 3) for v in solve.measure.fsc.tolist()],
+                "free": [None if v != v else round(v, 3) for v in free.tolist()],
+                "truth": [round(v, 3) for v in curve[1:].tolist()],
+            },
             "r_factor": whole.r_factor,
             "converged": not solve.exhausted and found < CONVERGED * image_A,
             "exhausted": solve.exhausted,

@@ -102,7 +102,7 @@ def test_what_it_leaves_opens_elsewhere(finished: Path) -> None:
     angles = tables["particles"][["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
     results = open_results(finished / "phased.zarr")
     assert results.rotation is not None
-    np.testing.assert_allclose(rotations_from_relion(angles), results.rotation, atol=1e-5)
+    assert np.abs(rotations_from_relion(angles) - results.rotation).max() < 1e-5
     assert not (finished / ".run").exists()
 
 
@@ -187,7 +187,7 @@ def test_origins_in_a_star_file_turn_their_sign(tmp_path: Path) -> None:
         "_rlnOriginXAngst #4\n_rlnOriginYAngst #5\n10 20 30 1.5 -2\n0 0 0 0 0\n"
     )
     _, shifts = read_orientations(star)
-    np.testing.assert_allclose(shifts, [[-1.5, 2], [0, 0]])
+    assert shifts.tolist() == [[-1.5, 2], [0, 0]]
 
 
 def test_merge_puts_phased_waves_into_a_map(finished: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_rows_must_match_pairs(pairs: Path, views: Path, tmp_path: Path) -> None
     rotation = open_simulation(views).rotation
     assert rotation is not None
     write_relion_angles(tmp_path / "few.star", rotation[:5])
-    with pytest.raises(DiffraganError, match="5 rows and .* 60 pairs"):
+    with pytest.raises(DiffraganError, match=r"5 rows and .* 60 pairs"):
         choose_views(open_measurements(pairs), orientations=tmp_path / "few.star")
     (tmp_path / "empty.star").write_text("data_x\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n")
     with pytest.raises(DiffraganError, match="no RELION angles"):
