@@ -18,7 +18,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Case:
     mass_kda: float | None = None
     mass_factor: float = 1.0
     rotation_error_deg: float = 0.0
+    shift_error_A: float = 0.0
     stray: float = 0.0
     stray_store: str | None = None
     overrides: tuple[str, ...] = ()
@@ -95,8 +96,11 @@ def turned(rotations: NDArray[np.float64], rms_deg: float, seed: int) -> NDArray
     return result
 
 
-def views_of(case: Case, pairs: Measurements, folder: Path) -> tuple[Views, NDArray[np.bool_]]:
-    """The views of a case, and which of them show another molecule."""
+def views_of(
+    case: Case, pairs: Measurements, folder: Path
+) -> tuple[Views, NDArray[np.bool_], Tensor]:
+    """The views of a case, which of them show another molecule, and how far (v, 2), x and y, each
+    image was moved without its view being told, Å."""
     if pairs.rotation is None:
         raise DiffraganError(f"{pairs.path} holds no orientations.")
     items = spread(pairs.n, case.views)
@@ -115,10 +119,17 @@ def views_of(case: Case, pairs: Measurements, folder: Path) -> tuple[Views, NDAr
         at = torch.from_numpy(np.flatnonzero(wrong))
         views.measured[at], views.contrast[at] = strays.measured, strays.contrast
         views.image_noise[at] = strays.image_noise
-    return views, wrong
+    drawn_shift = np.random.default_rng([case.seed, 3]).normal(size=(len(items), 2))
+    shift = torch.from_numpy(drawn_shift * case.shift_error_A / np.sqrt(2)).float()
+    moved = replace(views, shifts_A=-shift)
+    for block in views.blocks():
+        views.contrast[block] *= moved.image_phase_ramp(block)
+    return views, wrong, shift
 
 
-def wave_frc(whole: many_views.HalfSet, pairs: Measurements, wrong: NDArray[np.bool_]) -> Tensor:
+def wave_frc(
+    whole: many_views.HalfSet, pairs: Measurements, wrong: NDArray[np.bool_], shift: Tensor
+) -> Tensor:
     """(rings,) mean FRC of phased waves with the truth, ring r at r / box.
 
     A phased wave has the measured amplitudes and the phases of the map's slice; with counts it is
@@ -141,7 +152,8 @@ def wave_frc(whole: many_views.HalfSet, pairs: Measurements, wrong: NDArray[np.b
         found = found * views.curved.valid.reshape(-1)
         if views.electrons is None:
             found = torch.sgn(found) * views.measured[some].reshape(len(some), -1)
-        cycles = views.shifts_A[some] / views.volume_box_A @ views.curved.points[:, :2].T
+        away = (views.shifts_A[some] - shift[some]) / views.volume_box_A
+        cycles = away @ views.curved.points[:, :2].T
         found = found * torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
         curves.append(_ring_correlation(found, truth, rings))
     return torch.cat(curves).mean(0)
@@ -181,7 +193,7 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
     mass = None if mass is None else mass * case.mass_factor
     with tempfile.TemporaryDirectory(prefix="many-views-") as folder:
         began = time.perf_counter()
-        views, wrong = views_of(case, pairs, Path(folder))
+        views, wrong, shift = views_of(case, pairs, Path(folder))
         loaded = time.perf_counter()
         solve = many_views.start(views, settings, mass, case.seed)
         while not solve.done:
@@ -189,7 +201,7 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
         whole = many_views.joined(solve, views)
         solved = time.perf_counter()
         assert solve.measure is not None
-        curve = wave_frc(whole, pairs, wrong)
+        curve = wave_frc(whole, pairs, wrong, shift)
         q = torch.arange(len(curve), dtype=torch.float64) / pairs.box_A
         smooth = metrics.smooth_curve(curve, q).numpy()
         image_A = 1 / q_from_angle(pairs.settings.image.aperture_mrad, pairs.optics.energy_ev)
@@ -253,6 +265,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
             mass_kda=args.mass_kda,
             mass_factor=args.mass_factor,
             rotation_error_deg=args.rotation_error,
+            shift_error_A=args.shift_error,
             stray=args.stray,
             stray_store=None if args.stray_store is None else str(args.stray_store),
             overrides=tuple(args.set),
@@ -469,6 +482,7 @@ def main() -> None:
     sweep.add_argument("--mass-kda", type=float, default=None)
     sweep.add_argument("--mass-factor", type=float, default=1.0, help="how wrong the weight is")
     sweep.add_argument("--rotation-error", type=float, default=0.0, help="degrees rms")
+    sweep.add_argument("--shift-error", type=float, default=0.0, help="Å rms, of the images")
     sweep.add_argument("--truth-map", action="store_true", help="FSC with the true waves merged")
     sweep.add_argument("--seed", type=int, default=0)
     sweep.add_argument("--threads", type=int, default=torch.get_num_threads())

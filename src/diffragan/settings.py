@@ -212,7 +212,7 @@ class ManyViewsSettings(Frozen):
         default=20, description="after which the hold on the images' frequencies has faded"
     )
     start_noise: NotNegative = Field(
-        default=1.0, description="amplitude beyond the images at the start, in parts of the data's"
+        default=0.3, description="amplitude beyond the images at the start, in parts of the data's"
     )
     mass_kda: Positive | None = Field(
         default=None, description="molecular weight; none: the store's, or the map's own level"
@@ -229,7 +229,7 @@ class ManyViewsSettings(Frozen):
         default=5, description="iterations between looks at FSC, R and the views' weights"
     )
     patience: Annotated[int, Field(ge=1)] = Field(
-        default=2, description="checks without gain after which a resolution is done"
+        default=4, description="checks without gain after which a resolution is done"
     )
     padding: Annotated[float, Field(ge=1, le=2)] | None = Field(
         default=None, description="volume's side over the field's; none: 1, or 1.25 where tight"

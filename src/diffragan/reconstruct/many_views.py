@@ -39,6 +39,7 @@ from diffragan.settings import ManyViewsSettings
 _TIGHT = 0.40  # of the box: a mask that goes further out asks for padding
 _PADDING = 1.25
 _GAIN = 0.01  # of the mean agreement: a smaller gain counts as none
+_NEARLY = 0.8  # mean agreement from which little is left to gain
 _STRAY = (3.0, 6.0)  # robust deviations of R between which a view's say falls to nothing
 _TURN_DEG = 1.0  # the most a view is turned at once inside the run
 _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
@@ -255,11 +256,11 @@ class Solve:
                 self.phase = "done"
 
     def _patience(self) -> int:
-        """Checks without gain that end the present resolution. The first, where the climb begins
-        and iterations are cheap, gets twice as many; those between only pave the way."""
-        if self.stage == 0 and len(self.plan) > 1:
-            return 2 * self.settings.patience
-        return 1 if self.stage < len(self.plan) - 1 else self.settings.patience
+        """Checks without gain that end the present resolution: half as many where the halves
+        agree nearly everywhere, and where a resolution only paves the way to the next."""
+        full = self.settings.patience
+        between = 0 < self.stage < len(self.plan) - 1
+        return max(1, full // 2) if between or self.best > _NEARLY else full
 
     def _go_on(self) -> None:
         """To the next resolution, or to the polish."""
@@ -270,7 +271,7 @@ class Solve:
             for half in self.halves:
                 half.refine_to(self.plan[self.stage])
         else:
-            self.exhausted = self.stalled < self.settings.patience
+            self.exhausted = self.stalled < self._patience()
             self.phase = "polish" if self.settings.polish else "done"
             for half in self.halves:
                 half.mask = half.find_mask(half.map)
