@@ -38,6 +38,7 @@ from diffragan.reconstruct import many_views
 from diffragan.reconstruct.data_step import DataStep
 from diffragan.reconstruct.fourier import Inserter, extract, to_half
 from diffragan.reconstruct.gridding import PAD, WIDTH, _places
+from diffragan.reconstruct.half_set import HalfSet
 from diffragan.reconstruct.merge import merge_waves, slices_of_waves
 from diffragan.reconstruct.start import ring_power
 from diffragan.reconstruct.views import BLOCK, Views, load_views
@@ -128,7 +129,7 @@ def views_of(
 
 
 def wave_frc(
-    whole: many_views.HalfSet, pairs: Measurements, wrong: NDArray[np.bool_], shift: Tensor
+    whole: HalfSet, pairs: Measurements, wrong: NDArray[np.bool_], shift: Tensor
 ) -> Tensor:
     """(rings,) mean FRC of phased waves with the truth, ring r at r / box.
 
@@ -168,7 +169,7 @@ def _ring_correlation(a: Tensor, b: Tensor, rings: Tensor) -> Tensor:
     return sums[0] / (sums[1] * sums[2]).sqrt().clamp_min(1e-30)
 
 
-def truth_fsc(whole: many_views.HalfSet, pairs: Measurements, wrong: NDArray[np.bool_]) -> Tensor:
+def truth_fsc(whole: HalfSet, pairs: Measurements, wrong: NDArray[np.bool_]) -> Tensor:
     """(shells,) FSC of the map with the true waves of its views merged, both in the map's mask."""
     views = whole.views
     items = views.items[~wrong]

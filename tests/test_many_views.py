@@ -17,6 +17,7 @@ from diffragan.reconstruct.agreement import CLAIM_THRESHOLD, Agreement
 from diffragan.reconstruct.data_step import DataStep, free_correlation, view_r
 from diffragan.reconstruct.envelope import envelope, largest_piece
 from diffragan.reconstruct.fourier import extract, radius_px, to_half
+from diffragan.reconstruct.half_set import view_weights
 from diffragan.reconstruct.start import (
     ImageMap,
     first_guess,
@@ -353,7 +354,7 @@ def test_views_of_another_molecule_lose_their_say(views: Views) -> None:
 def test_weights_fall_between_three_and_six_deviations() -> None:
     r = torch.linspace(0.1, 0.12, 101)
     r[-3:] = torch.tensor([0.15, 0.18, 0.5])
-    weights = mv.view_weights(r)
+    weights = view_weights(r)
     assert float(weights[:98].min()) == 1
     assert 0 < float(weights[98]) < 1
     assert float(weights[99:].max()) == 0

@@ -179,6 +179,18 @@ def test_orientations_come_from_a_star_file(views: Path, pairs: Path, tmp_path: 
     np.testing.assert_array_equal(found.shifts_A, 0)
 
 
+def test_orientations_may_be_kept_without_the_truth(
+    views: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """As if an earlier step had found them: angles, and no wave to judge by."""
+    out = write_measurements(
+        open_simulation(views), tmp_path / "known.zarr", settings, n=12, orientations=True
+    )
+    found = open_measurements(out)
+    assert not found.has_truth
+    assert choose_views(found).rotations is not None
+
+
 def test_origins_in_a_star_file_turn_their_sign(tmp_path: Path) -> None:
     """rlnOriginXAngst is the move that centres an image, so the molecule lies at its negative."""
     star = tmp_path / "moved.star"

@@ -13,7 +13,7 @@ from diffragan.metrics import fsc, resolution_at
 from diffragan.reconstruct.data_step import free_correlation
 
 if TYPE_CHECKING:
-    from diffragan.reconstruct.many_views import HalfSet
+    from diffragan.reconstruct.half_set import HalfSet
 
 HALF_SET_THRESHOLD = 0.143
 # Half sets share more than the truth: the same images' outline, positivity, and without noise the

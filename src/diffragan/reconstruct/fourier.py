@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -143,6 +144,22 @@ def resized(volume: Tensor, n: int) -> Tensor:
             out[z, y, : keep + 1] = half[z, y, : keep + 1]
     result: Tensor = torch.fft.irfftn(out, s=(n, n, n), norm="forward")
     return result
+
+
+def rotated(volume: Tensor, turn: Tensor) -> Tensor:
+    """The volume (n, n, n), FFT order, whose value at r (x, y, z) is the old one at turn r.
+
+    Views R of the old volume are views R turn of the new one. By cubic splines, so for small
+    turns of smooth volumes.
+    """
+    from scipy.ndimage import affine_transform
+
+    n = volume.shape[-1]
+    matrix = turn.double().flip(0, 1).numpy()
+    middle = np.full(3, n // 2)
+    offset = middle - matrix @ middle
+    turned = affine_transform(centred(volume).numpy(), matrix, offset, order=3)
+    return uncentred(torch.from_numpy(turned))
 
 
 @lru_cache(maxsize=8)

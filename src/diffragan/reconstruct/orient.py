@@ -74,6 +74,18 @@ def misorientation_deg(found: Tensor, true: Tensor) -> Tensor:
     return angle_deg(true.double() @ turn, found)
 
 
+def mean_rotation(rotations: Tensor) -> Tensor:
+    """(3, 3) the rotation that most of (v, 3, 3) lie around; a few wrong ones do not bend it."""
+    middle = rotations.double().median(0).values
+    for _ in range(10):
+        weight = 1 / (torch.linalg.matrix_norm(rotations.double() - middle) + 0.005)
+        u, _, vh = torch.linalg.svd((weight[:, None, None] * rotations.double()).sum(0))
+        u[:, -1] *= torch.linalg.det(u @ vh)
+        middle = u @ vh
+    result: Tensor = middle.float()
+    return result
+
+
 def pairs_within(views: Views, resolution_A: float) -> int:
     """How many leading pairs lie inside a resolution."""
     return int((views.flat.radius <= views.optics.box_A / resolution_A + 0.5).sum())

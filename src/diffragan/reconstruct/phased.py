@@ -14,7 +14,7 @@ from diffragan.phasing.methods import Phased, phased_wave
 from diffragan.phasing.pipeline import make_batch, result_arrays, result_header, result_specs
 from diffragan.reconstruct.data_step import view_r
 from diffragan.reconstruct.fourier import extract, to_half
-from diffragan.reconstruct.many_views import HalfSet
+from diffragan.reconstruct.half_set import HalfSet
 from diffragan.reconstruct.merge import wave_from_object
 from diffragan.reconstruct.views import Views
 from diffragan.settings import Settings

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from diffragan.door import Measurements
 from diffragan.errors import DiffraganError
-from diffragan.reconstruct.many_views import HalfSet, Solve
+from diffragan.reconstruct.half_set import HalfSet
+from diffragan.reconstruct.many_views import Solve
 from diffragan.reconstruct.merge import merge_waves
 from diffragan.store import ResultStore, open_results
 

@@ -20,9 +20,10 @@ from diffragan.errors import DiffraganError
 from diffragan.reconstruct import many_views
 from diffragan.reconstruct.find import find_orientations
 from diffragan.reconstruct.fourier import to_half
+from diffragan.reconstruct.half_set import HalfSet
 from diffragan.reconstruct.hand import hand_of
 from diffragan.reconstruct.inputs import Chosen
-from diffragan.reconstruct.many_views import HalfSet, Row, Solve
+from diffragan.reconstruct.many_views import Row, Solve
 from diffragan.reconstruct.views import Views, load_views
 from diffragan.settings import Settings
 

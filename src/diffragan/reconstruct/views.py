@@ -104,7 +104,9 @@ class Views:
 
     def every_second(self, first: int) -> Views:
         """Half of the views: the even (first = 0) or the odd ones (1)."""
-        span = slice(first, None, 2)
+        return self._strided(slice(first, None, 2))
+
+    def _strided(self, span: slice) -> Views:
         return replace(
             self,
             measured=self.measured[span],
@@ -115,6 +117,11 @@ class Views:
             weights=self.weights[span].clone(),
             items=self.items[span],
         )
+
+    def sample(self, count: int) -> Views:
+        """At most `count` of the views, spread evenly."""
+        step = max(1, len(self) // count)
+        return self._strided(slice(None, None, step))
 
     def blocks(self, size: int = BLOCK) -> Iterator[slice]:
         """Runs of views that are worked on together."""
