@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffragan.metrics import fsc, resolution_at
 from diffragan.reconstruct.data_step import free_correlation
+from diffragan.reconstruct.start import best_shift, moved
 
 if TYPE_CHECKING:
     from diffragan.reconstruct.half_set import HalfSet
@@ -64,10 +65,13 @@ class Agreement:
 
 def agreement(first: HalfSet, second: HalfSet) -> Agreement:
     """The half sets' agreement in the band that they use at present."""
-    views = first.views
+    views, other = first.views, second.map
+    if first.settings.orientations != "given":
+        # With shifts free each half lies where its own images put it.
+        other = moved(other, best_shift(other, torch.fft.rfftn(first.map)))
     rings = int((views.flat.radius + 0.5).long().max()) + 1
     q = torch.arange(1, rings, dtype=torch.float64) / views.optics.box_A
-    shells = fsc(first.map, second.map)
+    shells = fsc(first.map, other)
     at = torch.arange(len(shells), dtype=torch.float64) / views.volume_box_A
     curve = torch.from_numpy(np.interp(q.numpy(), at.numpy(), shells.numpy())).float()
     free = torch.full((rings,), torch.nan)

@@ -147,6 +147,14 @@ class HalfSet:
         self.views = replace(self.views, rotations=rotations)
         self.image = image_map(self.views, self.power)
 
+    def place(self) -> None:
+        """Find where each image has the molecule of the present map; orientations stay."""
+        self._turn(
+            refine_orientations(
+                to_half(self.map), self.views, resolution_A=5.0, max_step_deg=0.0, rounds=0
+            )
+        )
+
     def _turn(self, refined: Refined) -> None:
         self.full, self.views = refined.put_into(self.full), refined.put_into(self.views)
 

@@ -209,4 +209,6 @@ def joined(solve: Solve, views: Views) -> HalfSet:
     for _ in range(polish_steps(solve.settings, views)):
         whole.polish()
     whole.judge_views()
+    if solve.settings.orientations != "given":
+        whole.place()
     return whole
