@@ -350,27 +350,10 @@ def plot(args: argparse.Namespace) -> None:
         axis.plot(x[good], y[good], mark, color=colour, label=f"{dose:g} e/Å²")
         axis.plot(x[~good], y[~good], mark, color=colour, markerfacecolor="none")
         axis.plot(x, [row["resolution_A"] for row in own], "_", color=colour, markersize=9)
-    line = fitted_law(rows)
-    if line is not None:
-        (a, b), x = line, np.geomspace(*axis.get_xlim(), 50)
-        y = np.maximum(np.exp(a + b * np.log(x)), min(row["truth_A"] for row in rows))
-        axis.plot(x, y, "k:", label=f"dose x views to the {b:.2f}")
     axis.set_title("Truth's FRC at 0.5; bars: reported; open: not converged", fontsize=10)
     axis.invert_yaxis()
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(args.out, dpi=150)
-
-
-def fitted_law(rows: list[Row]) -> tuple[float, float] | None:
-    """a and b of log resolution = a + b log(dose x views), over converged runs that noise and
-    not the pattern's edge ended; None with fewer than three."""
-    edge = min(row["truth_A"] for row in rows)
-    used = [row for row in rows if row["converged"] and row["truth_A"] > 1.05 * edge]
-    x = [np.log(row["case"]["pattern_dose"] * row["case"]["views"]) for row in used]
-    if len(set(x)) < 3:
-        return None
-    b, a = np.polyfit(x, [np.log(row["truth_A"]) for row in used], 1)
-    return float(a), float(b)
 
 
 @numba.njit(parallel=True, fastmath=True)  # type: ignore[misc,unused-ignore]

@@ -32,7 +32,9 @@ QUICK = [
     "simulate.box_A=30",
     "simulate.depth_A=24",
     "simulate.keep_q_per_A=1.0",
-    "image.snr=4",
+    "image.snr=8",
+    "image.aperture_mrad=6.5",
+    "many_views.mask_margin_A=1.5",
     "many_views.iterations=60",
     "many_views.polish=6",
 ]
