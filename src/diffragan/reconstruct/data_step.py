@@ -2,7 +2,7 @@
 
 The volume's slices are taken out, their amplitudes corrected, and the *corrections* are merged:
 divided by the number of slices that reach a voxel, and added to the volume. So what no view
-reaches keeps its value, what already agrees is left alone to the bit of rounding, and the window's
+reaches keeps its value, what already agrees is left alone, and the window's
 fall-off never acts on the volume itself.
 """
 
@@ -50,7 +50,9 @@ class DataStep:
     free: Tensor | None = None
     hold: ImageMap | None = None
     strength: float = 0.0
-    _reach: Tensor = field(init=False)
+    _used: Tensor = field(init=False)
+    _ball: Tensor = field(init=False)
+    _gain: Tensor = field(init=False)
     _share: Tensor = field(init=False)
     _band: Tensor = field(init=False)
 

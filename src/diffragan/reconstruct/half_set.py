@@ -43,8 +43,8 @@ class HalfSet:
     """One half set and where its run is.
 
     full: its views to the measured edge; views: the same to the present resolution. x: iterate,
-    map: what it says the molecule is, both (n, n, n) in FFT order. free_seed: of the balls that
-    are left out; None uses all.
+    map: what it says the molecule is, both (n, n, n) in FFT order. keep_free: whether balls of
+    Fourier space are left out.
     """
 
     name: str

@@ -87,8 +87,3 @@ def merge_waves(
         slices.add((say + 0j).contiguous(), turn, geometry.points)
     share = slices.half().real + damping
     return to_volume(total.half() / share)
-
-
-def beam_of(pattern: Tensor) -> Tensor:
-    """(b,) amplitude of the direct beam: what the patterns (b, m, m) leave of the beam."""
-    return (1 - pattern.sum((-2, -1))).clamp_min(0).sqrt()
