@@ -30,7 +30,7 @@ BALL = 0.45  # of the box: the volume is kept inside this radius
 _MAX_GAIN = 2.0  # limit on undoing the window's fall-off in a correction: more would diverge
 FREE_RADIUS = 4.0  # pixels of the pattern
 _POOLED = 0.12  # rings this close in q are judged together
-_MOST_ERROR = 0.1  # of a free correlation, from counting
+_MOST_NOISE = 0.25  # of an intensity's variance, from counting
 _LEAST_FREE = 60  # voxels left out that a ring and its neighbours must hold to be judged
 _COUNT_FLOOR = 0.2  # of a ring's mean intensity: a fainter expectation is not divided by
 
@@ -245,9 +245,9 @@ def _correlation(sums: Tensor, free: Tensor) -> Tensor:
     near = window * sums[0]
     cov, var_m, var_g, counting = (near @ part for part in parts)
     found = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
-    # Counting noise of many pixels hides what few electrons could tell.
-    error = (counting / var_g.clamp_min(1e-30) / near.sum(1).clamp_min(1)).sqrt()
-    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & (error < _MOST_ERROR)
+    # With few electrons the halves' noise is their own, and their FSC tells more than this.
+    quiet = counting <= _MOST_NOISE * var_g
+    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & quiet
     return torch.where(told, found.clamp(-1, 1), torch.nan).float()
 
 
