@@ -13,7 +13,7 @@ import pytest
 
 from conftest import cluster
 from diffragan.commands.evaluate import open_input
-from diffragan.door import open_measurements
+from diffragan.door import ArrayMeasurements, open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.joined import JoinedMeasurements, open_all, parts_of
 from diffragan.measurements import write_measurements
@@ -237,6 +237,22 @@ def test_what_each_view_has_of_its_own_may_differ(
     assert open_all([days["one"], other], settings=settings).n == VIEWS
 
 
+def test_a_measured_store_and_a_simulated_one(
+    days: dict[str, Path], views: Path, settings: Settings
+) -> None:
+    """The run's settings are those of the simulated part, so that it can be imaged alike again;
+    where a measured part holds others, the sentence says how to take them over."""
+    noisy = load_settings(overrides=[*QUICK, "image.snr=2"])
+    for order in ([days["one"], views], [views, days["one"]]):
+        joined = open_all(order, settings=noisy)
+        assert joined.settings.image.snr == 2
+        again = open_all(order, settings=joined.settings)
+        np.testing.assert_array_equal(again.image([0, CUT, 57]), joined.image([0, CUT, 57]))
+    closer = load_settings(overrides=[*QUICK, "image.defocus_A=-700"])
+    with pytest.raises(DiffraganError, match=r"--set image\.defocus_A=-1000 "):
+        open_all([days["one"], views], settings=closer)
+
+
 def test_other_pixels_are_refused(days: dict[str, Path], settings: Settings) -> None:
     one, two = parts_of(open_all([days["one"], days["two"]], settings=settings))
     two.pattern_mask = two.pattern_mask[1:-1, 1:-1]
@@ -297,6 +313,15 @@ def test_array_files_join_and_their_names_are_no_molecules(
     whole = open_measurements(days["whole"])
     np.testing.assert_allclose(joined.pattern([0, 20, 40]), whole.pattern([0, 20, 40]))
     assert [p["image"] for p in joined.source["parts"]] == [str(i) for i in images]
+    # Beside a store that names its molecule, theirs is the same.
+    store = changed(days, tmp_path / "named.zarr", optics__centre_to_exit_A=0.0)
+    pairs = ArrayMeasurements(
+        patterns[0], settings, 30, np.load(patterns[0]), np.load(images[0]), None
+    )
+    both = JoinedMeasurements([pairs, open_measurements(store)])
+    assert [info.stem for info in both.structures] == ["ball"]
+    assert not both.has_truth
+    assert choose_views(both, find=True).mass_kda is not None
     with pytest.raises(DiffraganError, match="once for each input"):
         open_all(patterns, settings=settings, images=images[:1], box_A=30)
 

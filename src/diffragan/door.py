@@ -332,7 +332,7 @@ class _MeasurementStore(Store):
 def _input_of(path: Path) -> str:
     from diffragan.store import ResultStore
 
-    return str(ResultStore(path).input_path)
+    return ", ".join(str(entry["path"]) for entry in ResultStore(path).inputs)
 
 
 def _from_arrays(
