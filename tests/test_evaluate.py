@@ -266,7 +266,7 @@ def test_command_opens_the_recorded_input(
 ) -> None:
     monkeypatch.setattr("diffragan.report.page.draw", lambda *_: [])  # drawn in the test above
     printed = io.StringIO()
-    metrics = run(noisy.path, tmp_path / "out", None, Console(file=printed, width=80))
+    metrics = run(noisy.path, tmp_path / "out", (), Console(file=printed, width=80))
     assert metrics["truth"] is True
     assert "1ABC" in printed.getvalue()
     assert (tmp_path / "out" / "report.html").exists()
@@ -281,7 +281,7 @@ def test_a_missing_changed_or_foreign_input_is_refused(
     gone = world.results("gone", true_wave, input={"path": str(tmp_path / "x.zarr"), "sha256": ""})
     with pytest.raises(DiffraganError, match="--input"):
         open_input(gone)
-    assert open_input(gone, world.pairs.path).n == N
+    assert open_input(gone, [world.pairs.path]).n == N
     entry = {"path": str(world.pairs.path), "sha256": "0" * 64}
     with pytest.raises(DiffraganError, match=r"changed.*--input"):
         open_input(world.results("changed", true_wave, input=entry))
@@ -292,7 +292,7 @@ def test_a_missing_changed_or_foreign_input_is_refused(
 
 def test_a_simulation_store_is_a_truth_too(noisy: ResultStore, world: World) -> None:
     """It is imaged on the way, and its waves are those beside the pairs."""
-    pairs = open_input(noisy, world.root / "sim.zarr")
+    pairs = open_input(noisy, [world.root / "sim.zarr"])
     direct, imaged = evaluate(noisy, world.pairs), evaluate(noisy, pairs)
     np.testing.assert_allclose(direct["frc"]["mean"], imaged["frc"]["mean"], atol=1e-5)
     np.testing.assert_allclose(

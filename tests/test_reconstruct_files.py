@@ -120,6 +120,17 @@ def test_fsc_tables_hold_the_curves(tmp_path: Path) -> None:
         write_fsc(tmp_path, q, {"half": half[:3]})
 
 
+def test_what_is_not_known_is_no_zero(tmp_path: Path) -> None:
+    """A correlation that can't be told is an empty cell, and no number in the STAR file either."""
+    q = torch.arange(3, dtype=torch.float64) / 20
+    write_fsc(tmp_path, q, {"half": torch.ones(3), "free": torch.tensor([torch.nan, 0.0, 0.5])})
+    rows = list(csv.DictReader((tmp_path / "fsc.csv").read_text().splitlines()))
+    assert [row["free"] for row in rows] == ["", "0", "0.5"]
+    column = starfile.read(tmp_path / "fsc.star")["rlnFourierShellCorrelationFree"]
+    assert column.dtype == np.float64
+    np.testing.assert_array_equal(column, [np.nan, 0, 0.5])
+
+
 def images(count: int, side: int) -> NDArray[np.float64]:
     """A bright disc on a noisy background that is neither 0 in the mean nor 1 in spread."""
     rng = np.random.default_rng(1)

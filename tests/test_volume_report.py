@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from diffragan.orientations import quasi_uniform
 from diffragan.report.volume_figures import fsc_figure, orientations_figure
 from diffragan.report.volume_mesh import fourier_cropped, surfaces
-from diffragan.report.volume_page import VolumeReport, numbers, opening, write_volume_report
+from diffragan.report.volume_page import (
+    VolumeReport,
+    draw_volume,
+    numbers,
+    opening,
+    write_volume_report,
+)
 
 N, VOXEL_A = 32, 0.9
 MASS_DA = 2500.0
@@ -179,6 +185,7 @@ def test_figures_mark_thresholds_edges_and_directions(found: VolumeReport) -> No
     figure = fsc_figure(found.q.numpy(), found.fsc_half.numpy(), None, half_A=1.44, edge_A=1.3)
     said = {text.get_text() for text in figure.axes[0].texts}
     assert {"0.143", "0.5", "image ends, 5.02 Å", "pattern ends, 1.30 Å"} <= said
+    assert "free correlation" not in _labels(figure)
     # Every view along +x: all in one place of the sphere.
     turn = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=float)
     drawn: Any = orientations_figure(np.repeat(turn[None], 500, 0)).axes[0].collections[0]
@@ -186,6 +193,28 @@ def test_figures_mark_thresholds_edges_and_directions(found: VolumeReport) -> No
     filled = relative > 0
     assert filled.any(0).sum() == 1
     assert 0 < filled.any(1).mean() < 0.5
+
+
+def test_the_free_correlation_is_drawn_with_its_gaps(found: VolumeReport) -> None:
+    """What was left out of the phasing has a line of its own, and none where it says nothing."""
+    free = found.fsc_half.clone()
+    free[5:9] = torch.nan
+    drawn = {one.name: one for one in draw_volume(replace(found, others={"free": free}))}["fsc"]
+    line = _labels(drawn.figure)["free correlation"]
+    shown = np.asarray(line.get_ydata())
+    np.testing.assert_array_equal(shown, free[1:])
+    others = {one.get_color() for one in drawn.figure.axes[0].lines if one is not line}
+    assert line.get_color() not in others
+    assert "left out" in drawn.caption
+    nothing = replace(found, others={"free": torch.full_like(free, torch.nan)})
+    drawn = {one.name: one for one in draw_volume(nothing)}["fsc"]
+    assert "free correlation" not in _labels(drawn.figure)
+    assert "left out" not in drawn.caption
+
+
+def _labels(figure: Any) -> dict[str, Any]:
+    """The lines of the first axes by their names in the legend."""
+    return {line.get_label(): line for line in figure.axes[0].lines}
 
 
 class _Page(HTMLParser):

@@ -53,6 +53,25 @@ class Measurements(ABC):
     image_path: Path | None = None
 
     @property
+    def name(self) -> str:
+        """The input as a message calls it."""
+        return str(self.path)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the pairs come from, as the header of a result store keeps it."""
+        return {
+            "path": str(self.path.resolve()),
+            "image": str(self.image_path.resolve()) if self.image_path else None,
+            "sha256": self.sha256,
+        }
+
+    @property
+    def unoriented(self) -> str:
+        """In words, that not all orientations are told."""
+        return f"{self.name} tells no orientations"
+
+    @property
     def box_A(self) -> float:
         """Side of the square field, Å."""
         return self.optics.box_A
@@ -143,11 +162,12 @@ class StoredMeasurements(Measurements):
 class SimulatedMeasurements(Measurements):
     """A simulation store, imaged as its items are asked for.
 
-    The noise of an item is set by the run's seed and the item's number alone.
+    The noise of an item is set by the run's seed and the item's number alone. Among several inputs
+    that number counts from `first`, so that no two items share their noise.
     """
 
-    def __init__(self, store: SimulationStore, settings: Settings) -> None:
-        self.store, self.path, self.n = store, store.path, store.n
+    def __init__(self, store: SimulationStore, settings: Settings, first: int = 0) -> None:
+        self.store, self.path, self.n, self.first = store, store.path, store.n, first
         self.optics, self.settings = store.optics, settings
         probe = torch.from_numpy(store.exit_wave([0]))
         _, mask = imaging.diffraction_pattern(probe, self.optics, settings.pattern)
@@ -166,7 +186,7 @@ class SimulatedMeasurements(Measurements):
         key = chosen.tobytes()
         if self._last is None or self._last[0] != key:
             waves = torch.from_numpy(self.store.exit_wave(chosen))
-            seeds = [imaging.item_seed(self.settings.seed, int(i)) for i in chosen]
+            seeds = [imaging.item_seed(self.settings.seed, self.first + int(i)) for i in chosen]
             self._last = (key, imaging.measure(waves, self.optics, self.settings, seeds))
         return self._last[1]
 
@@ -258,6 +278,7 @@ def open_measurements(
     settings: Settings | None = None,
     image: Path | None = None,
     box_A: float | None = None,
+    first: int = 0,
 ) -> Measurements:
     """Pairs from any file the package reads.
 
@@ -267,6 +288,7 @@ def open_measurements(
             store carries its own.
         image: the images, where they lie in a file of their own.
         box_A: side of the field; arrays need it unless a map's header tells the pixel size.
+        first: number of the first item, where other inputs go before this one.
 
     Raises:
         DiffraganError: the file is missing, of another kind or damaged, or it does not fit.
@@ -279,7 +301,7 @@ def open_measurements(
         if image is not None:
             raise DiffraganError(f"{path} is a store and holds its own images; leave out --image.")
         if kind == "simulation":
-            return SimulatedMeasurements(SimulationStore(path), settings)
+            return SimulatedMeasurements(SimulationStore(path), settings, first)
         if kind == "measurement":
             store = _MeasurementStore(path)
             taken = settings_from_dict(store.settings)
@@ -310,7 +332,7 @@ class _MeasurementStore(Store):
 def _input_of(path: Path) -> str:
     from diffragan.store import ResultStore
 
-    return str(ResultStore(path).input_path)
+    return ", ".join(str(entry["path"]) for entry in ResultStore(path).inputs)
 
 
 def _from_arrays(

@@ -233,7 +233,7 @@ def summarise(results: ResultStore, scores: Scores) -> dict[str, Any]:
         "version": __version__,
         "results": str(results.path),
         "results_version": results.header.get("version"),
-        "input": entry.get("path"),
+        "input": ", ".join(str(p["path"]) for p in results.inputs if p.get("path")) or None,
         "input_sha256": entry.get("sha256"),
         "weights": weights.get("path"),
         "weights_sha256": results.weights_sha256,

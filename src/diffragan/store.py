@@ -282,8 +282,14 @@ class ResultStore(Store):
 
     @property
     def input_path(self) -> Path:
-        """Where the pairs came from."""
+        """Where the pairs came from; of several inputs, the first."""
         return Path(self.header["input"]["path"])
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """`path`, `image` and `sha256` of every input, in order."""
+        entry: dict[str, Any] = self.header.get("input") or {}
+        return list(entry.get("parts") or [entry])
 
     @property
     def weights_sha256(self) -> str | None:

@@ -113,7 +113,7 @@ def many_views(out: Path, console: Console) -> dict[str, Any]:
     pairs = out / "views.zarr.zip"
     shutil.copyfile(views_path(), pairs)
     console.print("Many views of one molecule, phased together in 3D:")
-    found = run(pairs, out, load_settings(), console, command="diffragan demo", overwrite=True)
+    found = run([pairs], out, load_settings(), console, command="diffragan demo", overwrite=True)
     kept = ("converged", "resolution_A", "fsc_0p143_A", "n_views", "rounds", "seconds")
     told = {name: found[name] for name in kept} | {"truth_fsc_0p5_A": truth_resolution_A(out)}
     console.print(

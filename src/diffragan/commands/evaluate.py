@@ -10,7 +10,7 @@ import typer
 from diffragan.commands.common import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -27,11 +27,12 @@ def evaluate(
         Path, typer.Option("--out", metavar="DIR", help="Folder to write to; made if missing.")
     ],
     input_path: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--input",
             metavar="X",
-            help="The pairs that were phased, with their truth (default: as the results recall).",
+            help="The pairs that were phased, with their truth (default: as the results recall). "
+            "Of results from several inputs once for each, in the same order.",
             show_default=False,
         ),
     ] = None,
@@ -67,13 +68,13 @@ def evaluate(
     from rich.console import Console
 
     # Wide enough for the table where there is no terminal to ask.
-    run(results, out, input_path, Console(width=max(Console().width, 100)), stability)
+    run(results, out, input_path or (), Console(width=max(Console().width, 100)), stability)
 
 
 def run(
     results_path: Path,
     out: Path,
-    input_path: Path | None,
+    input_paths: Sequence[Path],
     console: Console,
     stability_items: int = 0,
 ) -> dict[str, Any]:
@@ -89,14 +90,15 @@ def run(
     from diffragan.store import open_results
 
     results = open_results(results_path)
-    truth = open_input(results, input_path)
+    truth = open_input(results, input_paths)
     with progress_bar("results compared", results.n) as progress:
         scores = score(results, truth, progress=progress)
     metrics = summarise(results, scores)
     if stability_items:
         metrics["stability"] = phased_again(results, truth, stability_items)
     words = ["diffragan", "evaluate", str(results_path), "--out", str(out)]
-    words += [] if input_path is None else ["--input", str(input_path)]
+    for path in input_paths:
+        words += ["--input", str(path)]
     words += ["--stability", str(stability_items)] if stability_items else []
     page = write_report(out, results, truth, scores, metrics, command=shlex.join(words))
     console.print(metrics_table(metrics))
@@ -104,39 +106,53 @@ def run(
     return metrics
 
 
-def open_input(results: ResultStore, input_path: Path | None = None) -> Measurements:
+def open_input(results: ResultStore, input_paths: Sequence[Path] = ()) -> Measurements:
     """The pairs that were phased, imaged as they were then.
 
     Args:
-        results: knows the path and hash of its input.
-        input_path: used instead of that path, whatever its hash.
+        results: knows the paths and hashes of its inputs.
+        input_paths: used instead of those paths, whatever their hashes; one for each.
 
     Raises:
         DiffraganError: the input is missing or changed, and no other was given.
     """
-    from diffragan.door import open_measurements
     from diffragan.errors import DiffraganError
+    from diffragan.joined import open_all, parts_of
     from diffragan.settings import settings_from_dict
 
-    entry = results.header.get("input") or {}
-    path = input_path or results.input_path
-    if input_path is None and not path.exists():
-        raise DiffraganError(
-            f"The input of {results.path}, {path}, is not there any more; "
-            "pass it with --input where it is now."
-        )
-    image = entry.get("image")
-    pairs = open_measurements(
-        path,
-        settings=settings_from_dict(results.settings),
-        image=Path(image) if image and input_path is None else None,
-        box_A=results.box_A,
-    )
-    if input_path is None and entry.get("sha256") not in (None, pairs.sha256):
-        raise DiffraganError(
-            f"The input {path} has changed since {results.path} was phased from it; pass --input "
-            "with the one that was phased, or phase it again."
-        )
+    entries = results.inputs
+    settings = settings_from_dict(results.settings)
+    if input_paths:
+        if len(input_paths) != len(entries):
+            raise DiffraganError(
+                f"{results.path} was phased from {len(entries)} inputs and {len(input_paths)} are "
+                "given; pass --input once for each, in the same order."
+            )
+        given = open_all(input_paths, settings=settings, box_A=results.box_A)
+        if len(entries) > 1:
+            hashes = [part.sha256 for part in parts_of(given)]
+            known = [str(entry["sha256"]) for entry in entries]
+            if hashes != known and sorted(hashes) == sorted(known):
+                raise DiffraganError(
+                    f"{results.path} was phased from these inputs in another order: "
+                    f"{', '.join(str(entry['path']) for entry in entries)}; pass --input so."
+                )
+        return given
+    paths = [Path(entry["path"]) for entry in entries]
+    for path in paths:
+        if not path.exists():
+            raise DiffraganError(
+                f"The input of {results.path}, {path}, is not there any more; "
+                "pass it with --input where it is now."
+            )
+    images = [Path(entry["image"]) for entry in entries if entry.get("image")]
+    pairs = open_all(paths, settings=settings, images=images, box_A=results.box_A)
+    for entry, part in zip(entries, parts_of(pairs), strict=True):
+        if entry.get("sha256") not in (None, part.sha256):
+            raise DiffraganError(
+                f"The input {part.path} has changed since {results.path} was phased from it; pass "
+                "--input with the one that was phased, or phase it again."
+            )
     return pairs
 
 

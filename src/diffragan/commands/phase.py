@@ -134,12 +134,12 @@ def _many_views(
     from diffragan.commands.reconstruct import NOT_CONVERGED, run
 
     metrics = run(
-        pairs,
+        [pairs],
         out.with_name(f"{out.name.removesuffix('.zarr')}_map"),
         settings,
         Console(width=max(Console().width, 100)),
         command=shlex.join(["diffragan", *sys.argv[1:]]),
-        image=image,
+        images=() if image is None else (image,),
         box_A=box_A,
         limit=limit,
         phased=out,

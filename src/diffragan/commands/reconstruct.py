@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,13 +30,20 @@ NOT_CONVERGED = 3
 
 
 def reconstruct(
-    store: Annotated[Path, typer.Argument(help="store or file of pairs; for `merge` of results")],
+    stores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STORE...",
+            help="stores or files of pairs of one molecule; for `merge` one store of results",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write")],
     method: Annotated[
         str, typer.Option(help="many-views: pairs into a map; merge: phased waves into one")
     ] = "many-views",
     image: Annotated[
-        Path | None, typer.Option(help="the images, where they are in a file of their own")
+        list[Path] | None,
+        typer.Option(help="the images, where they are in a file of their own; once per input"),
     ] = None,
     box_A: Annotated[
         float | None, typer.Option("--box-A", min=1, help="side of the field of array files, Å")
@@ -47,7 +55,7 @@ def reconstruct(
         ),
     ] = None,
     orientations: Annotated[
-        Path | None, typer.Option(help="RELION .star with the angles of every pair")
+        Path | None, typer.Option(help="RELION .star with the angles of every pair, in order")
     ] = None,
     refine_orientations: Annotated[
         bool, typer.Option("--refine-orientations", help="correct the given ones on the way")
@@ -63,7 +71,7 @@ def reconstruct(
         str | None, typer.Option(help="the molecule, where the store holds several")
     ] = None,
     views: Annotated[
-        int | None, typer.Option(min=1, help="so many views, spread evenly over the store")
+        int | None, typer.Option(min=1, help="so many views, spread evenly over the input")
     ] = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="at each resolution, at most")
@@ -82,6 +90,9 @@ def reconstruct(
     An interrupted run is continued by the same command. `merge` puts the
     phased waves of a result store, whatever phased them, into one map.
 
+    Several inputs, such as sessions of several days, count as one: their pairs
+    follow each other in the order given.
+
     Writes DIR/map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, fsc.star,
     phased.zarr, projections.mrcs and .star, metrics.json, report.html.
 
@@ -90,6 +101,8 @@ def reconstruct(
         diffragan reconstruct 1UBQ.zarr --out map
 
         diffragan reconstruct pairs.zarr --out map --orientations angles.star --mass-kda 17
+
+        diffragan reconstruct monday.zarr tuesday.zarr --out map
 
         diffragan reconstruct phased.zarr --method merge --out merged
     """
@@ -108,7 +121,12 @@ def reconstruct(
     if method == "merge":
         from diffragan.reconstruct.merged import merge_results
 
-        found = merge_results(store, out, command=command, mass_kda=mass_kda)
+        if len(stores) > 1:
+            raise DiffraganError(
+                f"--method merge takes one result store, not {len(stores)}; give the pairs that "
+                "they came from together to --method many-views."
+            )
+        found = merge_results(stores[0], out, command=command, mass_kda=mass_kda)
         console.print(
             f"Half maps of {found['n_views']} views agree to {found['fsc_0p143_A']:.2f} Å."
         )
@@ -125,12 +143,12 @@ def reconstruct(
         many_views__mass_kda=mass_kda,
     )
     metrics = run(
-        store,
+        stores,
         out,
         settings,
         console,
         command=command,
-        image=image,
+        images=image or (),
         box_A=box_A,
         orientations=orientations,
         start=start,
@@ -143,13 +161,13 @@ def reconstruct(
 
 
 def run(
-    store: Path,
+    stores: Sequence[Path],
     out: Path,
     settings: Settings,
     console: Console,
     *,
     command: str,
-    image: Path | None = None,
+    images: Sequence[Path] = (),
     box_A: float | None = None,
     orientations: Path | None = None,
     start: Path | None = None,
@@ -158,7 +176,8 @@ def run(
     phased: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Reconstruct pairs by many-views into a folder; the dictionary of its metrics.json.
+    """Reconstruct pairs of one or more inputs by many-views into a folder; the dictionary of its
+    metrics.json.
 
     Raises:
         DiffraganError: input that will not do; `out` holds another run.
@@ -166,8 +185,8 @@ def run(
     import json
     import shutil
 
-    from diffragan.door import open_measurements
     from diffragan.errors import DiffraganError
+    from diffragan.joined import open_all
     from diffragan.reconstruct.inputs import choose_views
     from diffragan.reconstruct.outputs import write_outcome
     from diffragan.reconstruct.run import clear, solve_views
@@ -185,7 +204,7 @@ def run(
         for name in ("metrics.json", ".run"):
             target = out / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    pairs = open_measurements(store, settings=settings, image=image, box_A=box_A)
+    pairs = open_all(stores, settings=settings, images=images, box_A=box_A)
     settings = pairs.settings.model_copy(update={"many_views": settings.many_views})
     chosen = choose_views(
         pairs,

@@ -152,11 +152,7 @@ def result_header(
         "optics": vars(pairs.optics),
         "structures": info_to_json(pairs.structures),
         "settings": settings.model_dump(mode="json"),
-        "input": {
-            "path": str(pairs.path.resolve()),
-            "image": str(pairs.image_path.resolve()) if pairs.image_path else None,
-            "sha256": pairs.sha256,
-        },
+        "input": pairs.source,
         "weights": weights,
     }
 

@@ -108,6 +108,7 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
     The CSV names the curves as given. The STAR table `data_fsc` calls the curve between half maps
     ("half") rlnFourierShellCorrelationCorrected, "masked" and "unmasked" as RELION does, and any
     other NAME rlnFourierShellCorrelationName. Shell 0 has the resolution 999 Å, as in RELION.
+    A value that is not known (nan) is an empty cell in the CSV and `nan` in the STAR table.
 
     Args:
         folder: must exist.
@@ -140,7 +141,8 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
         "rlnAngstromResolution": resolution,
     }
     columns |= {_star_name(name): curve for name, curve in values.items()}
-    text = starfile.to_string({"fsc": pd.DataFrame(columns)})
+    # Its own word for a missing value, <NA>, is no number to other programs.
+    text = starfile.to_string({"fsc": pd.DataFrame(columns)}, na_rep="nan")
     write_atomically(folder / "fsc.star", text.encode())
 
 

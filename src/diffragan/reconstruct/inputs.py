@@ -58,7 +58,7 @@ def choose_views(
         items = items[(np.arange(limit) * len(items)) // limit]
     if len(items) < LEAST_VIEWS:
         raise DiffraganError(
-            f"{pairs.path} gives {len(items)} views of {pairs.structures[index].stem}; a "
+            f"{pairs.name} gives {len(items)} views of {pairs.structures[index].stem}; a "
             f"reconstruction needs at least {LEAST_VIEWS}, phase fewer one by one with "
             "`diffragan phase --method raar`."
         )
@@ -105,14 +105,14 @@ def _molecule(pairs: Measurements, structure: str | None) -> int:
     if structure is not None:
         if structure not in stems:
             raise DiffraganError(
-                f"{pairs.path} holds no '{structure}'; it holds {', '.join(stems[:8])}."
+                f"{pairs.name} holds no '{structure}'; it holds {', '.join(stems[:8])}."
             )
         return stems.index(structure)
     found = np.unique(pairs.structure_index)
     if len(found) > 1:
         names = ", ".join(stems[int(i)] for i in found[:8])
         raise DiffraganError(
-            f"{pairs.path} holds views of {len(found)} molecules ({names}); choose one with "
+            f"{pairs.name} holds views of {len(found)} molecules ({names}); choose one with "
             "--structure."
         )
     return int(found[0])
@@ -126,13 +126,13 @@ def _given(
         rotations, shifts = read_orientations(file)
         if len(rotations) != pairs.n:
             raise DiffraganError(
-                f"{file} has {len(rotations)} rows and {pairs.path} {pairs.n} pairs; give one row "
+                f"{file} has {len(rotations)} rows and {pairs.name} {pairs.n} pairs; give one row "
                 "per pair, in the same order."
             )
         return rotations[items], shifts[items]
     if pairs.rotation is None:
         raise DiffraganError(
-            f"{pairs.path} tells no orientations; give them with --orientations FILE.star, or have "
+            f"{pairs.unoriented}; give them with --orientations FILE.star, or have "
             "them found with --find-orientations."
         )
     shifts = np.zeros((pairs.n, 2)) if pairs.shifts_A is None else pairs.shifts_A

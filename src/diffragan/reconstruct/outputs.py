@@ -76,7 +76,7 @@ def write_outcome(
     curves = {"half": measure.fsc, "free": measure.free}
     if truth is not None:
         curves["truth"] = truth
-    write_fsc(out, measure.q, {name: curve.nan_to_num(0.0) for name, curve in curves.items()})
+    write_fsc(out, measure.q, curves)
     write_history(out / "history.csv", solve.history)
     metrics = {
         "method": METHOD,
@@ -121,6 +121,7 @@ def write_outcome(
         weights=views.weights.numpy(),
         metrics=metrics,
         settings_toml=toml,
+        others={"free": measure.free},
     )
     write_volume_report(out, report, command)
     return metrics

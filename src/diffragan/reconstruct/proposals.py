@@ -27,7 +27,7 @@ def begin_from_waves(solve: Solve, path: Path, pairs: Measurements) -> None:
     """
     results = open_results(path)
     if results.header["input"]["sha256"] != pairs.sha256:
-        raise DiffraganError(f"{path} was phased from other pairs than {pairs.path}.")
+        raise DiffraganError(f"{path} was phased from other pairs than {pairs.name}.")
     if not results.has("wave"):
         raise DiffraganError(
             f"{path} has projections only (method '{results.method}'); a start needs waves, as "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,29 @@ MARGIN_A = 4.0
 DOTS_UP_TO = 400
 VIEWS_PER_BIN = 12
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, AMBER, INK)
+
+
+@dataclass(frozen=True)
+class Further:
+    """How a further curve by resolution is drawn, and what the caption says of it."""
+
+    label: str
+    colour: str
+    marker: str
+    said: str
+
+
+# Beside the two Fourier shell correlations, by the names of fsc.csv.
+FURTHER = {
+    "free": Further(
+        "free correlation",
+        GREEN,
+        "s",
+        "The green squares are the free correlation: how well the half maps predict intensities "
+        "of the patterns that were left out of the phasing (squared correlation, to be read "
+        "like the half maps' line); it has gaps where too little was left out to tell.",
+    )
+}
 # Axis summed over or cut, then those shown right and up, as numpy axes of [z, y, x].
 _PLANES = (("z", 0, "x", "y"), ("y", 1, "x", "z"), ("x", 2, "y", "z"))
 
@@ -83,6 +107,7 @@ def fsc_figure(
     q: Array,
     half: Array,
     truth: Array | None,
+    others: Mapping[str, Array] | None = None,
     *,
     half_A: float | None = None,
     truth_A: float | None = None,
@@ -92,6 +117,7 @@ def fsc_figure(
 
     Args:
         q, half, truth: (s,) 1/Å and correlations.
+        others: further curves (s,) by their names in `FURTHER`, with gaps where they are nan.
         half_A, truth_A: where the curves fall below 0.143 and 0.5, for dots and legend.
         edge_A: resolution at which the pattern ends.
     """
@@ -118,6 +144,10 @@ def fsc_figure(
             axis.plot([1 / at_A], [level], "o", color=colour, markersize=5, markeredgecolor="white",
                       zorder=4)  # fmt: skip
         axis.plot(q[1:], curve[1:], style, color=colour, label=label)
+    for name, curve in (others or {}).items():
+        look = FURTHER[name]
+        axis.plot(q[1:], curve[1:], ":", color=look.colour, marker=look.marker, markersize=2.8,
+                  linewidth=1.2, label=look.label)  # fmt: skip
     axis.set_ylabel("Fourier shell correlation")
     _legend(axis)
     return figure

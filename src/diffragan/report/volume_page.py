@@ -9,7 +9,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class VolumeReport:
     metrics: fsc_0p143_A, truth_fsc_0p5_A, converged, rounds, n_views, seconds, voxel_A, molecule,
         hand, warnings, and where known method, mass_da, measured_to_A; any may be missing.
     settings_toml: the settings as written beside the map.
+    others: further curves (s,) to draw, by their names in `volume_figures.FURTHER`; nan where one
+        can't be told.
     """
 
     map: Tensor | NDArray[Any]
@@ -60,6 +62,7 @@ class VolumeReport:
     weights: NDArray[Any]
     metrics: Mapping[str, Any]
     settings_toml: str
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -131,6 +134,10 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
     volume = _array(found.map)
     mask = None if found.mask is None else _array(found.mask).astype(bool)
     truth = None if found.fsc_truth is None else _array(found.fsc_truth)
+    others = {name: _array(curve) for name, curve in found.others.items()}
+    # A run that left nothing out has no such curve to show.
+    others = {name: curve for name, curve in others.items() if np.isfinite(curve).any()}
+    further = "".join(f" {figures.FURTHER[name].said}" for name in others)
     outlined = "" if mask is None else " The orange line is the mask."
     with_truth = (
         ""
@@ -142,11 +149,11 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
         Drawn(
             "fsc",
             figures.fsc_figure(
-                _array(found.q), _array(found.fsc_half), truth,
+                _array(found.q), _array(found.fsc_half), truth, others,
                 half_A=found.half_A, truth_A=found.truth_A, edge_A=found.edge_A,
             ),
-            f"Fourier shell correlation of two maps from separate halves of the data{with_truth}. "
-            "Shading marks what the images and what the patterns measure.",
+            f"Fourier shell correlation of two maps from separate halves of the data{with_truth}."
+            f"{further} Shading marks what the images and what the patterns measure.",
             "Line plot of Fourier shell correlation against spatial frequency. "
             + " ".join(opening(found)[:2]),
         ),
