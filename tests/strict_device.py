@@ -35,36 +35,38 @@ class DeviceError(RuntimeError):
 
 
 class _There(Tensor):
-    """A tensor on the device; `inner` has its values."""
+    """A tensor on the device; `held` has its values."""
 
-    inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    held: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> _There:
-        made: _There = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls, held: Tensor) -> _There:
+        made: _There = torch.Tensor._make_wrapper_subclass(
             cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
             device=DEVICE,
         )
-        torch._C._set_conj(made, inner.is_conj())
-        torch._C._set_neg(made, inner.is_neg())
-        made.inner = inner
+        torch._C._set_conj(made, held.is_conj())
+        torch._C._set_neg(made, held.is_neg())
+        made.held = held
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise DeviceError(f"{func} on a tensor of the strict device, which has been left.")
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Computes what is on the device with the tensors inside, and refuses mixtures."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.operations = 0
 
     @classmethod
@@ -78,8 +80,8 @@ class _Mode(TorchDispatchMode):
 
         def inside(x: Tensor) -> Tensor:
             if isinstance(x, _There):
-                there[id(x.inner)] = x
-                return x.inner
+                there[id(x.held)] = x
+                return x.held
             if x.device != _CPU:
                 raise DeviceError(f"{func} on a tensor without values.")
             here.append(x)
@@ -90,7 +92,7 @@ class _Mode(TorchDispatchMode):
         if goal is not None:
             kwargs["device"] = _CPU
         if there and here:
-            self._check_mixture(func, here)
+            self._check_mixture(func, args[0], here)
         on_device = bool(there) if goal is None else goal == DEVICE
         self.operations += bool(there) or on_device
         # Else the values of lazily conjugated tensors would be taken as they lie in memory.
@@ -101,11 +103,13 @@ class _Mode(TorchDispatchMode):
         # A copy, since the CPU and a device never share memory.
         return _each(Tensor.clone, found) if there else found
 
-    def _check_mixture(self, func: Any, here: list[Tensor]) -> None:
+    def _check_mixture(self, func: Any, first: Any, here: list[Tensor]) -> None:
         name = func._schema.name
         if any(t.dim() > 0 for t in here):
             shapes = [tuple(t.shape) for t in here]
             raise DeviceError(f"{name} mixes devices; from the CPU come {shapes}.")
+        if func._schema.is_mutable and any(t is first for t in here):
+            raise DeviceError(f"{name} puts what is on the device into a number on the CPU.")
         if torch.Tag.pointwise not in func.tags and name not in _TAKE_NUMBERS:
             raise DeviceError(f"{name} takes no number from the CPU.")
 
@@ -136,12 +140,3 @@ def strict_device() -> Iterator[torch.device]:
     with _Values(), _Mode() as mode:
         yield DEVICE
     assert mode.operations > 0, "nothing was done on the device"
-
-
-def refused(action: Callable[[], object]) -> bool:
-    """Whether an action fails for where its tensors are."""
-    try:
-        action()
-    except (DeviceError, RuntimeError, TypeError):
-        return True
-    return False

@@ -1,5 +1,6 @@
 """Many views on a device other than the CPU: nothing is left behind there or here, and the map is
-the CPU's but for rounding. The device is made up (`strict_device`), so this runs everywhere."""
+the CPU's but for rounding. The device is made up (`strict_device`), so that this runs everywhere; where there
+is a GPU, on that as well."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from diffragan.reconstruct.orient import align_to_images, refine_orientations, t
 from diffragan.reconstruct.run import restored, save_state, solve_views
 from diffragan.reconstruct.views import Views
 from diffragan.settings import ManyViewsSettings, load_settings
-from strict_device import DEVICE, DeviceError, strict_device
+from strict_device import DeviceError, strict_device
 from synthetic_views import correlation, make_views, mass_kda, molecule, relative, true_volume
 
 ATOMS = molecule(1)
@@ -68,9 +69,18 @@ def counted() -> Views:
 
 
 @pytest.fixture
-def device() -> Iterator[torch.device]:
+def strict() -> Iterator[torch.device]:
     with strict_device() as found:
         yield found
+
+
+@pytest.fixture(params=["strict", "cuda:0"] if torch.cuda.is_available() else ["strict"])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    if request.param == "strict":
+        with strict_device() as found:
+            yield found
+    else:
+        yield torch.device(request.param)
 
 
 def whole_run(views: Views, settings: ManyViewsSettings) -> tuple[mv.Solve, Any]:
@@ -83,7 +93,7 @@ def whole_run(views: Views, settings: ManyViewsSettings) -> tuple[mv.Solve, Any]
 
 def close(found: Tensor, wanted: Tensor, tolerance: float = SAME) -> None:
     """The device's answer, and the CPU's."""
-    assert found.device == DEVICE
+    assert found.device != CPU
     assert wanted.device == CPU
     assert float((found.cpu() - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
 
@@ -98,16 +108,17 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
     "an array without being asked": lambda here, there: np.asarray(there),
     "a product": lambda here, there: torch.outer(there, here),
     "a list of numbers from both": lambda here, there: torch.stack((here.sum(), there.sum())),
+    "a sum on the CPU": lambda here, there: here.sum().add_(there.sum()),
     "what a factory makes": lambda here, there: there * torch.ones(3),
     "a view": lambda here, there: there[None].mT.copy_(here[:, None]),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=list(MISTAKES))
-def test_the_made_up_device_shows_mistakes(mistake: str, device: torch.device) -> None:
+def test_the_made_up_device_shows_mistakes(mistake: str, strict: torch.device) -> None:
     here = torch.arange(3.0)
     with pytest.raises((DeviceError, RuntimeError)):
-        MISTAKES[mistake](here, here.to(device))
+        MISTAKES[mistake](here, here.to(strict))
 
 
 def test_the_made_up_device_computes(device: torch.device) -> None:
@@ -138,7 +149,7 @@ def test_a_run_on_a_device_is_the_cpus(
     for a, b in zip((*there.halves, there_whole), (*here.halves, here_whole), strict=True):
         close(a.map, b.map)
         close(a.views.weights, b.views.weights, 1e-3)
-        assert bool((a.mask.cpu() == b.mask).all())
+        assert float((a.mask.cpu() != b.mask).float().mean()) < 1e-4
         assert a.r_factor == pytest.approx(b.r_factor, abs=1e-4)
     assert there.iteration == here.iteration
     assert there.measure is not None
