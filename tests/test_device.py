@@ -1,6 +1,7 @@
 """Many views on a device other than the CPU: nothing is left behind there or here, and the map is
-the CPU's but for rounding. The device is made up (`strict_device`), so that this runs everywhere; where there
-is a GPU, on that as well."""
+the CPU's but for rounding. The device is made up (`strict_device`), so that this runs everywhere;
+where there is a GPU, on that as well.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ from diffragan.reconstruct.fourier import CPU, extract, to_half
 from diffragan.reconstruct.hand import hand_of
 from diffragan.reconstruct.inputs import choose_views
 from diffragan.reconstruct.merge import merge_waves
-from diffragan.reconstruct.orient import align_to_images, refine_orientations, turned
+from diffragan.reconstruct.orient import (
+    align_to_images,
+    image_agreement,
+    refine_orientations,
+    turned,
+)
 from diffragan.reconstruct.run import restored, save_state, solve_views
 from diffragan.reconstruct.views import Views
 from diffragan.settings import ManyViewsSettings, load_settings
@@ -117,6 +123,8 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], object]] = {
 @pytest.mark.parametrize("mistake", MISTAKES, ids=list(MISTAKES))
 def test_the_made_up_device_shows_mistakes(mistake: str, strict: torch.device) -> None:
     here = torch.arange(3.0)
+    if "array" not in mistake:
+        MISTAKES[mistake](here.clone(), here.clone())  # on one device it is none
     with pytest.raises((DeviceError, RuntimeError)):
         MISTAKES[mistake](here, here.to(strict))
 
@@ -188,9 +196,15 @@ def test_a_run_goes_on_wherever_its_state_is_taken(
 
 @pytest.mark.parametrize("dose", [None, 3e4])
 def test_orientations_are_refined_there_as_here(
-    dose: float | None, views: Views, counted: Views, device: torch.device
+    dose: float | None,
+    views: Views,
+    counted: Views,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Against a map, in a run, and of one half to the other; shifts and hands with them."""
+    """Against a map and against the images, in several blocks; shifts and the hand with them."""
+    monkeypatch.setattr("diffragan.reconstruct.views.BLOCK", 5)
+    monkeypatch.setattr("diffragan.reconstruct.views._POINTS", 1)
     seen = views if dose is None else counted
     generator = torch.Generator().manual_seed(1)
     wrong = 0.03 * torch.randn((len(seen), 3), generator=generator)
@@ -205,6 +219,7 @@ def test_orientations_are_refined_there_as_here(
     assert float(b.turned_deg.mean()) > 0.5
     one, two = (align_to_images(v, schedule_A=(8.0,), rounds=1) for v in (there, here))
     close(one.rotations, two.rotations, 2e-3)
+    close(image_agreement(truth.to(device), there, 6.0), image_agreement(truth, here, 6.0), 2e-3)
     hand, other = hand_of(truth.to(device), there), hand_of(truth, here)
     assert hand.sigma == pytest.approx(other.sigma, rel=1e-2)
 

@@ -30,6 +30,7 @@ from diffragan.reconstruct.gridding import WIDTH
 from diffragan.settings import ImageSettings
 
 BLOCK = 64  # views read or sliced at a time
+_POINTS = 2_000_000  # the same on a device other than the CPU, in pixels; each takes some 200 bytes
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,12 @@ class Views:
         step = max(1, len(self) // count)
         return self._strided(slice(None, None, step))
 
-    def blocks(self, size: int = BLOCK) -> Iterator[slice]:
-        """Runs of views that are worked on together."""
+    def blocks(self, size: int | None = None) -> Iterator[slice]:
+        """Runs of views that are worked on together: longer ones elsewhere than on the CPU, where
+        short ones would leave the device waiting for its next order."""
+        if size is None:
+            many = 0 if self.device.type == "cpu" else _POINTS // (2 * len(self.flat))
+            size = max(BLOCK, many)
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
