@@ -24,7 +24,7 @@ from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.reconstruct import half_set
 from diffragan.reconstruct import many_views as mv
-from diffragan.reconstruct.envelope import envelope
+from diffragan.reconstruct.envelope import envelope, largest_piece
 from diffragan.reconstruct.fourier import CPU, extract, to_half
 from diffragan.reconstruct.hand import hand_of
 from diffragan.reconstruct.inputs import choose_views
@@ -253,10 +253,13 @@ def test_runs_that_turn_views_end_there(
 
 
 def test_without_a_weight_and_from_waves(views: Views, device: torch.device) -> None:
-    """The parts that an ordinary run leaves out: Otsu's level, and a start from phased waves."""
+    """What an ordinary run leaves out: Otsu's level, pieces, and a start from phased waves."""
     truth = true_volume(ATOMS, views.n, edge_A=2.7)
     mask = envelope(truth.to(device), views.volume_box_A, None)
     assert bool((mask.cpu() == envelope(truth, views.volume_box_A, None)).all())
+    two = torch.zeros((12, 12, 12), dtype=torch.bool)
+    two[1, 1, 1], two[4:6, 4, 4] = True, True
+    close(largest_piece(two.to(device)).float(), largest_piece(two).float(), 0)
     random = np.random.default_rng(0).normal(size=(len(views), 2, views.flat.m, views.flat.m))
     waves = (random[:, 0] + 1j * random[:, 1] + 5).astype(np.complex64)
     trust = np.linspace(1, 0, 12 * len(views), dtype=np.float32).reshape(len(views), 12)
@@ -288,12 +291,15 @@ def test_a_folder_is_solved_on_a_device(tmp_path: Path, device: torch.device) ->
     chosen = choose_views(pairs, limit=10)
     found = solve_views(pairs, chosen, tmp_path / "there", settings, device=device)
     assert found.device == str(device)
-    half = found.solve.halves[0]
-    for tensor in (found.whole.map, found.whole.mask, found.views.weights, half.map, half.x):
+    whole, halves = found.whole, found.solve.halves
+    for tensor in (whole.map, whole.mask, found.views.weights, *(h.map for h in halves)):
         assert tensor.device == CPU
-    assert found.whole.project.geometry.points.device == found.whole.views.device == CPU
-    here = solve_views(pairs, chosen, tmp_path / "here", settings)
-    assert relative(found.whole.map, here.whole.map) < SAME
+    assert whole.project.geometry.points.device == whole.views.device == CPU
+    for place in ("here", "there"):  # "there" goes on from what was left, on the other device
+        other = solve_views(pairs, chosen, tmp_path / place, settings)
+        assert relative(whole.map, other.whole.map) < SAME
+    again = solve_views(pairs, chosen, tmp_path / "here", settings, device=device)
+    assert relative(whole.map, again.whole.map) < SAME
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "phase --method many-views"])
