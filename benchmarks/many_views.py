@@ -68,7 +68,7 @@ def _parts(views: Views, curved: bool) -> dict[str, Callable[[], object]]:
     x = 1e-3 * torch.randn((n, n, n), generator=generator)
     half, values = to_half(x), extract(to_half(x), views.rotations[:BLOCK], geometry.points)
     padded = torch.zeros((n, n, n // 2 + 1 + 2 * PAD), dtype=torch.complex64)
-    at = [_places(views.rotations[b], geometry.points, n)[1][0].int() for b in views.blocks()]
+    at = [next(_places(views.rotations[b], geometry.points, n)[1])[0].int() for b in views.blocks()]
     out = torch.empty_like(values)
 
     def take() -> None:

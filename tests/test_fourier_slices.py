@@ -211,9 +211,10 @@ def test_the_compiled_loops_and_the_gathers_agree(curved: bool) -> None:
     generator = torch.Generator().manual_seed(5)
     padded = torch.randn((n, n, n // 2 + 1 + 2 * PAD, 2), generator=generator)
     volume = torch.view_as_complex(padded)
-    conjugate, index, weight = _places(turn, points, n)
+    conjugate, neighbours = _places(turn, points, n)
+    around = list(neighbours)
     flat = volume.reshape(-1)
-    total = sum((flat[i] * w for i, w in zip(index, weight, strict=True)), torch.zeros(()))
+    total = sum((flat[i] * w for i, w in around), torch.zeros(()))
     gathered = torch.where(conjugate, total.conj(), total)
     compiled = extract_points(volume, turn, points)
     assert float((gathered - compiled).abs().max()) < 1e-3 * float(compiled.abs().max())
@@ -223,7 +224,7 @@ def test_the_compiled_loops_and_the_gathers_agree(curved: bool) -> None:
     insert_points(filled, values, turn, points)
     scattered = torch.zeros_like(flat)
     turned = torch.where(conjugate, values.conj(), values)
-    for i, w in zip(index, weight, strict=True):
+    for i, w in around:
         scattered.index_add_(0, i.reshape(-1), (turned * w).reshape(-1))
     both = filled.sum(0).reshape(-1)
     assert float((both - scattered).abs().max()) < 1e-3 * float(scattered.abs().max())

@@ -20,6 +20,8 @@ from diffragan.commands.common import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from diffragan.settings import Settings
 
 
@@ -96,10 +98,10 @@ def phase(
         phase__time_budget_s=time_budget,
         phase__force=force or None,
     )
-    if settings.phase.method == "many-views":
-        _many_views(pairs, out, settings, image, box_A, limit, overwrite)
-        return
     chosen = pick_device(device)
+    if settings.phase.method == "many-views":
+        _many_views(pairs, out, settings, image, box_A, limit, chosen, overwrite)
+        return
     found = open_measurements(pairs, settings=settings, image=image, box_A=box_A)
     total = len(choose_items(found.n, limit))
     with progress_bar("pairs phased", total) as progress:
@@ -123,6 +125,7 @@ def _many_views(
     image: Path | None,
     box_A: float | None,
     limit: int | None,
+    device: torch.device,
     overwrite: bool,
 ) -> None:
     """The run of `diffragan reconstruct`, its phased views at `out`."""
@@ -143,6 +146,7 @@ def _many_views(
         box_A=box_A,
         limit=limit,
         phased=out,
+        device=device,
         overwrite=overwrite,
     )
     typer.echo(f"{out}: {metrics['n_views']} pairs phased by 'many-views'")

@@ -12,16 +12,19 @@ import typer
 
 from diffragan.commands.common import (
     Config,
+    Device,
     Overwrite,
     Preset,
     Seed,
     Set,
     note,
+    pick_device,
     read_settings,
     staged_progress,
 )
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from diffragan.settings import Settings
@@ -80,6 +83,7 @@ def reconstruct(
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
+    device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Turn many views of one molecule into a 3D map.
@@ -154,6 +158,7 @@ def reconstruct(
         start=start,
         structure=structure,
         limit=views,
+        device=pick_device(device),
         overwrite=overwrite,
     )
     if not metrics["converged"]:
@@ -174,10 +179,15 @@ def run(
     structure: str | None = None,
     limit: int | None = None,
     phased: Path | None = None,
+    device: torch.device | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Reconstruct pairs of one or more inputs by many-views into a folder; the dictionary of its
     metrics.json.
+
+    Args:
+        phased: where the result store goes, in the folder if not given.
+        device: where the solve runs, the CPU if not given.
 
     Raises:
         DiffraganError: input that will not do; `out` holds another run.
@@ -187,6 +197,7 @@ def run(
 
     from diffragan.errors import DiffraganError
     from diffragan.joined import open_all
+    from diffragan.reconstruct.fourier import CPU
     from diffragan.reconstruct.inputs import choose_views
     from diffragan.reconstruct.outputs import write_outcome
     from diffragan.reconstruct.run import clear, solve_views
@@ -218,7 +229,15 @@ def run(
         note(f"diffragan: {warning}")
     out.mkdir(parents=True, exist_ok=True)
     with staged_progress() as tell:
-        found = solve_views(pairs, chosen, out, settings, start_waves=start, tell=tell)
+        found = solve_views(
+            pairs,
+            chosen,
+            out,
+            settings,
+            start_waves=start,
+            device=device or CPU,
+            tell=tell,
+        )
         metrics = write_outcome(
             out, found, pairs, settings, command=command, phased=phased, tell=tell
         )

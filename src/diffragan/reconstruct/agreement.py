@@ -25,7 +25,8 @@ _ALL_SHARED_FROM = 1.5  # image edges: from here on the patterns alone tell the 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement by ring of the patterns, ring r at r / box; (rings,) each, from ring 1 on.
+    """Agreement by ring of the patterns, ring r at r / box; (rings,) each, from ring 1 on, and on
+    the CPU.
 
     q: 1/Å. fsc: the half maps' Fourier shell correlation. free: squared correlation of the half
     maps' slices with what they left out of their patterns; nan where that cannot be told.
@@ -88,7 +89,7 @@ def agreement(first: HalfSet, second: HalfSet) -> Agreement:
         other = moved(other, best_shift(other, torch.fft.rfftn(first.map)))
     rings = int((views.flat.radius + 0.5).long().max()) + 1
     q = torch.arange(1, rings, dtype=torch.float64) / views.optics.box_A
-    shells = fsc(first.map, other)
+    shells = fsc(first.map, other).cpu()
     at = torch.arange(len(shells), dtype=torch.float64) / views.volume_box_A
     curve = torch.from_numpy(np.interp(q.numpy(), at.numpy(), shells.numpy())).float()
     free = torch.full((rings,), torch.nan)

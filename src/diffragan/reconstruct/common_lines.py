@@ -83,7 +83,7 @@ def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
         pattern[block] = _sampled(views, left, radius)
         noise = views.image_noise[block][:, None].clamp_min(1e-6 * float(power.max()))
         wanted = views.transfer * power.sqrt() / (views.transfer**2 * power + noise)
-        spectrum = views.contrast[block] * views.image_phase_ramp(block) * wanted
+        spectrum = views.spectra(block) * views.image_phase_ramp(block) * wanted
         real, imag = (
             _sampled(views, part, image_radius, odd)
             for part, odd in ((spectrum.real, False), (spectrum.imag, True))

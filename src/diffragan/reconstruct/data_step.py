@@ -8,6 +8,7 @@ fall-off never acts on the volume itself.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,13 +58,21 @@ class DataStep:
     _band: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        padding = self.geometry.padding
-        radius = frequency_radius(self.views.n)
+        padding, n, device = self.geometry.padding, self.views.n, self.views.device
+        radius = frequency_radius(n, device)
         self._band = radius <= (float(self.geometry.radius.max()) + 0.5) * padding
         self._used = self._band if self.free is None else self._band & ~self.free
-        self._ball = radius_px(self.views.n) <= BALL * self.views.n
-        self._gain = window_gain(self.views.n, _MAX_GAIN) * self._ball
+        self._ball = radius_px(n, device) <= BALL * n
+        self._gain = window_gain(n, _MAX_GAIN, device) * self._ball
         self.reweigh()
+
+    def to(self, device: torch.device) -> DataStep:
+        """The same on a device, nothing counted anew."""
+        moved = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor | Views | Slices | ImageMap):
+                setattr(moved, name, value.to(device))
+        return moved
 
     def reweigh(self) -> None:
         """Count the slices at every voxel anew: after views' weights or orientations changed."""
@@ -151,7 +160,8 @@ def view_r(volume: Tensor, views: Views, geometry: Slices, count: int | None = N
 def free_balls(
     n: int, padding: float, reach: float, fraction: float, seed: int, inner: float
 ) -> Tensor:
-    """Balls of Fourier space that a run leaves out, (n, n, n // 2 + 1) bool, mates included.
+    """Balls of Fourier space that a run leaves out, (n, n, n // 2 + 1) bool, mates included; on
+    the CPU.
 
     Single pixels would not do: a molecule's transform varies over 1 / diameter, so neighbours tell
     what a pixel holds. A ball of four pixels of the pattern is several such lengths across.
@@ -179,7 +189,8 @@ def free_balls(
 
 
 def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor:
-    """How well a map predicts intensities it has not seen: squared correlation by ring, (rings,).
+    """How well a map predicts intensities it has not seen: squared correlation by ring, (rings,),
+    on the CPU.
 
     The correlation between slices of the map and patterns, over the pixels that lie in the balls
     that the map's run left out. For complex Gaussian amplitudes (Wilson's statistics, which
@@ -197,8 +208,9 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     count = int(rings.max()) + 1
     rings = rings.repeat(2) if geometry.curved else rings
     valid = (geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)).double()
-    seen = torch.ones(1) if geometry.curved else geometry.valid.sum(0).clamp_min(1)
-    sums = torch.zeros(7, count, dtype=torch.float64)
+    every = geometry.valid.sum(0).clamp_min(1)
+    seen = torch.ones(1, device=views.device) if geometry.curved else every
+    sums = torch.zeros(7, count, dtype=torch.float64, device=views.device)
     half, core = to_half(volume), step.free.to(torch.complex64)
     blocks = list(views.blocks(16))
     for block in blocks[:: max(1, len(views) // limit)]:
@@ -213,14 +225,15 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
         terms = (one, model, goal, model**2, goal**2 - noise, model * goal, noise)
         for total, term in zip(sums, terms, strict=True):
             total.index_add_(0, rings, (share * term).sum(0))
-    return _correlation(sums, _free_voxels(step, count))
+    return _correlation(sums.cpu(), _free_voxels(step, count).cpu())
 
 
 def _free_voxels(step: DataStep, count: int) -> Tensor:
     """(count,) voxels left out around each ring."""
     assert step.free is not None
     padding = step.geometry.padding
-    rings = (frequency_radius(step.views.n)[step.free] / padding + 0.5).long()
+    radius = frequency_radius(step.views.n, step.free.device)
+    rings = (radius[step.free] / padding + 0.5).long()
     found = torch.bincount(rings, minlength=count)[:count].double()
     return found / padding**3
 

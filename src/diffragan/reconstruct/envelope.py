@@ -40,11 +40,12 @@ def envelope(
     n = volume.shape[-1]
     voxel = box_A / n
     smooth = low_pass(volume, box_A, blur_A)
-    allowed = radius_px(n) <= REACH * n
+    allowed = radius_px(n, volume.device) <= REACH * n
     if mass_kda is None:
         from skimage.filters import threshold_otsu
 
-        level = float(threshold_otsu(smooth[allowed].numpy()))  # type: ignore[no-untyped-call]
+        values = smooth[allowed].cpu().numpy()
+        level = float(threshold_otsu(values))  # type: ignore[no-untyped-call]
     else:
         count = round(mass_kda * 1e3 * VOLUME_A3_PER_DA / voxel**3)
         room = int(allowed.sum())
@@ -61,11 +62,11 @@ def largest_piece(inside: Tensor) -> Tensor:
     """The largest connected piece of a mask (n, n, n) in FFT order."""
     from scipy.ndimage import label
 
-    pieces, count = label(centred(inside).numpy())
+    pieces, count = label(centred(inside).cpu().numpy())
     if count <= 1:
         return inside
     largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-    return uncentred(torch.from_numpy(pieces == largest))
+    return uncentred(torch.from_numpy(pieces == largest).to(inside.device))
 
 
 def grown(inside: Tensor, margin_px: float) -> Tensor:
@@ -74,5 +75,5 @@ def grown(inside: Tensor, margin_px: float) -> Tensor:
 
     if not bool(inside.any()):
         return inside
-    away = distance_transform_edt(~centred(inside).numpy())
-    return uncentred(torch.from_numpy(away <= margin_px))
+    away = distance_transform_edt(~centred(inside).cpu().numpy())
+    return uncentred(torch.from_numpy(away <= margin_px).to(inside.device))

@@ -28,6 +28,7 @@ from diffragan.reconstruct.gridding import (
     window_transform,
 )
 
+CPU = torch.device("cpu")
 _EDGE = 0.46  # of the box: beyond this radius a volume is not interpolated faithfully
 
 
@@ -58,6 +59,11 @@ class Slices:
 
     def __len__(self) -> int:
         return len(self.pixel)
+
+    def to(self, device: torch.device) -> Slices:
+        """The same on a device."""
+        names = ("points", "pixel", "mate", "valid", "radius")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def inner(self, count: int) -> Tensor:
         """Points of the first `count` pixel pairs, (count, 3) or (2 count, 3)."""
@@ -150,31 +156,31 @@ def rotated(volume: Tensor, turn: Tensor) -> Tensor:
     """The volume (n, n, n), FFT order, whose value at r (x, y, z) is the old one at turn r.
 
     Views R of the old volume are views R turn of the new one. By cubic splines, so for small
-    turns of smooth volumes.
+    turns of smooth volumes. Works on the CPU.
     """
     from scipy.ndimage import affine_transform
 
     n = volume.shape[-1]
-    matrix = turn.double().flip(0, 1).numpy()
+    matrix = turn.double().flip(0, 1).cpu().numpy()
     middle = np.full(3, n // 2)
     offset = middle - matrix @ middle
-    turned = affine_transform(centred(volume).numpy(), matrix, offset, order=3)
-    return uncentred(torch.from_numpy(turned))
+    turned = affine_transform(centred(volume).cpu().numpy(), matrix, offset, order=3)
+    return uncentred(torch.from_numpy(turned).to(volume.device))
 
 
 @lru_cache(maxsize=8)
-def radius_px(n: int) -> Tensor:
+def radius_px(n: int, device: torch.device = CPU) -> Tensor:
     """(n, n, n) distance from the rotation centre in voxels, FFT order."""
-    axis = torch.fft.fftfreq(n, 1 / n) ** 2
+    axis = torch.fft.fftfreq(n, 1 / n, device=device) ** 2
     result: Tensor = (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).sqrt()
     return result
 
 
 @lru_cache(maxsize=8)
-def frequency_radius(n: int) -> Tensor:
+def frequency_radius(n: int, device: torch.device = CPU) -> Tensor:
     """(n, n, n // 2 + 1) distance of a half volume's voxels from zero frequency, in voxels."""
-    axis = torch.fft.fftfreq(n, 1 / n) ** 2
-    last = torch.arange(n // 2 + 1, dtype=axis.dtype) ** 2
+    axis = torch.fft.fftfreq(n, 1 / n, device=device) ** 2
+    last = torch.arange(n // 2 + 1, dtype=axis.dtype, device=device) ** 2
     result: Tensor = (axis[:, None, None] + axis[None, :, None] + last[None, None, :]).sqrt()
     return result
 
@@ -184,14 +190,14 @@ def _deconvolution(n: int, device: torch.device) -> Tensor:
     """1 / the window's transform inside the faithful radius, 0 outside. (n, n, n)."""
     line = window_transform(n)
     whole = line[:, None, None] * line[None, :, None] * line[None, None, :]
-    inside = radius_px(n) <= _EDGE * n
+    inside = radius_px(n, CPU) <= _EDGE * n
     return torch.where(inside, 1 / whole, 0.0).float().to(device)
 
 
-def window_gain(n: int, largest: float) -> Tensor:
+def window_gain(n: int, largest: float, device: torch.device = CPU) -> Tensor:
     """What undoes the window's fall-off at every voxel (n, n, n), FFT order, but at most
     `largest`."""
-    return _deconvolution(n, torch.device("cpu")).clamp(max=largest)
+    return _deconvolution(n, device).clamp(max=largest)
 
 
 def to_half(volume: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ loops are compiled by Numba; elsewhere they are gathers and scatters of torch.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -73,11 +74,11 @@ def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
         out = torch.empty((len(rotations), points.shape[-2]), dtype=torch.complex64)
         _extract_cpu(padded.numpy(), rotations.numpy(), points.numpy(), window_table(), out.numpy())
         return out
-    conjugate, index, weight = _places(rotations, points, padded.shape[0])
+    conjugate, neighbours = _places(rotations, points, padded.shape[0])
     flat = padded.reshape(-1)
     total = torch.zeros(conjugate.shape, dtype=padded.dtype, device=padded.device)
-    for offset, factor in zip(index, weight, strict=True):
-        total = total + flat[offset] * factor
+    for index, weight in neighbours:
+        total += flat[index].mul_(weight)
     return torch.where(conjugate, total.conj(), total)
 
 
@@ -102,36 +103,45 @@ def insert_points(
             window_table(),
         )
         return
-    conjugate, index, weight = _places(rotations, points, padded.shape[1])
+    conjugate, neighbours = _places(rotations, points, padded.shape[1])
     flat = torch.view_as_real(padded[0]).reshape(-1, 2)
-    turned = torch.view_as_real(torch.where(conjugate, values.conj(), values).contiguous())
-    for offset, factor in zip(index, weight, strict=True):
-        flat.index_add_(
-            0, offset.reshape(-1), (turned * factor[..., None]).reshape(-1, 2).to(flat.dtype)
-        )
+    turned = torch.where(conjugate, values.conj(), values).to(padded.dtype)
+    for index, weight in neighbours:
+        flat.index_add_(0, index.reshape(-1), torch.view_as_real(turned * weight).reshape(-1, 2))
 
 
-def _places(rotations: Tensor, points: Tensor, n: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Flat voxel index and weight of each of the WIDTH³ neighbours of every point."""
+def _places(
+    rotations: Tensor, points: Tensor, n: int
+) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
+    """Which points (v, k) lie at x < 0 and are seen by their mates, and then, one neighbour after
+    the other, the flat voxel index (v, k) and the weight (v, k) of the WIDTH³ around each."""
     at = points @ rotations
     conjugate = at[..., 0] < 0
-    at = torch.where(conjugate[..., None], -at, at)
-    table = torch.from_numpy(window_table()).to(at.device)
-    low = torch.floor(at - WIDTH / 2)
-    entry = ((at - WIDTH / 2 - low) * STEPS).long().clamp_(0, STEPS - 1)
-    weight = table[entry]
-    first = low.long() + 1
+    at = torch.where(conjugate[..., None], -at, at) - WIDTH / 2
+    low = torch.floor(at)
+    entry = ((at - low) * STEPS).long().clamp_(0, STEPS - 1)
+    return conjugate, _neighbours(low.long() + 1, _table_on(at.device)[entry], n)
+
+
+def _neighbours(first: Tensor, weight: Tensor, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Made as they are used: all together would take many times the memory of the values.
+
+    Args:
+        first: (v, k, 3) int64, x, y, z of the first voxel. weight: (v, k, 3, WIDTH).
+    """
     columns = n // 2 + 1 + 2 * PAD
-    index, factor = [], []
     for c in range(WIDTH):
-        z = (first[..., 2] + c) % n
+        plane = (first[..., 2] + c) % n * n
         for b in range(WIDTH):
-            y = (first[..., 1] + b) % n
+            row = (plane + (first[..., 1] + b) % n) * columns + first[..., 0] + PAD
+            line = weight[..., 2, c] * weight[..., 1, b]
             for a in range(WIDTH):
-                x = first[..., 0] + a + PAD
-                index.append((z * n + y) * columns + x)
-                factor.append(weight[..., 2, c] * weight[..., 1, b] * weight[..., 0, a])
-    return conjugate, index, factor
+                yield row + a, line * weight[..., 0, a]
+
+
+@lru_cache(maxsize=4)
+def _table_on(device: torch.device) -> Tensor:
+    return torch.from_numpy(window_table()).to(device)
 
 
 _HALF = WIDTH / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,7 +172,7 @@ class HalfSet:
                 s.free_fraction,
                 self.seed,
                 views.optics.box_A / _FREE_FROM_A,
-            )
+            ).to(views.device)
         geometry = views.curved if self.curved else views.flat
         self.project = DataStep(views, geometry, self.power, s.damping, free, self.image)
 
@@ -185,6 +186,14 @@ class HalfSet:
             blur_A=s.mask_blur_A,
             margin_A=s.mask_margin_A,
         )
+
+    def to(self, device: torch.device) -> HalfSet:
+        """The same half set, begun, on a device."""
+        moved = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor | Views | ImageMap | DataStep):
+                setattr(moved, name, value.to(device))
+        return moved
 
     def climb(self, iteration: int, hold: float) -> None:
         """One iteration of the solver; `hold` is the pull of the images' frequencies."""

@@ -52,7 +52,7 @@ def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) ->
     both = (views.curved.valid[0] & views.curved.valid[1])[:count]
     rings, points = ring_of(views)[:count], views.curved.inner(count)
     bins = int(rings.max()) + 1
-    products = torch.zeros(3, len(views), bins)
+    products = torch.zeros(3, len(views), bins, device=views.device)
     for block in views.blocks():
         seen = views.observed(block, views.curved, count)
         size = extract(half, views.rotations[block], points).abs()
@@ -79,7 +79,7 @@ def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) ->
 
 def mirrored(rotations: Tensor) -> Tensor:
     """Rotations (v, 3, 3) under which the mirror image V(-r) has the same flat slices."""
-    return torch.tensor([-1.0, -1.0, 1.0])[:, None] * rotations
+    return torch.tensor([-1.0, -1.0, 1.0], device=rotations.device)[:, None] * rotations
 
 
 def mirror_image(volume: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from diffragan.reconstruct.agreement import Agreement, agreement
 from diffragan.reconstruct.fourier import radius_px, to_half
 from diffragan.reconstruct.half_set import HalfSet
@@ -49,6 +51,10 @@ class Solve:
     exhausted: bool = False
     history: list[Row] = field(default_factory=list)
     measure: Agreement | None = None
+
+    def to(self, device: torch.device) -> Solve:
+        """The same run on a device."""
+        return replace(self, halves=(self.halves[0].to(device), self.halves[1].to(device)))
 
     @property
     def done(self) -> bool:
@@ -163,7 +169,9 @@ def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, see
         views = views.padded(settings.padding)
     halves = _halves(views, settings, mass_kda, seed, plan[0])
     if settings.padding is None:
-        reach = max(float(radius_px(h.views.n)[h.mask].max()) / h.views.n for h in halves)
+        reach = max(
+            float(radius_px(h.views.n, views.device)[h.mask].max()) / h.views.n for h in halves
+        )
         if reach > _TIGHT:
             halves = _halves(views.padded(_PADDING), settings, mass_kda, seed, plan[0])
     return Solve(halves, settings, plan)
@@ -192,7 +200,7 @@ def half_set(
 def joined(solve: Solve, views: Views) -> HalfSet:
     """All views polished together from the mean of the half maps: the map that is handed out.
 
-    Nothing is left out here, and the half maps stay as they are.
+    Nothing is left out here, and the half maps stay as they are. The views lie on their device.
     """
     first, second = solve.halves
     views = views.padded(first.full.flat.padding)

@@ -71,17 +71,18 @@ def merge_waves(
         weight: gives the trust (b, rings) of some items, ring r at r / box; none: 1.
         damping: slices that a voxel must hold before their mean counts in full.
     """
-    total, slices = (Inserter(n, rotations.device) for _ in range(2))
+    device = rotations.device
+    total, slices = (Inserter(n, device) for _ in range(2))
     rings = (geometry.radius + 0.5).long()
     each = geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)
     rings = rings.repeat(2) if geometry.curved else rings
     for start in range(0, len(items), BLOCK):
         chosen = items[start : start + BLOCK]
         turn = rotations[start : start + BLOCK]
-        values = slices_of_waves(torch.from_numpy(waves(chosen)), geometry)
+        values = slices_of_waves(torch.from_numpy(waves(chosen)).to(device), geometry)
         say = each.float().expand(values.shape)
         if weight is not None:
-            trust = torch.from_numpy(weight(chosen)).float()
+            trust = torch.from_numpy(weight(chosen)).to(device).float()
             say = say * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
         total.add((values * say).contiguous(), turn, geometry.points)
         slices.add((say + 0j).contiguous(), turn, geometry.points)

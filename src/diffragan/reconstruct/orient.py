@@ -125,7 +125,7 @@ class _Block:
         self.points = views.flat.points[:count]
         self.counts = views.electrons is not None
         self.seen = views.observed(block, views.flat, count)
-        self.contrast = views.contrast[block][:, :count]
+        self.contrast = views.spectra(block)[:, :count]
         self.transfer = views.transfer[:count]
         self.inner = self.points[: len(self.transfer), :2] * (2 * math.pi / views.volume_box_A)
         self.noise = views.image_noise[block][:, None]
@@ -139,7 +139,7 @@ class _Block:
         """Central differences by the three angles: of what the pattern shows (3, b, count), and of
         the slices inside the aperture (3, b, ki)."""
         step = _STEP_PX / self.reach
-        turns = torch.eye(3).repeat_interleave(len(rotations), 0) * step
+        turns = torch.eye(3, device=rotations.device).repeat_interleave(len(rotations), 0) * step
         both = torch.cat(
             (turned(rotations.repeat(3, 1, 1), turns), turned(rotations.repeat(3, 1, 1), -turns))
         )
@@ -179,23 +179,20 @@ class _Block:
         `start`, then Newton steps from its best point."""
         model = self.transfer * slices[:, : len(self.transfer)]
         product = self.image_weight(relation) * self.contrast * model.conj()
-        line = torch.arange(-math.ceil(reach_A), math.ceil(reach_A) + 1.0)
+        device = start.device
+        line = torch.arange(-math.ceil(reach_A), math.ceil(reach_A) + 1.0, device=device)
         grid = torch.cartesian_prod(line, line)
         phase = start @ self.inner.T
         product = product * torch.polar(torch.ones_like(phase), phase)
         waves = grid @ self.inner.T
         match = product.real @ waves.cos().T - product.imag @ waves.sin().T
-        move = grid[match.argmax(1)]
+        move, eye = grid[match.argmax(1)], torch.eye(2, device=device)
         for _ in range(4):
             phase = move @ self.inner.T
             here = product * torch.polar(torch.ones_like(phase), phase)
             uphill = -(here.imag @ self.inner)
             bend = torch.einsum("bk,ki,kj->bij", here.real, self.inner, self.inner)
-            bend = (
-                bend
-                + 1e-6 * torch.eye(2) * bend.abs().amax((1, 2), keepdim=True)
-                + (1e-30 * torch.eye(2))
-            )
+            bend = bend + 1e-6 * eye * bend.abs().amax((1, 2), keepdim=True) + 1e-30 * eye
             step = torch.linalg.solve(bend, uphill)
             good = (torch.linalg.det(bend) > 0) & (bend[:, 0, 0] > 0)
             move = move + torch.where(good[:, None], step.clamp(-0.5, 0.5), 0.0)
@@ -249,8 +246,8 @@ def _relation(half: Tensor, views: Views, count: int, reach_A: float) -> tuple[_
     rings = ring_of(views)[:count]
     inner = rings[: len(views.transfer)]
     bins = int(rings.max()) + 1
-    sums = torch.zeros(6, bins, dtype=torch.float64)
-    image = torch.zeros(2, bins, dtype=torch.float64)
+    sums = torch.zeros(6, bins, dtype=torch.float64, device=views.device)
+    image = torch.zeros(2, bins, dtype=torch.float64, device=views.device)
     shifts = views.shifts_A.clone()
     for block in views.blocks():
         data = _Block(half, views, block, count)
@@ -308,11 +305,11 @@ def refine_orientations(
     """
     count = pairs_within(views, resolution_A)
     relation, shifts = _relation(half, views, count, shift_reach_A)
-    rotations, score = views.rotations.clone(), torch.empty(len(views))
+    rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
     for block in views.blocks():
         data = _Block(half, views, block, count)
         rotation, shift = rotations[block], shifts[block]
-        damping = torch.full((len(rotation),), 1e-2)
+        damping = torch.full((len(rotation),), 1e-2, device=views.device)
         slices = data.slices(rotation)
         for _ in range(rounds):
             if shift_reach_A > 0:
@@ -367,14 +364,14 @@ def align_to_images(
         views = refined.put_into(views)
         if progress is not None:
             progress(done)
-    score = torch.zeros(len(views)) if refined is None else refined.score
+    score = torch.zeros(len(views), device=views.device) if refined is None else refined.score
     return Refined(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
 
 
 def image_agreement(half: Tensor, views: Views, resolution_A: float) -> Tensor:
     """(v,) correlation of each image with the map's at the best shift within 10 Å."""
     count = pairs_within(views, resolution_A)
-    out = torch.empty(len(views))
+    out = torch.empty(len(views), device=views.device)
     for block in views.blocks():
         data = _Block(half, views, block, count)
         slices = data.slices(views.rotations[block])

@@ -100,6 +100,7 @@ def write_outcome(
         "padding": views.flat.padding,
         "dose_e_per_A2": settings.pattern.dose_e_per_A2,
         "seconds": found.seconds,
+        "device": found.device,
         "peak_memory_mb": peak_memory_mb(),
         "warnings": list(found.chosen.warnings),
         "views": summarise(

@@ -19,7 +19,7 @@ from diffragan.door import Measurements
 from diffragan.errors import DiffraganError
 from diffragan.reconstruct import many_views
 from diffragan.reconstruct.find import find_orientations
-from diffragan.reconstruct.fourier import to_half
+from diffragan.reconstruct.fourier import CPU, to_half
 from diffragan.reconstruct.half_set import HalfSet
 from diffragan.reconstruct.hand import hand_of
 from diffragan.reconstruct.inputs import Chosen
@@ -39,7 +39,10 @@ Tell = Callable[[str, int, int | None, str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives. whole: the map of all views; seconds: of all sessions together."""
+    """What a run gives, on the CPU.
+
+    whole: the map of all views. seconds: of all sessions together. device: where it was solved.
+    """
 
     solve: Solve
     whole: HalfSet
@@ -49,6 +52,7 @@ class Outcome:
     converged: bool
     verdict: str
     hand: str
+    device: str
 
 
 def solve_views(
@@ -58,13 +62,16 @@ def solve_views(
     settings: Settings,
     *,
     start_waves: Path | None = None,
+    device: torch.device = CPU,
     tell: Tell | None = None,
 ) -> Outcome:
-    """Phase all views together; an interrupted run in `out` goes on where it stopped.
+    """Phase all views together; an interrupted run in `out` goes on where it stopped, also on
+    another device.
 
     Args:
         start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
             the start in place of the images and noise.
+        device: where the solve runs; orientations are found from nothing on the CPU.
         tell: told the stage's name, the steps done, of how many (None: not known), and a word.
 
     Raises:
@@ -89,10 +96,12 @@ def solve_views(
     state_file = scratch / STATE
     spent = 0.0
     if state_file.exists():
+        views = views.to(device)
         solve, spent = restored(state_file, views, settings, chosen.mass_kda)
     else:
         if chosen.rotations is None:
             views = _oriented(views, settings, scratch, tell)
+        views = views.to(device)
         solve = many_views.start(views, many, chosen.mass_kda, settings.seed)
         if start_waves is not None:
             from diffragan.reconstruct.proposals import begin_from_waves
@@ -116,7 +125,17 @@ def solve_views(
     converged, verdict = judged(solve, settings)
     hand = hand_in_words(whole, converged)
     seconds = spent + time.perf_counter() - began
-    return Outcome(solve, whole, views, chosen, seconds, converged, verdict, hand)
+    return Outcome(
+        solve.to(CPU),
+        whole.to(CPU),
+        views.to(CPU),
+        chosen,
+        seconds,
+        converged,
+        verdict,
+        hand,
+        str(device),
+    )
 
 
 def _oriented(views: Views, settings: Settings, scratch: Path, tell: Tell) -> Views:
@@ -204,11 +223,11 @@ def clear(out: Path) -> None:
 
 
 def save_state(path: Path, solve: Solve, seconds: float) -> None:
-    """Write the run's state in one step."""
+    """Write the run's state in one step; its tensors are the CPU's, wherever the run is."""
     halves = [
-        {name: getattr(h, name) for name in _HALF_TENSORS}
-        | {"image": h.image, "r_factor": h.r_factor}
-        | {name: getattr(h.full, name) for name in ("rotations", "shifts_A", "weights")}
+        {name: getattr(h, name).cpu() for name in _HALF_TENSORS}
+        | {"image": h.image.to(CPU), "r_factor": h.r_factor}
+        | {name: getattr(h.full, name).cpu() for name in ("rotations", "shifts_A", "weights")}
         for h in solve.halves
     ]
     plain = {
@@ -238,12 +257,12 @@ def save_state(path: Path, solve: Solve, seconds: float) -> None:
 def restored(
     path: Path, views: Views, settings: Settings, mass_kda: float | None
 ) -> tuple[Solve, float]:
-    """The run as `save_state` left it, and the seconds it had taken."""
+    """The run as `save_state` left it, on the views' device, and the seconds it had taken."""
     from diffragan.reconstruct.agreement import Agreement
     from diffragan.reconstruct.start import ImageMap
 
     with torch.serialization.safe_globals([ImageMap]):
-        kept = torch.load(path, weights_only=True)
+        kept = torch.load(path, weights_only=True, map_location=CPU)
     plain = kept["plain"]
     views = views.padded(kept["padding"])
     limit = plain["plan"][plain["stage"]]
@@ -251,11 +270,13 @@ def restored(
     for k, found in enumerate(kept["halves"]):
         half = many_views.half_set(k, views, settings.many_views, mass_kda, settings.seed)
         half.full = replace(
-            half.full, **{n: found[n] for n in ("rotations", "shifts_A", "weights")}
+            half.full,
+            **{n: found[n].to(views.device) for n in ("rotations", "shifts_A", "weights")},
         )
         half.views = half.full if limit is None else half.full.limited(limit)
-        for name in (*_HALF_TENSORS, "image", "r_factor"):
-            setattr(half, name, found[name])
+        for name in (*_HALF_TENSORS, "image"):
+            setattr(half, name, found[name].to(views.device))
+        half.r_factor = found["r_factor"]
         half.curved = kept["curved"]
         half.prepare()
         halves.append(half)

@@ -28,11 +28,15 @@ class ImageMap:
     half: Tensor
     known: Tensor
 
+    def to(self, device: torch.device) -> ImageMap:
+        """The same on a device."""
+        return ImageMap(self.volume.to(device), self.half.to(device), self.known.to(device))
+
 
 def ring_power(views: Views) -> Tensor:
     """Mean measured intensity by ring of 1 / box, (rings,), over all views."""
     rings = ring_of(views)
-    total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64)
+    total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64, device=views.device)
     for block in views.blocks():
         seen = views.observed(block, views.flat).double()
         intensity = seen if views.electrons is not None else seen**2
@@ -48,7 +52,7 @@ def ring_of(views: Views) -> Tensor:
 def power_of_half(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
     """A power by ring spread over a half volume's voxels; 0 beyond the last ring, and zero
     frequency as the first ring."""
-    radius = (frequency_radius(n) / padding + 0.5).long()
+    radius = (frequency_radius(n, power.device) / padding + 0.5).long()
     line = power.new_zeros(int(radius.max()) + 1)
     shared = min(len(power), len(line))
     line[:shared] = power[:shared]
@@ -75,7 +79,7 @@ def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
     for block in views.blocks():
         noise = views.image_noise[block].clamp_min(floor)[:, None]
         factor = views.weights[block][:, None] * views.transfer / noise
-        seen = views.contrast[block] * views.image_phase_ramp(block)
+        seen = views.spectra(block) * views.image_phase_ramp(block)
         total.add((seen * factor).contiguous(), views.rotations[block], points)
         weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
     information = weight.half().real
@@ -88,7 +92,7 @@ def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
 def low_pass(volume: Tensor, box_A: float, width_A: float) -> Tensor:
     """A volume convolved with a Gaussian of standard deviation `width_A`."""
     n = volume.shape[-1]
-    factor = torch.exp(-2 * (math.pi * width_A / box_A * frequency_radius(n)) ** 2)
+    factor = torch.exp(-2 * (math.pi * width_A / box_A * frequency_radius(n, volume.device)) ** 2)
     result: Tensor = torch.fft.irfftn(torch.fft.rfftn(volume) * factor, s=(n, n, n))
     return result
 
@@ -101,8 +105,9 @@ def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, nois
         noise: factor on the noise's amplitude.
     """
     n = inside.shape[-1]
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.fft.rfftn(torch.randn((n, n, n), generator=generator) * inside, norm="forward")
+    # Drawn on the CPU, so that a seed means the same start on every device.
+    random = torch.randn((n, n, n), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.fft.rfftn(random.to(inside.device) * inside, norm="forward")
     drawn = drawn / drawn.abs().square().mean().sqrt()
     unknown = (1 - image.known).clamp_min(0) * signal
     half = image.half + noise * drawn * unknown.sqrt()
@@ -134,13 +139,13 @@ def best_shift(volume: Tensor, goal: Tensor) -> Tensor:
         bend = 2 * here - before - after
         moved = place[axis] + (0.5 * (after - before) / bend if bend > 0 else 0.0)
         out.append(moved - n if moved > n / 2 else moved)
-    return torch.tensor(out)
+    return torch.tensor(out, device=volume.device)
 
 
 def moved(volume: Tensor, shift: Tensor) -> Tensor:
     """A volume carried by a shift (z, y, x) in voxels, exact for what is band-limited."""
     n = volume.shape[-1]
-    axis, last = torch.fft.fftfreq(n), torch.fft.rfftfreq(n)
+    axis, last = (f(n, device=volume.device) for f in (torch.fft.fftfreq, torch.fft.rfftfreq))
     cycles = (
         axis[:, None, None] * shift[0]
         + axis[None, :, None] * shift[1]

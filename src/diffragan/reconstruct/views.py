@@ -1,7 +1,8 @@
 """Pairs as the 3D methods see them: amplitudes on half planes, and the images' contrast.
 
 Nothing is kept in memory that grows with the number of views, apart from a few numbers for each:
-the two arrays lie in files of a scratch folder and are mapped.
+the two arrays lie in files of a scratch folder and are mapped. Where the work is done on another
+device, they go there a block of views at a time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from diffragan.reconstruct.gridding import WIDTH
 from diffragan.settings import ImageSettings
 
 BLOCK = 64  # views read or sliced at a time
+_POINTS = 2_000_000  # the same on a device other than the CPU, in pixels; each takes some 200 bytes
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Views:
 
     Frequencies are the k pixel pairs of `flat` (innermost first); a pair's second pixel is the
     Friedel mate. Fourier values are in units of the plane wave, zero of space at the field's
-    centre.
+    centre. `measured` and `contrast` stay on the CPU; all else lies on `device`, and so does what
+    `observed` and `spectra` give.
 
     measured: (v, 2, k) float32 on disk, pixel and mate: amplitudes, or where `electrons` is given
         intensities (counts / electrons); 0 where masked.
@@ -65,6 +68,16 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.rotations)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work on these views is done."""
+        return self.rotations.device
+
+    def to(self, device: torch.device) -> Views:
+        """The same views, to be worked on there."""
+        names = ("flat", "curved", "transfer", "image_noise", "rotations", "shifts_A", "weights")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
     def volume_box_A(self) -> float:
@@ -123,8 +136,12 @@ class Views:
         step = max(1, len(self) // count)
         return self._strided(slice(None, None, step))
 
-    def blocks(self, size: int = BLOCK) -> Iterator[slice]:
-        """Runs of views that are worked on together."""
+    def blocks(self, size: int | None = None) -> Iterator[slice]:
+        """Runs of views that are worked on together: longer ones elsewhere than on the CPU, where
+        short ones would leave the device waiting for its next order."""
+        if size is None:
+            many = 0 if self.device.type == "cpu" else _POINTS // (2 * len(self.flat))
+            size = max(BLOCK, many)
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
@@ -132,11 +149,15 @@ class Views:
         """What was measured at the first `count` pairs: (b, count) for the flat slice, the mean
         over the valid mates, or (b, 2 count) for the curved one."""
         count = len(geometry) if count is None else count
-        both = self.measured[views, :, :count]
+        both = self.measured[views, :, :count].to(self.device)
         if geometry.curved:
             return both.reshape(len(both), 2 * count)
         valid = geometry.valid[:, :count].float()
         return (both * (valid / valid.sum(0).clamp_min(1))).sum(1)
+
+    def spectra(self, views: slice) -> Tensor:
+        """(b, ki) complex64 spectra of the images."""
+        return self.contrast[views].to(self.device)
 
     def image_phase_ramp(self, views: slice) -> Tensor:
         """(b, ki) factor that moves the images' molecules to the field's centre."""
