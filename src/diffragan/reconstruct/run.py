@@ -18,6 +18,7 @@ import torch
 from diffragan.door import Measurements
 from diffragan.errors import DiffraganError
 from diffragan.reconstruct import many_views
+from diffragan.reconstruct.ab_initio import find_from_images
 from diffragan.reconstruct.find import find_orientations
 from diffragan.reconstruct.fourier import CPU, to_half
 from diffragan.reconstruct.half_set import HalfSet
@@ -93,15 +94,15 @@ def solve_views(
         shifts_A=chosen.shifts_A,
         progress=lambda done: tell("reading views", done, count, ""),
     )
+    views = views.to(device)
+    if chosen.rotations is None:
+        views, warning = _oriented(views, chosen.mass_kda, settings, scratch, tell)
+        chosen = replace(chosen, warnings=(*chosen.warnings, *warning))
     state_file = scratch / STATE
     spent = 0.0
     if state_file.exists():
-        views = views.to(device)
         solve, spent = restored(state_file, views, settings, chosen.mass_kda)
     else:
-        if chosen.rotations is None:
-            views = _oriented(views, settings, scratch, tell)
-        views = views.to(device)
         solve = many_views.start(views, many, chosen.mass_kda, settings.seed)
         if start_waves is not None:
             from diffragan.reconstruct.proposals import begin_from_waves
@@ -138,9 +139,13 @@ def solve_views(
     )
 
 
-def _oriented(views: Views, settings: Settings, scratch: Path, tell: Tell) -> Views:
-    """The views with orientations found from nothing, which the scratch folder keeps."""
+def _oriented(
+    views: Views, mass_kda: float | None, settings: Settings, scratch: Path, tell: Tell
+) -> tuple[Views, list[str]]:
+    """The views with orientations found from nothing, which the scratch folder keeps, and a
+    warning if they are doubtful."""
     kept = scratch / "orientations.pt"
+    many, device = settings.many_views, views.device
     if not kept.exists():
         steps = [0]
 
@@ -148,9 +153,25 @@ def _oriented(views: Views, settings: Settings, scratch: Path, tell: Tell) -> Vi
             steps[0] += 1
             tell("orientations", steps[0], None, f"({text})")
 
-        found = find_orientations(views, seed=settings.seed, progress=note)
-        torch.save({"rotations": found.rotations, "shifts_A": found.shifts_A}, kept)
-    return replace(views, **torch.load(kept, weights_only=True))
+        warning: list[str] = []
+        if many.find_by == "images":
+            by_images = find_from_images(
+                views, mass_kda, seed=settings.seed, starts=many.find_starts, progress=note
+            )
+            found = by_images.views
+            if not by_images.sure:
+                warning = [
+                    f"No two of {len(by_images.starts)} random starts came to the same map, so the "
+                    "orientations are doubtful; give more views, or more starts (--set "
+                    "many_views.find_starts=...)."
+                ]
+        else:
+            by_lines = find_orientations(views.to(CPU), seed=settings.seed, progress=note)
+            found = replace(views, rotations=by_lines.rotations, shifts_A=by_lines.shifts_A)
+        placed = {name: getattr(found, name).cpu() for name in ("rotations", "shifts_A")}
+        torch.save({"placed": placed, "warning": warning}, kept)
+    read = torch.load(kept, weights_only=True)
+    return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
 
 
 def hand_in_words(whole: HalfSet, converged: bool) -> str:

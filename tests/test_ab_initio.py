@@ -1,0 +1,137 @@
+"""Orientations from images alone: against a known map, and from random starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.commands.demo import views_path
+from diffragan.door import open_measurements
+from diffragan.orientations import quasi_uniform
+from diffragan.reconstruct.ab_initio import AbInitio, Model, Stage, find_from_images
+from diffragan.reconstruct.hand import mirrored
+from diffragan.reconstruct.orient import misorientation_deg
+from diffragan.reconstruct.views import Views, load_views
+from strict_device import strict_device
+from synthetic_views import make_views, mass_kda, molecule, true_volume
+from weak_objects import sentence
+
+ATOMS = molecule(1)
+KDA = mass_kda(ATOMS)
+COUNT = 60
+SHIFTS_A = np.random.default_rng(0).uniform(-2.5, 2.5, (COUNT, 2))
+STAGE = Stage(4.5, 1, 15000, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small volumes are fastest on one thread."""
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(1)  # first: its start sets the number that torch sees
+    torch.set_num_threads(1)
+    yield
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.fixture(scope="module")
+def views() -> Views:
+    """Shifted images to 4 Å of unknown orientation; the truth is kept in `rotations`."""
+    return make_views(ATOMS, COUNT, image_shifts_A=SHIFTS_A, image_dose=4000)
+
+
+@pytest.fixture(scope="module")
+def grid() -> Tensor:
+    return torch.from_numpy(quasi_uniform(STAGE.grid, 0)).float()
+
+
+def known(work: AbInitio, positions: NDArray[np.float64]) -> Model:
+    """The true map of a molecule, and the variance of images against it."""
+    n = work.views.n
+    return Model(true_volume(positions, n, edge_A=4.0), work.noise + 0.05 * work.blank)
+
+
+def test_a_known_map_tells_orientation_and_shift(views: Views, grid: Tensor) -> None:
+    """To the grids' fineness, in nearly every view."""
+    work = AbInitio(views, KDA, shift_reach_A=4.0)
+    found = work.compare(torch.arange(COUNT), known(work, ATOMS), STAGE, grid)
+    angle = misorientation_deg(found.rotations, views.rotations)
+    assert float((angle < 12).float().mean()) > 0.95
+    away = (found.shifts_A - torch.from_numpy(SHIFTS_A).float()).norm(dim=1)
+    assert float(away[angle < 12].median()) < 0.8
+    assert found.explained > 0.85
+    items, weight, rotations, shifts = found.places
+    assert rotations.shape == (len(items), 3, 3)
+    assert shifts.shape == (len(items), 2)
+    by_view = torch.zeros(COUNT).index_add_(0, items, weight)
+    torch.testing.assert_close(by_view, torch.ones(COUNT))
+
+
+def test_another_molecules_map_explains_less(views: Views, grid: Tensor) -> None:
+    work = AbInitio(views, KDA, shift_reach_A=4.0)
+    few = torch.arange(0, COUNT, 4)
+    right = work.compare(few, known(work, ATOMS), STAGE, grid)
+    wrong = work.compare(few, known(work, molecule(2)), STAGE, grid)
+    assert wrong.explained < right.explained - 0.1
+    assert wrong.likelihood < 0.8 * right.likelihood
+    assert bool((wrong.variance >= work.noise).all())
+    assert bool((wrong.variance <= work.blank).all())
+
+
+def test_orientations_come_from_random_starts(tmp_path: Path) -> None:
+    """Of the bundled protein's images alone: two starts agree, and the views are those of the
+    truth in one of the two hands."""
+    pairs = open_measurements(views_path())
+    assert pairs.rotation is not None
+    nothing = np.eye(3)[None].repeat(pairs.n, 0)
+    blank = load_views(pairs, np.arange(pairs.n), nothing, tmp_path)
+    true = torch.from_numpy(pairs.rotation).float()
+    said: list[str] = []
+    found = find_from_images(blank, pairs.structures[0].mass_kda, progress=said.append)
+    assert found.sure
+    assert found.agree_deg is not None
+    assert found.agree_deg < 20
+    assert len(said) == len(found.starts) + 1
+    angle = min(
+        (misorientation_deg(found.views.rotations, hand) for hand in (true, mirrored(true))),
+        key=lambda a: float(a.median()),
+    )
+    assert float(angle.median()) < 2
+    assert float((angle < 10).float().mean()) > 0.9
+
+
+def test_one_start_alone_is_never_sure(views: Views) -> None:
+    quick = (Stage(6.0, 1, 500, 2.0),)
+    one = find_from_images(views, KDA, stages=quick, starts=1)
+    assert not one.sure
+    assert one.agree_deg is None
+    again = find_from_images(views, KDA, stages=quick, starts=1)
+    assert torch.equal(one.views.rotations, again.views.rotations)
+    assert math.isfinite(one.starts[0])
+
+
+def test_too_few_views(views: Views) -> None:
+    sentence(lambda: find_from_images(views.sample(10), KDA), "20 or more")
+
+
+def test_a_turn_is_the_same_on_a_device(views: Views) -> None:
+    few, stage = torch.arange(0, COUNT, 5), Stage(5.0, 1, 500, 2.0)
+    small = torch.from_numpy(quasi_uniform(500, 0)).float()
+    here = AbInitio(views, KDA)
+    wanted = here.turn(few, known(here, ATOMS), stage, small)
+    with strict_device() as device:
+        there = AbInitio(views.to(device), KDA)
+        model = known(here, ATOMS)
+        moved = Model(model.volume.to(device), model.variance.to(device))
+        found = there.turn(few, moved, stage, small.to(device))
+        volume = found.volume.cpu()
+    error = (volume - wanted.volume).norm() / wanted.volume.norm()
+    assert float(error) < 1e-3
