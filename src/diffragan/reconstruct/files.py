@@ -112,7 +112,7 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
 
     Args:
         folder: must exist.
-        q: (s,) spatial frequencies in 1/Å, increasing from shell 0.
+        q: (s,) spatial frequencies in 1/Å, shell k at k steps; s at least 2.
         curves: name to (s,).
 
     Raises:
@@ -136,7 +136,7 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
     ]
     write_history(folder / "fsc.csv", rows)
     columns: dict[str, NDArray[Any]] = {
-        "rlnSpectralIndex": np.arange(len(at)),
+        "rlnSpectralIndex": np.rint(at / (at[1] - at[0])).astype(int),
         "rlnResolution": at,
         "rlnAngstromResolution": resolution,
     }

@@ -73,7 +73,7 @@ def write_outcome(
     truth = truth_curve(
         pairs, views.items, views.rotations, views.flat, views, whole.map, refined=refined
     )
-    curves = {"half": measure.fsc, "free": measure.free}
+    curves = {"half": measure.fsc, "free": measure.free, "expected": measure.expected}
     if truth is not None:
         curves["truth"] = truth
     write_fsc(out, measure.q, curves)
@@ -122,7 +122,7 @@ def write_outcome(
         weights=views.weights.numpy(),
         metrics=metrics,
         settings_toml=toml,
-        others={"free": measure.free},
+        others={"free": measure.free, "expected": measure.expected},
     )
     write_volume_report(out, report, command)
     return metrics

@@ -61,8 +61,16 @@ FURTHER = {
         "s",
         "The green squares are the free correlation: how well the half maps predict intensities "
         "of the patterns that were left out of the phasing (squared correlation, to be read "
-        "like the half maps' line); it has gaps where too little was left out to tell.",
-    )
+        "like the half maps' line); it has gaps where too little was left out, or too few "
+        "electrons count, to tell.",
+    ),
+    "expected": Further(
+        "expected with the truth",
+        PURPLE,
+        "",
+        "The purple line is the correlation with the truth that these let expect; the claimed "
+        "resolution is where it falls to 0.5.",
+    ),
 }
 # Axis summed over or cut, then those shown right and up, as numpy axes of [z, y, x].
 _PLANES = (("z", 0, "x", "y"), ("y", 1, "x", "z"), ("x", 2, "y", "z"))
@@ -136,6 +144,7 @@ def fsc_figure(
             axis.axvline(1 / where_A, color=SOFT, linewidth=0.9, linestyle="--", zorder=1)
             axis.text(1 / where_A - 0.008 * end, -0.2, f"{name}, {where_A:.2f} Å", rotation=90,
                       ha="right", va="bottom", fontsize=8, color=SOFT)  # fmt: skip
+    beam = int(q[0] == 0)  # shell 0 is no measure of a map
     lines = [(half, half_A, 0.143, BLUE, "-", "half maps")]
     lines += [] if truth is None else [(truth, truth_A, 0.5, ORANGE, "--", "map and truth")]
     for curve, at_A, level, colour, style, label in lines:
@@ -143,11 +152,11 @@ def fsc_figure(
             label += f": {level:g} at {at_A:.2f} Å"
             axis.plot([1 / at_A], [level], "o", color=colour, markersize=5, markeredgecolor="white",
                       zorder=4)  # fmt: skip
-        axis.plot(q[1:], curve[1:], style, color=colour, label=label)
+        axis.plot(q[beam:], curve[beam:], style, color=colour, label=label)
     for name, curve in (others or {}).items():
         look = FURTHER[name]
-        axis.plot(q[1:], curve[1:], ":", color=look.colour, marker=look.marker, markersize=2.8,
-                  linewidth=1.2, label=look.label)  # fmt: skip
+        style = {"color": look.colour, "marker": look.marker, "label": look.label}
+        axis.plot(q[beam:], curve[beam:], ":", markersize=2.8, linewidth=1.2, **style)
     axis.set_ylabel("Fourier shell correlation")
     _legend(axis)
     return figure
