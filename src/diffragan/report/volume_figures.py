@@ -155,8 +155,8 @@ def fsc_figure(
         axis.plot(q[beam:], curve[beam:], style, color=colour, label=label)
     for name, curve in (others or {}).items():
         look = FURTHER[name]
-        style = {"color": look.colour, "marker": look.marker, "label": look.label}
-        axis.plot(q[beam:], curve[beam:], ":", markersize=2.8, linewidth=1.2, **style)
+        drawn: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": look.label}
+        axis.plot(q[beam:], curve[beam:], ":", markersize=2.8, linewidth=1.2, **drawn)
     axis.set_ylabel("Fourier shell correlation")
     _legend(axis)
     return figure
