@@ -1,0 +1,94 @@
+"""Orientations found by the images alone: how often random starts end right, how exactly, how fast.
+
+    python -m benchmarks.ab_initio UBQ70.zarr --views 100,300 --seeds 0,1 --shift-error 3
+
+STOREs are simulation stores, imaged on the way; images are moved by random shifts that nothing is
+told. The truth is looked at when a search has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.many_views import use_threads
+from benchmarks.many_views_law import Case, views_of
+from diffragan.door import open_measurements
+from diffragan.errors import DiffraganError
+from diffragan.reconstruct.ab_initio import find_from_images
+from diffragan.reconstruct.hand import mirrored
+from diffragan.reconstruct.orient import misorientation_deg
+
+
+def errors_deg(found: Tensor, true: Tensor) -> Tensor:
+    """(v,) angles to the truth, in the hand and after the turn of the whole that suit best."""
+    both = (misorientation_deg(found, hand) for hand in (true, mirrored(true)))
+    return min(both, key=lambda angle: float(angle.median()))
+
+
+def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[str, object]:
+    """One search and how far its orientations lie from the truth."""
+    case = Case(str(store), views, None, shift_error_A=args.shift_error, seed=seed)
+    pairs = open_measurements(store, settings=case.settings())
+    with tempfile.TemporaryDirectory(prefix="ab-initio-") as folder:
+        known, _, _ = views_of(case, pairs, Path(folder))
+        blank = torch.eye(3).repeat(len(known), 1, 1)
+        views_blank = replace(known, rotations=blank, shifts_A=torch.zeros_like(known.shifts_A))
+        began, spent = time.perf_counter(), time.process_time()
+        found = find_from_images(
+            views_blank,
+            pairs.structures[0].mass_kda or None,
+            seed=seed,
+            starts=args.starts,
+            sample=args.sample,
+        )
+        angle = errors_deg(found.views.rotations, known.rotations)
+    return {
+        "store": store.stem,
+        "views": views,
+        "seed": seed,
+        "starts": [round(x, 3) for x in found.starts],
+        "agree_deg": found.agree_deg,
+        "sure": found.sure,
+        "median_deg": float(angle.median()),
+        "within_5_deg": float((angle < 5).float().mean()),
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - spent,
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("stores", type=Path, nargs="+")
+    parser.add_argument("--views", default="300")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--shift-error", type=float, default=3.0, help="Å rms, of the images")
+    parser.add_argument("--starts", type=int, default=12)
+    parser.add_argument("--sample", type=int, default=100, help="views that a start uses")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, default=None, help="JSON lines, appended to")
+    args = parser.parse_args()
+    use_threads(args.threads)
+    try:
+        for store in args.stores:
+            for views in map(int, args.views.split(",")):
+                for seed in map(int, args.seeds.split(",")):
+                    row = one(store, views, seed, args)
+                    print(json.dumps(row), flush=True)
+                    if args.json is not None:
+                        with args.json.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(row) + "\n")
+    except DiffraganError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()
