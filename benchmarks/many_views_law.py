@@ -44,6 +44,13 @@ RESOLUTIONS_A = (5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.3)
 DOSES = "none,1e5,1e4,1e3,200,50,20"
 JUDGED = 64  # views whose waves are compared with the truth
 Row = dict[str, Any]
+# Marker and colour of a dose, e/Å².
+LOOK = {
+    100_000: ("o", "#0072b2"), 10_000: ("s", "#009e73"), 1_000: ("D", "#d55e00"),
+    200: ("^", "#cc79a7"), 50: ("v", "#e69f00"), 20: ("<", "#56b4e9"),
+    20_000: ("o", "#0072b2"), 2_000: ("s", "#009e73"), 400: ("D", "#d55e00"),
+    100: ("^", "#cc79a7"), 40: ("v", "#e69f00"),
+}  # fmt: skip
 CONVERGED = 0.8  # of the images' resolution: a run that ends coarser has not left its start
 
 
@@ -313,30 +320,40 @@ def summary(row: Row) -> str:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """`plot`: resolution against the electrons that all patterns have together."""
+    """`plot`: resolution against the electrons that all exposures have together."""
     from matplotlib.figure import Figure
 
     rows = [row for path in args.files for row in read_lines(path) if "error" not in row]
     rows = [row for row in rows if row["case"]["pattern_dose"] is not None]
-    if not rows:
+    shared = [row for row in rows if row["case"]["image_dose"] is not None]
+    given = [row for row in rows if row["case"]["image_dose"] is None]
+    panels = [
+        (given, 1, "images at SNR 0.8", "dose on the pattern x views (e/Å²)"),
+        (shared, 2, "dose halved between pattern and image", "dose on both x views (e/Å²)"),
+    ]
+    panels = [panel for panel in panels if panel[0]]
+    if not panels:
         raise DiffraganError("There is no run with counts in these files, so nothing to plot.")
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    axis = figure.subplots()
-    axis.set(xscale="log", xlabel="dose x views (e/Å²)", ylabel="resolution (Å)")
-    doses = sorted({row["case"]["pattern_dose"] for row in rows}, reverse=True)
-    colours = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-    for k, dose in enumerate(doses):
-        own = [row for row in rows if row["case"]["pattern_dose"] == dose]
-        x = np.array([dose * row["case"]["views"] for row in own])
-        y = np.array([row["truth_A"] for row in own])
-        good = np.array([row["converged"] for row in own])
-        mark, colour = "osD^v<>"[k % 7], colours[k % 7]
-        axis.plot(x[good], y[good], mark, color=colour, label=f"{dose:g} e/Å²")
-        axis.plot(x[~good], y[~good], mark, color=colour, markerfacecolor="none")
-        axis.plot(x, [row["resolution_A"] for row in own], "_", color=colour, markersize=9)
-    axis.set_title("Truth's FRC at 0.5; bars: reported; open: not converged", fontsize=10)
-    axis.invert_yaxis()
-    axis.legend(frameon=False, fontsize=8)
+    figure = Figure(figsize=(2 + 5 * len(panels), 4.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (own, exposures, title, label) in zip(axes, panels, strict=True):
+        axis.set(xscale="log", xlabel=label)
+        axis.set_title(title, fontsize=10)
+        doses = sorted({row["case"]["pattern_dose"] for row in own}, reverse=True)
+        for dose in doses:
+            same = [row for row in own if row["case"]["pattern_dose"] == dose]
+            total = exposures * dose
+            x = np.array([total * row["case"]["views"] for row in same])
+            y = np.array([row["truth_A"] for row in same])
+            good = np.array([row["converged"] for row in same])
+            mark, colour = LOOK.get(round(total), ("o", "#000000"))
+            axis.plot(x[good], y[good], mark, color=colour, label=f"{total:,.0f} e/Å²")
+            axis.plot(x[~good], y[~good], mark, color=colour, markerfacecolor="none")
+            axis.plot(x, [row["resolution_A"] for row in same], "_", color=colour, markersize=9)
+        axis.legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel("resolution (Å)")
+    axes[0].invert_yaxis()
+    figure.suptitle("Truth's FRC at 0.5; bars: claimed; open: not converged", fontsize=10)
     figure.savefig(args.out, dpi=150)
 
 
