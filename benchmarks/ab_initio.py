@@ -1,4 +1,4 @@
-"""Orientations found by the images alone: how often random starts end right, how exactly, how fast.
+"""Orientations from nothing, by the images: how many random starts it takes, how exact, how fast.
 
     python -m benchmarks.ab_initio UBQ70.zarr --views 100,300 --seeds 0,1 --shift-error 3
 
@@ -16,26 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.many_views import use_threads
 from benchmarks.many_views_law import Case, views_of
 from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.reconstruct.ab_initio import find_from_images
-from diffragan.reconstruct.hand import mirrored
-from diffragan.reconstruct.orient import misorientation_deg
-
-
-def errors_deg(found: Tensor, true: Tensor) -> Tensor:
-    """(v,) angles to the truth, in the hand and after the turn of the whole that suit best."""
-    both = (misorientation_deg(found, hand) for hand in (true, mirrored(true)))
-    return min(both, key=lambda angle: float(angle.median()))
+from diffragan.reconstruct.hand import apart_deg
 
 
 def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[str, object]:
     """One search and how far its orientations lie from the truth."""
-    case = Case(str(store), views, None, shift_error_A=args.shift_error, seed=seed)
+    case = Case(str(store), views, args.dose, shift_error_A=args.shift_error, seed=seed)
     pairs = open_measurements(store, settings=case.settings())
     with tempfile.TemporaryDirectory(prefix="ab-initio-") as folder:
         known, _, _ = views_of(case, pairs, Path(folder))
@@ -49,11 +41,12 @@ def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[st
             starts=args.starts,
             sample=args.sample,
         )
-        angle = errors_deg(found.views.rotations, known.rotations)
+        angle = apart_deg(found.views.rotations, known.rotations)
     return {
         "store": store.stem,
         "views": views,
         "seed": seed,
+        "dose": args.dose,
         "starts": [round(x, 3) for x in found.starts],
         "agree_deg": found.agree_deg,
         "sure": found.sure,
@@ -71,6 +64,7 @@ def main() -> None:
     parser.add_argument("--views", default="300")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--shift-error", type=float, default=3.0, help="Å rms, of the images")
+    parser.add_argument("--dose", type=float, default=None, help="e/Å² on the pattern")
     parser.add_argument("--starts", type=int, default=12)
     parser.add_argument("--sample", type=int, default=100, help="views that a start uses")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -53,9 +53,16 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DiffraganError(f"There is no device '{name}'; use auto, cpu or cuda.") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise DiffraganError(f"There is no device '{name}'; use auto, cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DiffraganError("No CUDA device was found; use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DiffraganError(
+            f"There is no '{name}': {torch.cuda.device_count()} CUDA devices were found, from "
+            "cuda:0 on."
+        )
     return device
 
 

@@ -130,6 +130,11 @@ def reconstruct(
                 f"--method merge takes one result store, not {len(stores)}; give the pairs that "
                 "they came from together to --method many-views."
             )
+        if orientations is not None or refine_orientations or find_orientations:
+            raise DiffraganError(
+                "--method merge takes the orientations of its result store; leave out "
+                "--orientations, --refine-orientations and --find-orientations."
+            )
         found = merge_results(stores[0], out, command=command, mass_kda=mass_kda)
         console.print(
             f"Half maps of {found['n_views']} views agree to {found['fsc_0p143_A']:.2f} Å."
@@ -195,6 +200,8 @@ def run(
     import json
     import shutil
 
+    import torch
+
     from diffragan.errors import DiffraganError
     from diffragan.joined import open_all
     from diffragan.reconstruct.fourier import CPU
@@ -215,6 +222,12 @@ def run(
         for name in ("metrics.json", ".run"):
             target = out / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    find = settings.many_views.orientations == "find"
+    if find and orientations is not None:
+        raise DiffraganError(
+            f"Orientations are to be found, so {orientations} has no use; leave out --orientations "
+            "or many_views.orientations=find."
+        )
     pairs = open_all(stores, settings=settings, images=images, box_A=box_A)
     settings = pairs.settings.model_copy(update={"many_views": settings.many_views})
     chosen = choose_views(
@@ -222,25 +235,33 @@ def run(
         structure=structure,
         limit=limit,
         orientations=orientations,
-        find=settings.many_views.orientations == "find",
+        find=find,
         mass_kda=settings.many_views.mass_kda,
     )
     for warning in chosen.warnings:
         note(f"diffragan: {warning}")
     out.mkdir(parents=True, exist_ok=True)
     with staged_progress() as tell:
-        found = solve_views(
-            pairs,
-            chosen,
-            out,
-            settings,
-            start_waves=start,
-            device=device or CPU,
-            tell=tell,
-        )
+        try:
+            found = solve_views(
+                pairs,
+                chosen,
+                out,
+                settings,
+                start_waves=start,
+                device=device or CPU,
+                tell=tell,
+            )
+        except torch.OutOfMemoryError:
+            raise DiffraganError(
+                f"{device} has too little memory for this; go on with --device cpu, which takes up "
+                "what was finished."
+            ) from None
         metrics = write_outcome(
             out, found, pairs, settings, command=command, phased=phased, tell=tell
         )
+    for warning in found.chosen.warnings[len(chosen.warnings) :]:
+        note(f"diffragan: {warning}")
     clear(out)
     console.print(summary(json.loads(finished.read_text("utf-8"))), soft_wrap=True)
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HALF_SET_THRESHOLD = 0.143
 CLAIM_THRESHOLD = 0.5  # of the expected correlation with the truth
-# The exponent in `Agreement.trust`, measured on runs that failed (docs/many-views.md).
+# The exponent in `Agreement.expected`, measured on runs that failed (docs/many-views.md).
 _APART, _SHARED = 0.5, 0.85
 _ALL_SHARED_FROM = 1.5  # image edges: from here on the patterns alone tell the phases
 

@@ -102,6 +102,13 @@ def read_map(path: Path) -> tuple[NDArray[np.float32], float]:
     return np.ascontiguousarray(volume), float(np.mean(sides))
 
 
+def save_tensors(path: Path, value: Any) -> None:
+    """What `torch.load(..., weights_only=True)` reads back, written in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(value, temporary)
+    temporary.replace(path)
+
+
 def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
     """`fsc.csv` and `fsc.star` with one row per shell.
 
@@ -116,12 +123,14 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
         curves: name to (s,).
 
     Raises:
-        DiffraganError: a curve has another length, or the disk refuses.
+        DiffraganError: fewer than two shells, a curve of another length, or the disk refuses.
     """
     import pandas as pd
     import starfile
 
     at = _array(q).astype(np.float64)
+    if len(at) < 2:
+        raise DiffraganError(f"An FSC of {len(at)} shells tells nothing; give two or more.")
     values = {name: _array(curve).astype(np.float64) for name, curve in curves.items()}
     for name, curve in values.items():
         if curve.shape != at.shape:

@@ -82,9 +82,7 @@ def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     return torch.where(conjugate, total.conj(), total)
 
 
-def insert_points(
-    padded: Tensor, values: Tensor, rotations: Tensor, points: Tensor, parts: int = 1
-) -> None:
+def insert_points(padded: Tensor, values: Tensor, rotations: Tensor, points: Tensor) -> None:
     """Add values (v, k) at their points into padded half volumes, in place.
 
     Args:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffragan.reconstruct.fourier import extract
-from diffragan.reconstruct.orient import pairs_within
+from diffragan.reconstruct.orient import misorientation_deg, pairs_within
 from diffragan.reconstruct.start import ring_of
 from diffragan.reconstruct.views import Views
 
@@ -80,6 +80,13 @@ def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) ->
 def mirrored(rotations: Tensor) -> Tensor:
     """Rotations (v, 3, 3) under which the mirror image V(-r) has the same flat slices."""
     return torch.tensor([-1.0, -1.0, 1.0], device=rotations.device)[:, None] * rotations
+
+
+def apart_deg(found: Tensor, true: Tensor) -> Tensor:
+    """(v,) angles between two sets of orientations (v, 3, 3), in the hand and after the turn of the
+    whole map that suit best."""
+    hands = (misorientation_deg(found, hand) for hand in (true, mirrored(true)))
+    return min(hands, key=lambda angle: float(angle.median()))
 
 
 def mirror_image(volume: Tensor) -> Tensor:

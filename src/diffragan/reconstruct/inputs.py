@@ -13,6 +13,7 @@ from diffragan.errors import DiffraganError
 from diffragan.orientations import quasi_uniform, rotations_from_relion
 
 LEAST_VIEWS = 10
+LEAST_TO_FIND = 20
 _CONE_WARNING_DEG = 10.0
 
 
@@ -61,6 +62,11 @@ def choose_views(
             f"{pairs.name} gives {len(items)} views of {pairs.structures[index].stem}; a "
             f"reconstruction needs at least {LEAST_VIEWS}, phase fewer one by one with "
             "`diffragan phase --method raar`."
+        )
+    if find and len(items) < LEAST_TO_FIND:
+        raise DiffraganError(
+            f"{pairs.name} gives {len(items)} views, too few to find orientations from nothing; "
+            f"give {LEAST_TO_FIND} or more, or orientations (--orientations)."
         )
     info = pairs.structures[index]
     warnings = []

@@ -19,6 +19,7 @@ from diffragan.door import Measurements
 from diffragan.errors import DiffraganError
 from diffragan.reconstruct import many_views
 from diffragan.reconstruct.ab_initio import find_from_images
+from diffragan.reconstruct.files import save_tensors
 from diffragan.reconstruct.find import find_orientations
 from diffragan.reconstruct.fourier import CPU, to_half
 from diffragan.reconstruct.half_set import HalfSet
@@ -72,7 +73,7 @@ def solve_views(
     Args:
         start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
             the start in place of the images and noise.
-        device: where the solve runs; orientations are found from nothing on the CPU.
+        device: where the solve runs; only common lines are searched on the CPU.
         tell: told the stage's name, the steps done, of how many (None: not known), and a word.
 
     Raises:
@@ -112,7 +113,7 @@ def solve_views(
     words = [""]
 
     def note(row: Row) -> None:
-        words[0] = f"(R {row['r_factor']:.3f}, halves agree to {row['resolution_A']:.2f} Å)"
+        words[0] = f"(R {row['r_factor']:.3f}, expected to be right to {row['resolution_A']:.2f} Å)"
 
     while not solve.done:
         solve.step(note)
@@ -156,7 +157,12 @@ def _oriented(
         warning: list[str] = []
         if many.find_by == "images":
             by_images = find_from_images(
-                views, mass_kda, seed=settings.seed, starts=many.find_starts, progress=note
+                views,
+                mass_kda,
+                seed=settings.seed,
+                starts=many.find_starts,
+                keep=scratch / "starts.pt",
+                progress=note,
             )
             found = by_images.views
             if not by_images.sure:
@@ -169,7 +175,7 @@ def _oriented(
             by_lines = find_orientations(views.to(CPU), seed=settings.seed, progress=note)
             found = replace(views, rotations=by_lines.rotations, shifts_A=by_lines.shifts_A)
         placed = {name: getattr(found, name).cpu() for name in ("rotations", "shifts_A")}
-        torch.save({"placed": placed, "warning": warning}, kept)
+        save_tensors(kept, {"placed": placed, "warning": warning})
     read = torch.load(kept, weights_only=True)
     return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
 
@@ -194,15 +200,15 @@ def judged(solve: Solve, settings: Settings) -> tuple[bool, str]:
     aperture = 1 / q_from_angle(settings.image.aperture_mrad, settings.energy_ev)
     if resolution > _BEYOND_IMAGES * aperture:
         return False, (
-            f"The patterns were not phased: the half sets agree to {resolution:.2f} Å, and the "
-            f"images alone show {aperture:.2f} Å."
+            f"The patterns were not phased: the map is expected to be right to {resolution:.2f} Å, "
+            f"and the images alone show {aperture:.2f} Å."
         )
     if solve.exhausted:
         return False, (
             f"The run was still changing after {solve.settings.iterations} iterations at the "
             "finest resolution; allow more (--set many_views.iterations=...)."
         )
-    return True, f"The half sets agree to {resolution:.2f} Å."
+    return True, f"The map is expected to be right to {resolution:.2f} Å."
 
 
 def run_key(
@@ -214,6 +220,9 @@ def run_key(
         "input": pairs.sha256,
         "items": [int(chosen.items[0]), int(chosen.items[-1]), len(chosen.items)],
         "orientations": None if given is None else float((given**3).sum().round(6)),
+        "shifts": float((chosen.shifts_A**3).sum().round(6)),
+        "box_A": pairs.box_A,
+        "energy_ev": pairs.optics.energy_ev,
         "mass_kda": chosen.mass_kda,
         "start": None if start_waves is None else str(start_waves.resolve()),
         "settings": settings.model_dump(
@@ -260,8 +269,8 @@ def save_state(path: Path, solve: Solve, seconds: float) -> None:
     }  # fmt: skip
     measure = None if solve.measure is None else asdict(solve.measure)
     padding = solve.halves[0].full.flat.padding
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(
+    save_tensors(
+        path,
         {
             "halves": halves,
             "plain": plain,
@@ -270,9 +279,7 @@ def save_state(path: Path, solve: Solve, seconds: float) -> None:
             "curved": solve.halves[0].curved,
             "seconds": seconds,
         },
-        temporary,
     )
-    temporary.replace(path)
 
 
 def restored(

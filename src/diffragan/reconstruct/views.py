@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.door import Measurements
+from diffragan.errors import DiffraganError
 from diffragan.optics import (
     Optics,
     aberration,
@@ -132,7 +133,7 @@ class Views:
         )
 
     def sample(self, count: int) -> Views:
-        """At most `count` of the views, spread evenly."""
+        """About `count` of the views, spread evenly: every so many."""
         step = max(1, len(self) // count)
         return self._strided(slice(None, None, step))
 
@@ -226,7 +227,12 @@ def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
         aperture_mrad=image.aperture_mrad,
     ).abs()
     inside = torch.nonzero(passed > 0.01).flatten()
-    last = int(inside.max()) + 1 if len(inside) else 0
+    if not len(inside):
+        raise DiffraganError(
+            "The images' aperture lets no frequency of the patterns through; check "
+            f"image.aperture_mrad ({image.aperture_mrad:g})."
+        )
+    last = int(inside.max()) + 1
     return (2 * torch.sin(chi) * passed)[:last].float()
 
 
@@ -248,6 +254,8 @@ def _arrays(
         "input": pairs.sha256,
         "settings": pairs.settings.model_dump(mode="json", include={"seed", "image", "pattern"}),
         "items": [int(i) for i in items],
+        "box_A": pairs.box_A,
+        "energy_ev": pairs.optics.energy_ev,
     }
     record = scratch / "views.json"
     whole = record.exists() and json.loads(record.read_text("utf-8")) == key

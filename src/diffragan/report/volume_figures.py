@@ -69,7 +69,7 @@ FURTHER = {
         PURPLE,
         "",
         "The purple line is the correlation with the truth that these let expect; the claimed "
-        "resolution is where it falls to 0.5.",
+        "resolution is where it falls to 0.5, or the end of the data if it does not.",
     ),
 }
 # Axis summed over or cut, then those shown right and up, as numpy axes of [z, y, x].

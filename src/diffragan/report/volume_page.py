@@ -302,9 +302,10 @@ def _half_sentences(found: VolumeReport) -> list[str]:
     claimed = _finite(found.metrics.get("resolution_A"))
     if claimed is not None and not found.failed:
         said.append(
-            f"The resolution claimed is {claimed:.2f} Å: there this map is expected to correlate "
-            "0.5 with the truth, judged by how far the halves agree and, where electrons allow, by "
-            "how well their maps predict intensities that they were never shown."
+            f"The resolution claimed is {claimed:.2f} Å: to there this map is expected to "
+            "correlate by 0.5 or more with the truth, judged by how far the halves agree and, "
+            "where electrons allow, by how well their maps predict intensities that they were "
+            "never shown."
         )
     return said
 
