@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import mrcfile
 import numpy as np
 import pytest
 import starfile
+import torch
 from typer.testing import CliRunner
 
 from conftest import cluster
@@ -20,8 +22,11 @@ from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError
 from diffragan.measurements import write_measurements
 from diffragan.orientations import relion_angles, rotations_from_relion, write_relion_angles
+from diffragan.reconstruct import many_views
+from diffragan.reconstruct.ab_initio import FoundFromImages
 from diffragan.reconstruct.inputs import choose_views, missing_cone_deg, read_orientations
 from diffragan.reconstruct.run import solve_views
+from diffragan.reconstruct.views import Views
 from diffragan.settings import Settings, load_settings
 from diffragan.simulate import simulate
 from diffragan.store import open_results, open_simulation
@@ -157,6 +162,46 @@ def test_an_interrupted_run_ends_where_it_would_have(
     assert resumed.solve.history == whole.solve.history
 
 
+def test_doubtful_orientations_are_told_also_after_a_resume(
+    views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search whose starts disagree is warned of, once, on the console and in metrics.json, and a
+    run that goes on does not search again."""
+    from diffragan.reconstruct import run as module
+
+    searches: list[int] = []
+
+    def search(seen: Views, mass_kda: float | None, **_: object) -> FoundFromImages:
+        searches.append(len(seen))
+        assert seen.rotations[:, 0, 0].eq(1).all()  # nothing is told
+        pairs = open_measurements(views)
+        assert pairs.rotation is not None
+        true = torch.from_numpy(pairs.rotation[seen.items]).float()
+        return FoundFromImages(replace(seen, rotations=true), (0.3, 0.2), 80.0, False)
+
+    monkeypatch.setattr(module, "find_from_images", search)
+    monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
+    step = many_views.Solve.step
+
+    def interrupted(self: many_views.Solve, *words: Any) -> None:
+        if self.iteration == 2:
+            raise KeyboardInterrupt
+        step(self, *words)
+
+    monkeypatch.setattr(many_views.Solve, "step", interrupted)
+    words: list[str | Path] = ["reconstruct", views, "--out", tmp_path / "o", *SET]
+    words += ["--find-orientations", "--iterations", "3"]
+    assert run(*words)[0] != 0
+    assert (tmp_path / "o" / ".run" / "state.pt").exists()
+    monkeypatch.setattr(many_views.Solve, "step", step)
+    _, text = run(*words)
+    text = " ".join((text + capsys.readouterr().err).split())
+    assert searches == [60]
+    assert text.count("No two of 2 random starts came to the same map") == 1
+    metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert "doubtful" in metrics["warnings"][-1]
+
+
 def test_a_run_that_did_not_converge_says_so(views: Path, tmp_path: Path) -> None:
     """Three iterations phase nothing: exit code 3, in words, with everything written to look at."""
     out = tmp_path / "out"
@@ -270,6 +315,29 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
             "reconstruct", p, "--out", t / "o", "--find-orientations", "--refine-orientations",
         ],
         "leave out",
+    ),
+    "too few views to find orientations": (
+        lambda v, p, t: [
+            "reconstruct", v, "--out", t / "o", "--find-orientations", "--views", "15",
+        ],
+        "give 20 or more",
+    ),
+    "found by a setting, and given": (
+        lambda v, p, t: [
+            "reconstruct", p, "--out", t / "o", "--set", "many_views.orientations=find",
+            "--orientations", t / "no.star",
+        ],
+        "leave out --orientations",
+    ),
+    "orientations to a merge": (
+        lambda v, p, t: [
+            "reconstruct", p, "--out", t / "o", "--method", "merge", "--find-orientations",
+        ],
+        "leave out",
+    ),
+    "no such device": (
+        lambda v, p, t: ["reconstruct", v, "--out", t / "o", "--device", "meta"],
+        "use auto, cpu or cuda",
     ),
     "no such angles": (
         lambda v, p, t: ["reconstruct", p, "--out", t / "o", "--orientations", t / "no.star"],

@@ -195,6 +195,17 @@ def test_figures_mark_thresholds_edges_and_directions(found: VolumeReport) -> No
     assert 0 < filled.any(1).mean() < 0.5
 
 
+def test_the_expected_correlation_is_drawn_from_the_first_ring(found: VolumeReport) -> None:
+    """A run's curves begin with ring 1, which belongs to the figure; shell 0 of others does not."""
+    q, half = found.q[1:], found.fsc_half[1:]
+    truth = None if found.fsc_truth is None else found.fsc_truth[1:]
+    run = replace(found, q=q, fsc_half=half, fsc_truth=truth, others={"expected": half.sqrt()})
+    figure = {one.name: one for one in draw_volume(run)}["fsc"].figure
+    line = _labels(figure)["expected with the truth"]
+    np.testing.assert_allclose(np.asarray(line.get_xdata()), q.numpy())
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), half.sqrt().numpy())
+
+
 def test_the_free_correlation_is_drawn_with_its_gaps(found: VolumeReport) -> None:
     """What was left out of the phasing has a line of its own, and none where it says nothing."""
     free = found.fsc_half.clone()
