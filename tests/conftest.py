@@ -26,15 +26,19 @@ def cluster(stem: str, seed: int, atoms: int = 150, radius_A: float = 12.0) -> S
     return Structure(stem, numbers.astype(np.int64), positions, "GAS" * 10, f"{seed:064d}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Tiny networks are fastest on one thread, and runs to compare use the same number."""
+    """Tiny networks and volumes are fastest on one thread, and runs to compare use the same
+    number."""
+    import numba
     import torch
 
-    before = torch.get_num_threads()
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(1)  # first: its start sets the number that torch sees
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
 
 
 @pytest.fixture(scope="session")

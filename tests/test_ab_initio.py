@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -30,16 +28,7 @@ COUNT = 60
 SHIFTS_A = np.random.default_rng(0).uniform(-2.5, 2.5, (COUNT, 2))
 STAGE = Stage(4.5, 1, 15000, 1.0)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small volumes are fastest on one thread."""
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)  # first: its start sets the number that torch sees
-    torch.set_num_threads(1)
-    yield
-    numba.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -50,16 +49,7 @@ SHORT = ManyViewsSettings(
 )  # fmt: skip
 SAME = 5e-4  # both take the window's weights from a table, at most one entry apart
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small volumes are fastest on one thread."""
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)  # first: its start sets the number that torch sees
-    torch.set_num_threads(1)
-    yield
-    numba.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

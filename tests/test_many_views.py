@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -50,16 +48,7 @@ KDA = mass_kda(ATOMS)
 VIEWS = 80
 SMALL = ManyViewsSettings(padding=1, march_A=(), mask_blur_A=1.5, mask_margin_A=2)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small volumes are fastest on one thread."""
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)  # first: its start sets the number that torch sees
-    torch.set_num_threads(1)
-    yield
-    numba.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
