@@ -7,6 +7,8 @@ margin. Without a molecular weight the level is where the blurred map rises from
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ def envelope(
     *,
     blur_A: float = 2.0,
     margin_A: float = 2.5,
+    reach_A: float = math.inf,
 ) -> Tensor:
     """The mask (n, n, n), bool, of a map in FFT order.
 
@@ -33,6 +36,8 @@ def envelope(
         mass_kda: of the molecule; None takes the level from the map itself (Otsu's threshold of
             the blurred map, the one that best parts it into two classes).
         blur_A: standard deviation of the blur. margin_A: how far the mask is grown.
+        reach_A: how far from the rotation centre it may go. Patterns are sampled at 1 / field, so
+            in a volume larger than the field the molecule comes again a field away.
 
     Raises:
         DiffraganError: the molecule does not fit into the box.
@@ -40,7 +45,7 @@ def envelope(
     n = volume.shape[-1]
     voxel = box_A / n
     smooth = low_pass(volume, box_A, blur_A)
-    allowed = radius_px(n, volume.device) <= REACH * n
+    allowed = radius_px(n, volume.device) <= min(REACH * n, reach_A / voxel)
     if mass_kda is None:
         from skimage.filters import threshold_otsu
 

@@ -36,6 +36,7 @@ from diffragan.settings import ManyViewsSettings
 _STRAY = (3.0, 6.0)  # robust deviations of R between which a view's say falls to nothing
 _TURN_DEG = 1.0  # the most a view is turned at once inside the run
 _FRAME_VIEWS = 96  # that tell how one half's frame lies in the other's
+_LEAST_BLUR_A = 5.0  # of the images' map squared
 _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
 
 
@@ -75,7 +76,11 @@ class HalfSet:
         if self.settings.orientations == "refine":
             self._turn(align_to_images(self.views))
         self.image = image_map(self.views, self.power)
-        self.mask = self.find_mask(self.image.volume)
+        # Images hold no lowest frequencies, so not the density of their map tells where the
+        # molecule is, but how it varies.
+        self.mask = self.find_mask(
+            self.image.volume**2, max(_LEAST_BLUR_A, self.settings.mask_blur_A)
+        )
         self.x = first_guess(
             self.image, self._signal(), self.mask, self.seed, self.settings.start_noise
         )
@@ -176,15 +181,16 @@ class HalfSet:
         geometry = views.curved if self.curved else views.flat
         self.project = DataStep(views, geometry, self.power, s.damping, free, self.image)
 
-    def find_mask(self, volume: Tensor) -> Tensor:
+    def find_mask(self, volume: Tensor, blur_A: float | None = None) -> Tensor:
         """The mask of a map, by the rule of `envelope`."""
         s = self.settings
         return envelope(
             volume,
             self.views.volume_box_A,
             self.mass_kda,
-            blur_A=s.mask_blur_A,
+            blur_A=s.mask_blur_A if blur_A is None else blur_A,
             margin_A=s.mask_margin_A,
+            reach_A=0.5 * self.views.optics.box_A,
         )
 
     def to(self, device: torch.device) -> HalfSet:

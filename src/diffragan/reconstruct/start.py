@@ -15,6 +15,9 @@ from diffragan.reconstruct.fourier import (
 )
 from diffragan.reconstruct.views import Views
 
+# Of an image's power, what is of second order in the potential: it shows whatever the defocus.
+_SECOND_ORDER = 0.1**2
+
 
 @dataclass(frozen=True)
 class ImageMap:
@@ -66,7 +69,9 @@ def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
     Each image is a projection filtered by 2 sin(chi), zeros and sign changes included; the sum
     over views of transfer x contrast / noise, divided by that of transfer² / noise + 1 / signal,
     is the Wiener estimate (RELION's, without its iteration). The signal's power is that of the
-    patterns, since amplitudes are measured, whatever became of the phases.
+    patterns, since amplitudes are measured, whatever became of the phases. What an image shows
+    beyond the linear term does not average away, and counts where the transfer is weaker still:
+    without that, the map of a large molecule has its lowest frequencies in the wrong sign.
 
     Args:
         power: `ring_power(views)`, if it is known already.
@@ -84,8 +89,13 @@ def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
         weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
     information = weight.half().real
     signal = power_of_half(power, n, views.flat.padding)
-    known = information * signal / (information * signal + 1)
-    volume = to_volume(total.half() * signal / (information * signal + 1))
+    rings = ring_of(views)[:count]
+    strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
+    strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
+    beyond_linear = _SECOND_ORDER / power_of_half(strength, n, views.flat.padding).clamp_min(1e-12)
+    damped = information * signal * (1 + beyond_linear) + 1
+    volume = to_volume(total.half() * signal / damped)
+    known = information * signal / damped
     return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
 
 
