@@ -153,11 +153,11 @@ def wave_frc(
         away = (views.shifts_A[some] - shift[some]) / views.volume_box_A
         cycles = away @ views.curved.points[:, :2].T
         found = found * torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
-        curves.append(_ring_correlation(found, truth, rings))
+        curves.append(ring_correlation(found, truth, rings))
     return torch.cat(curves).mean(0)
 
 
-def _ring_correlation(a: Tensor, b: Tensor, rings: Tensor) -> Tensor:
+def ring_correlation(a: Tensor, b: Tensor, rings: Tensor) -> Tensor:
     """(b, rings) real part of the complex correlation of (b, k) values by ring."""
     sums = torch.zeros(3, len(a), int(rings.max()) + 1, dtype=torch.float64)
     terms = ((a * b.conj()).real, a.abs() ** 2, b.abs() ** 2)
