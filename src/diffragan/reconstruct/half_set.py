@@ -21,6 +21,7 @@ from diffragan.reconstruct.orient import (
     refine_orientations,
 )
 from diffragan.reconstruct.start import (
+    SECOND_ORDER,
     ImageMap,
     best_shift,
     first_guess,
@@ -36,7 +37,8 @@ from diffragan.settings import ManyViewsSettings
 _STRAY = (3.0, 6.0)  # robust deviations of R between which a view's say falls to nothing
 _TURN_DEG = 1.0  # the most a view is turned at once inside the run
 _FRAME_VIEWS = 96  # that tell how one half's frame lies in the other's
-_LEAST_BLUR_A = 5.0  # of the images' map squared
+_VARIED_BLUR_A = 5.0  # of the images' map squared
+_MISLED = 0.6  # of where the map varies: a mask of its density that holds less is not believed
 _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
 
 
@@ -56,6 +58,7 @@ class HalfSet:
     seed: int
     keep_free: bool = True
     curved: bool = field(init=False)
+    second_order: float = field(default=0.0, init=False)
     views: Views = field(init=False)
     power: Tensor = field(init=False)
     image: ImageMap = field(init=False)
@@ -75,12 +78,14 @@ class HalfSet:
         self.power = ring_power(self.full)
         if self.settings.orientations == "refine":
             self._turn(align_to_images(self.views))
-        self.image = image_map(self.views, self.power)
-        # Images hold no lowest frequencies, so not the density of their map tells where the
-        # molecule is, but how it varies.
-        self.mask = self.find_mask(
-            self.image.volume**2, max(_LEAST_BLUR_A, self.settings.mask_blur_A)
-        )
+        self.image = self._images()
+        self.mask = self.find_mask(self.image.volume)
+        varied = self._varied()
+        if float((self.mask & varied).sum()) < _MISLED * float(varied.sum()):
+            # The density lies where nothing varies: the lowest frequencies are not the molecule's.
+            self.second_order = SECOND_ORDER
+            self.image = self._images()
+            self.mask = self._varied()
         self.x = first_guess(
             self.image, self._signal(), self.mask, self.seed, self.settings.start_noise
         )
@@ -95,7 +100,7 @@ class HalfSet:
         self.image = ImageMap(
             resized(self.image.volume, n),
             torch.fft.rfftn(resized(self.image.volume, n), norm="forward"),
-            image_map(self.views, self.power).known,
+            self._images().known,
         )
         self.mask = self.find_mask(self.map)
         self.prepare()
@@ -109,7 +114,7 @@ class HalfSet:
                 to_half(self.map), views, resolution_A=edge_A, max_step_deg=_TURN_DEG, rounds=2
             )
         )
-        self.image = image_map(self.views, self.power)
+        self.image = self._images()
         self.prepare()
 
     def lay_onto(self, other: HalfSet) -> None:
@@ -140,7 +145,7 @@ class HalfSet:
             "shifts_A": self.views.shifts_A + in_view[:, :2],
         }
         self.full, self.views = replace(self.full, **changed), replace(self.views, **changed)
-        self.image = image_map(self.views, self.power)
+        self.image = self._images()
         self.prepare()
 
     def mirror(self) -> None:
@@ -151,7 +156,7 @@ class HalfSet:
         rotations = mirrored(self.views.rotations)
         self.full = replace(self.full, rotations=rotations)
         self.views = replace(self.views, rotations=rotations)
-        self.image = image_map(self.views, self.power)
+        self.image = self._images()
 
     def place(self) -> None:
         """Find where each image has the molecule of the present map; orientations stay."""
@@ -180,6 +185,15 @@ class HalfSet:
             ).to(views.device)
         geometry = views.curved if self.curved else views.flat
         self.project = DataStep(views, geometry, self.power, s.damping, free, self.image)
+
+    def _images(self) -> ImageMap:
+        """The present views' own map."""
+        return image_map(self.views, self.power, self.second_order)
+
+    def _varied(self) -> Tensor:
+        """A mask of where the images' map varies, which takes no lowest frequencies to tell."""
+        blur_A = max(_VARIED_BLUR_A, self.settings.mask_blur_A)
+        return self.find_mask(self.image.volume**2, blur_A)
 
     def find_mask(self, volume: Tensor, blur_A: float | None = None) -> Tensor:
         """The mask of a map, by the rule of `envelope`."""

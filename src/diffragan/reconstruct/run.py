@@ -256,7 +256,7 @@ def save_state(path: Path, solve: Solve, seconds: float) -> None:
     """Write the run's state in one step; its tensors are the CPU's, wherever the run is."""
     halves = [
         {name: getattr(h, name).cpu() for name in _HALF_TENSORS}
-        | {"image": h.image.to(CPU), "r_factor": h.r_factor}
+        | {"image": h.image.to(CPU), "r_factor": h.r_factor, "second_order": h.second_order}
         | {name: getattr(h.full, name).cpu() for name in ("rotations", "shifts_A", "weights")}
         for h in solve.halves
     ]
@@ -304,7 +304,7 @@ def restored(
         half.views = half.full if limit is None else half.full.limited(limit)
         for name in (*_HALF_TENSORS, "image"):
             setattr(half, name, found[name].to(views.device))
-        half.r_factor = found["r_factor"]
+        half.r_factor, half.second_order = found["r_factor"], found["second_order"]
         half.curved = kept["curved"]
         half.prepare()
         halves.append(half)

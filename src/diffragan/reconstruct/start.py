@@ -16,7 +16,7 @@ from diffragan.reconstruct.fourier import (
 from diffragan.reconstruct.views import Views
 
 # Of an image's power, what is of second order in the potential: it shows whatever the defocus.
-_SECOND_ORDER = 0.1**2
+SECOND_ORDER = 0.1**2
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,19 @@ def power_of_half(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
     return line[radius]
 
 
-def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
+def image_map(views: Views, power: Tensor | None = None, second_order: float = 0.0) -> ImageMap:
     """Least-squares map of the images with their contrast transfer, damped where noise rules.
 
     Each image is a projection filtered by 2 sin(chi), zeros and sign changes included; the sum
     over views of transfer x contrast / noise, divided by that of transfer² / noise + 1 / signal,
     is the Wiener estimate (RELION's, without its iteration). The signal's power is that of the
-    patterns, since amplitudes are measured, whatever became of the phases. What an image shows
-    beyond the linear term does not average away, and counts where the transfer is weaker still:
-    without that, the map of a large molecule has its lowest frequencies in the wrong sign.
+    patterns, since amplitudes are measured, whatever became of the phases.
 
     Args:
         power: `ring_power(views)`, if it is known already.
+        second_order: power of what images show beyond the linear term, as a part of the signal's
+            (`SECOND_ORDER`). It does not average away, and rules where the transfer is weaker:
+            without it a large molecule's map may have its lowest frequencies in the wrong sign.
     """
     n, count = views.n, len(views.transfer)
     power = ring_power(views) if power is None else power
@@ -92,7 +93,7 @@ def image_map(views: Views, power: Tensor | None = None) -> ImageMap:
     rings = ring_of(views)[:count]
     strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
     strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
-    beyond_linear = _SECOND_ORDER / power_of_half(strength, n, views.flat.padding).clamp_min(1e-12)
+    beyond_linear = second_order / power_of_half(strength, n, views.flat.padding).clamp_min(1e-12)
     damped = information * signal * (1 + beyond_linear) + 1
     volume = to_volume(total.half() * signal / damped)
     known = information * signal / damped
