@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--shift-error", type=float, default=3.0, help="Å rms, of the images")
     parser.add_argument("--dose", type=float, default=None, help="e/Å² on the pattern")
     parser.add_argument("--starts", type=int, default=12)
-    parser.add_argument("--sample", type=int, default=100, help="views that a start uses")
+    parser.add_argument("--sample", type=int, default=500, help="views that a start uses")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, default=None, help="JSON lines, appended to")
     args = parser.parse_args()

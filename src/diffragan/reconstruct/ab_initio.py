@@ -33,6 +33,7 @@ from diffragan.reconstruct.views import Views
 _COARSEST_A = 25.0  # of the images' frequencies that are compared
 _TOP = 12  # orientations that an image is merged at, at most
 _LEAST = 0.02  # of an image's say, below which an orientation is dropped
+_BLUR_A = 5.0  # of the map squared, for its mask
 _ROOM_A = 4.0  # how far the mask is grown: early maps are vague
 _IMAGES = 16  # compared together
 _SLICES = 1_000_000  # points taken from a map together
@@ -138,7 +139,7 @@ class AbInitio:
         coarse, fine = box / _COARSEST_A, box / stage.resolution_A
         band = slice(int((radius < coarse).sum()), int((radius <= fine).sum()))
         points, rings = views.flat.points[band], self.rings[band]
-        shown = self._shown(model, stage, grid, band)
+        shown = self._shown(model, grid, band)
         power = shown.abs().square()
         flat = torch.cat((shown.real, shown.imag), 1)
         shifts = self._shifts(stage.shift_step_A)
@@ -184,11 +185,15 @@ class AbInitio:
             rest,
         )
 
-    def _shown(self, model: Model, stage: Stage, grid: Tensor, band: slice) -> Tensor:
+    def _shown(self, model: Model, grid: Tensor, band: slice) -> Tensor:
         """(g, k) what images would show of a map's projections, without noise."""
-        blur_A = max(3.0, stage.resolution_A / 3)
+        # Where the map varies, since images hold no lowest frequencies and its density misleads.
         mask = envelope(
-            model.volume, self.views.volume_box_A, self.mass_kda, blur_A=blur_A, margin_A=_ROOM_A
+            model.volume**2,
+            self.views.volume_box_A,
+            self.mass_kda,
+            blur_A=_BLUR_A,
+            margin_A=_ROOM_A,
         )
         half, points = to_half(model.volume * mask), self.views.flat.points[band]
         together = max(1, _SLICES // len(points))
@@ -250,7 +255,7 @@ def find_from_images(
     *,
     seed: int = 0,
     starts: int = 12,
-    sample: int = 100,
+    sample: int = 500,
     stages: tuple[Stage, ...] = STAGES,
     keep: Path | None = None,
     progress: Callable[[str], None] | None = None,
