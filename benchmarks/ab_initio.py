@@ -19,10 +19,10 @@ import torch
 
 from benchmarks.many_views import use_threads
 from benchmarks.many_views_law import Case, views_of
-from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError
-from diffragan.reconstruct.ab_initio import find_from_images
-from diffragan.reconstruct.hand import apart_deg
+from diffragan.pairs.open import open_measurements
+from diffragan.reconstruction.orientations.from_images import find_from_images
+from diffragan.rotations import apart_deg
 
 
 def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[str, object]:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from benchmarks.many_views import spread, use_threads
 from benchmarks.many_views_law import RESOLUTIONS_A, ring_correlation
-from diffragan import metrics
-from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError
-from diffragan.reconstruct.fourier import extract, to_half
-from diffragan.reconstruct.merge import merge_waves, slices_of_waves
-from diffragan.reconstruct.views import load_views
+from diffragan.fourier import correlation as metrics
+from diffragan.fourier.slices import extract
+from diffragan.fourier.volumes import to_half
+from diffragan.pairs.open import open_measurements
+from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
 
 JUDGED = 32
 

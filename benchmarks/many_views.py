@@ -22,13 +22,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.door import open_measurements
 from diffragan.errors import DiffraganError
-from diffragan.reconstruct.data_step import DataStep
-from diffragan.reconstruct.fourier import Inserter, extract, to_half
-from diffragan.reconstruct.gridding import PAD, WIDTH, _places
-from diffragan.reconstruct.start import ring_power
-from diffragan.reconstruct.views import BLOCK, Views, load_views
+from diffragan.fourier.interpolation import PAD, WIDTH, _places
+from diffragan.fourier.slices import Inserter, extract
+from diffragan.fourier.volumes import to_half
+from diffragan.pairs.open import open_measurements
+from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.data_step import DataStep
+from diffragan.reconstruction.maps.image_map import ring_power
+from diffragan.reconstruction.maps.views import BLOCK, Views
 
 CORES = numba.get_num_threads()
 

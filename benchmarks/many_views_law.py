@@ -29,15 +29,18 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from benchmarks.many_views import spread, use_threads
-from diffragan import metrics
-from diffragan.door import Measurements, open_measurements
 from diffragan.errors import DiffraganError
+from diffragan.fourier import correlation as metrics
+from diffragan.fourier.slices import extract
+from diffragan.fourier.volumes import to_half
 from diffragan.optics import q_from_angle
-from diffragan.reconstruct import many_views
-from diffragan.reconstruct.fourier import extract, to_half
-from diffragan.reconstruct.half_set import HalfSet
-from diffragan.reconstruct.merge import merge_waves, slices_of_waves
-from diffragan.reconstruct.views import Views, load_views
+from diffragan.pairs.open import open_measurements
+from diffragan.pairs.pairs import Measurements
+from diffragan.reconstruction import many_views
+from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.phased_map import HalfSet
 from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.3)

@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.imaging import diffraction_pattern
+from diffragan.microscope.imaging import diffraction_pattern
+from diffragan.microscope.multislice import Field, check_fit, exit_wave, plan_field
+from diffragan.molecules.structure import Structure, load_structure
 from diffragan.optics import Optics
-from diffragan.orientations import quasi_uniform
+from diffragan.rotations import quasi_uniform
 from diffragan.settings import PatternSettings, load_settings
-from diffragan.simulate import Field, check_fit, exit_wave, plan_field
-from diffragan.structures import Structure, load_structure
 
 REFERENCE = (0.05, 0.5)
 """Pixel and slice of the authors' setting, Å."""

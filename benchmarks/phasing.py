@@ -22,14 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffragan import metrics
-from diffragan.door import Measurements, open_measurements
 from diffragan.errors import DiffraganError
-from diffragan.optics import aberration, frequency_grid, transfer_function
-from diffragan.phasing import choose, physics, support
-from diffragan.phasing.methods import METHODS, Batch, Context, Phased, phased_wave
-from diffragan.phasing.pipeline import choose_items, load_context, make_batch
-from diffragan.phasing.propose import Proposal
+from diffragan.fourier import correlation as metrics
+from diffragan.fourier.grids import frequency_grid
+from diffragan.optics import aberration, transfer_function
+from diffragan.pairs.open import open_measurements
+from diffragan.pairs.pairs import Measurements
+from diffragan.phasing import support
+from diffragan.phasing.method import METHODS, Batch, Context, Phased, phased_wave
+from diffragan.phasing.methods import raar as physics
+from diffragan.phasing.proposals import Proposal
+from diffragan.phasing.run import choose_items, load_context, make_batch
+from diffragan.phasing.starts import align, random_starts
 from diffragan.settings import load_settings
 
 RESOLUTIONS_A = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4)
@@ -59,7 +63,7 @@ def gerchberg_saxton(batch: Batch, truth: Tensor, iterations: int = 200) -> Phas
     opened = transfer_function(q2, optics.energy_ev, aperture_mrad=image.aperture_mrad).abs() > 0
     lens = torch.polar(torch.ones_like(chi), -chi)
     mask = torch.fft.ifftshift(batch.pattern_mask)
-    start = choose.random_starts(
+    start = random_starts(
         batch.amplitude,
         torch.ones_like(batch.amplitude, dtype=torch.complex64),
         torch.zeros_like(batch.amplitude),
@@ -90,7 +94,7 @@ def random_phases(batch: Batch, truth: Tensor) -> Phased:
     refined = physics.refine(blind, proposal)
     true = torch.fft.fft2(truth, norm="forward") / 1j
     true[..., 0, 0] = 0
-    spectrum, _ = choose.align(refined.spectrum, torch.sgn(true), true.abs() ** 2)
+    spectrum, _ = align(refined.spectrum, torch.sgn(true), true.abs() ** 2)
     return _phased(1j * spectrum, refined, batch)
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.phasing import Row, measure
-from diffragan.door import open_measurements
-from diffragan.files import write_atomically
-from diffragan.phasing.methods import METHODS, Context
-from diffragan.phasing.pipeline import choose_items
+from diffragan.files.atomic import write_atomically
+from diffragan.pairs.open import open_measurements
+from diffragan.phasing.method import METHODS, Context
+from diffragan.phasing.run import choose_items
 from diffragan.settings import load_settings
 
 SWEEPS: dict[str, tuple[str, list[str]]] = {

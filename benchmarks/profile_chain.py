@@ -28,8 +28,8 @@ from unittest import mock
 
 import torch
 
+from diffragan.molecules.structure import Structure, load_structure
 from diffragan.settings import Settings, load_settings
-from diffragan.structures import Structure, load_structure
 
 REST = "everything else"
 WARM_UP_STEPS = 2
@@ -162,8 +162,9 @@ def profile_simulate(structure: Structure, folder: Path, settings: Settings) -> 
     from abtem.antialias import AntialiasAperture
     from abtem.potentials.iam import Potential
 
-    import diffragan.simulate as module
-    from diffragan.store import StoreWriter
+    import diffragan.microscope.multislice as multislice_module
+    import diffragan.microscope.simulate as module
+    from diffragan.files.store import StoreWriter
 
     # Training wants a second structure to validate on; the same one under another name will do.
     twin = replace(structure, stem=f"{structure.stem}_held_out")
@@ -175,7 +176,7 @@ def profile_simulate(structure: Structure, folder: Path, settings: Settings) -> 
         timed(multislice, "conventional_multislice_step", "transmission"),
         timed(AntialiasAperture, "bandlimit", "anti-aliasing (FFT)"),
         timed(multislice.FresnelPropagator, "propagate", "propagation (FFT)"),
-        timed(module, "resample", "crop (FFT)"),
+        timed(multislice_module, "resample", "crop (FFT)"),
         timed(StoreWriter, "write", "write"),
     ]
     with replaced(places):
@@ -189,7 +190,7 @@ def profile_train(
 ) -> dict[str, float]:
     """Seconds by part of training steps and one validation, after two steps for warming up."""
     from diffragan.networks.discriminator import PatchDiscriminator
-    from diffragan.networks.published import PublishedGenerator
+    from diffragan.networks.generator import PublishedGenerator
     from diffragan.training import data as batches
     from diffragan.training import loop
 

@@ -17,13 +17,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from diffragan.phasing.solvers import (
-    RealSpace,
-    from_fourier,
-    iterate,
-    measured_modulus,
-    to_fourier,
-)
+from diffragan.phasing.modulus import from_fourier, measured_modulus, to_fourier
+from diffragan.phasing.solvers import RealSpace, iterate
 
 M, BETA = 112, 0.8
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffragan.microscope.simulate import simulate
+from diffragan.molecules.structure import Structure
 from diffragan.settings import Settings, load_settings
-from diffragan.simulate import simulate
-from diffragan.structures import Structure
 
 COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
 

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from diffragan.optics import Optics, aberration, even_fast_length
-from diffragan.reconstruct.data_step import DataStep, free_balls
-from diffragan.reconstruct.fourier import radius_px, slices
-from diffragan.reconstruct.gridding import WIDTH
-from diffragan.reconstruct.start import ring_power
-from diffragan.reconstruct.views import Views
+from diffragan.fourier.grids import even_fast_length
+from diffragan.fourier.interpolation import WIDTH
+from diffragan.fourier.slices import slices
+from diffragan.fourier.volumes import radius_px
+from diffragan.optics import Optics, aberration
+from diffragan.reconstruction.maps.data_step import DataStep
+from diffragan.reconstruction.maps.free_set import free_balls
+from diffragan.reconstruction.maps.image_map import ring_power
+from diffragan.reconstruction.maps.views import Views
 
 ENERGY_EV = 200e3
 BOX_A, EDGE_A, APERTURE_A = 32.0, 2.0, 4.0

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from diffragan.fourier.grids import even_fast_length, frequency_grid, resample
 from diffragan.optics import (
     aberration,
-    even_fast_length,
-    frequency_grid,
     pattern_pixels,
     propagate,
     q_from_angle,
-    resample,
     transfer_function,
     wavelength_A,
 )

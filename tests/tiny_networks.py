@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffragan.networks.published import ItemNorm, PublishedGenerator, initialise
+from diffragan.networks.generator import ItemNorm, PublishedGenerator, initialise
 
 WIDTH = 1 / 64
 

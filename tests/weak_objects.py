@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from diffragan.errors import DiffraganError
+from diffragan.files.store import ArraySpec, StoreWriter, StructureInfo, info_to_json
 from diffragan.settings import Settings, load_settings
-from diffragan.store import ArraySpec, StoreWriter, StructureInfo, info_to_json
 
 N_PX, BOX_A = 64, 70.0
 

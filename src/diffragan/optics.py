@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from scipy import constants
-from scipy.fft import next_fast_len
 from torch import Tensor
+
+from diffragan.fourier.grids import even_fast_length, frequency_grid
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,6 @@ def wavelength_A(energy_ev: float) -> float:
 def q_from_angle(angle_mrad: float, energy_ev: float) -> float:
     """Spatial frequency (1/Å) of a scattering angle, in the small-angle form q = theta / lambda."""
     return angle_mrad * 1e-3 / wavelength_A(energy_ev)
-
-
-def frequency_grid(n_px: int, box_A: float, device: torch.device | None = None) -> Tensor:
-    """Squared spatial frequencies q² (1/Å²) of an FFT grid, zero first. Shape (n_px, n_px)."""
-    q = torch.fft.fftfreq(n_px, box_A / n_px, dtype=torch.float64, device=device)
-    result: Tensor = q[:, None] ** 2 + q[None, :] ** 2
-    return result
 
 
 def aberration(q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: float = 0.0) -> Tensor:
@@ -87,35 +81,6 @@ def propagate(wave: Tensor, box_A: float, energy_ev: float, distance_A: float) -
     kernel = transfer_function(q2, energy_ev, defocus_A=-distance_A)
     result: Tensor = torch.fft.ifft2(torch.fft.fft2(wave) * kernel.to(wave.dtype))
     return result
-
-
-def resample(array: Tensor, n_px: int) -> Tensor:
-    """Fourier crop or pad (..., n, n) to (..., n_px, n_px), values preserved.
-
-    Band-limited arrays keep their values at shared points. On an even grid the Nyquist row and
-    column have no partner of opposite sign; they are dropped, so that a real array stays real.
-    """
-    n = array.shape[-1]
-    if n == n_px:
-        return array
-    half = (min(n, n_px) - 1) // 2
-    spectrum = torch.fft.fft2(array)
-    out = spectrum.new_zeros((*array.shape[:-2], n_px, n_px))
-    low, high = slice(0, half + 1), slice(-half, None)
-    for rows in (low, high):
-        for columns in (low, high):
-            out[..., rows, columns] = spectrum[..., rows, columns]
-    values = torch.fft.ifft2(out) * (n_px / n) ** 2
-    result: Tensor = values if array.is_complex() else values.real
-    return result
-
-
-def even_fast_length(n: float) -> int:
-    """The smallest even grid size of at least `n` with no prime factor above 7."""
-    size = max(2, math.ceil(n - 1e-9))
-    while size % 2 or size % 11 == 0 or next_fast_len(size) != size:
-        size += 1
-    return size
 
 
 def pattern_pixels(box_A: float, max_angle_mrad: float, energy_ev: float) -> int:

@@ -41,13 +41,13 @@ def demo(
 
     from rich.console import Console
 
-    from diffragan.door import open_measurements
-    from diffragan.evaluate import score, summarise
-    from diffragan.phasing.pipeline import choose_items, load_context, phase_pairs
+    from diffragan.evaluation.scores import score, summarise
+    from diffragan.files.store import open_results
+    from diffragan.pairs.open import open_measurements
+    from diffragan.phasing.run import choose_items, load_context, phase_pairs
     from diffragan.phasing.stability import stability
-    from diffragan.report.page import write_report
+    from diffragan.report.pair_page import write_report
     from diffragan.settings import load_settings
-    from diffragan.store import open_results
 
     began = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -130,10 +130,10 @@ def truth_resolution_A(out: Path) -> float:
     import numpy as np
     import torch
 
-    from diffragan.metrics import fsc, resolution_at
+    from diffragan.files.mrc import read_map
+    from diffragan.fourier.correlation import fsc, resolution_at
+    from diffragan.fourier.volumes import centred, resized, uncentred
     from diffragan.optics import q_from_angle
-    from diffragan.reconstruct.files import read_map
-    from diffragan.reconstruct.fourier import centred, resized, uncentred
 
     with resources.files("diffragan").joinpath("data", "views_truth.npz").open("rb") as file:
         kept = np.load(file)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from diffragan.door import Measurements
-    from diffragan.store import ResultStore
+    from diffragan.files.store import ResultStore
+    from diffragan.pairs.pairs import Measurements
 
 
 def evaluate(
@@ -85,9 +85,9 @@ def run(
     """
     import shlex
 
-    from diffragan.evaluate import score, summarise
-    from diffragan.report.page import write_report
-    from diffragan.store import open_results
+    from diffragan.evaluation.scores import score, summarise
+    from diffragan.files.store import open_results
+    from diffragan.report.pair_page import write_report
 
     results = open_results(results_path)
     truth = open_input(results, input_paths)
@@ -117,7 +117,8 @@ def open_input(results: ResultStore, input_paths: Sequence[Path] = ()) -> Measur
         DiffraganError: the input is missing or changed, and no other was given.
     """
     from diffragan.errors import DiffraganError
-    from diffragan.joined import open_all, parts_of
+    from diffragan.pairs.joined import parts_of
+    from diffragan.pairs.open import open_all
     from diffragan.settings import settings_from_dict
 
     entries = results.inputs
@@ -165,7 +166,7 @@ def phased_again(results: ResultStore, pairs: Measurements, count: int) -> dict[
     import torch
 
     from diffragan.errors import DiffraganError
-    from diffragan.phasing.pipeline import choose_items, load_context
+    from diffragan.phasing.run import choose_items, load_context
     from diffragan.phasing.stability import stability
     from diffragan.settings import settings_from_dict
 

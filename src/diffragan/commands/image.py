@@ -47,8 +47,8 @@ def image(
 
         diffragan image 1UBQ.zarr --out noisy.zarr --truth --set pattern.dose_e_per_A2=200
     """
-    from diffragan.measurements import write_measurements
-    from diffragan.store import open_simulation
+    from diffragan.files.store import open_simulation
+    from diffragan.pairs.write import write_measurements
 
     settings = read_settings(preset, config, set_, seed=seed)
     simulation = open_simulation(store)

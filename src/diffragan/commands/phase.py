@@ -84,8 +84,8 @@ def phase(
 
         diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
     """
-    from diffragan.door import open_measurements
-    from diffragan.phasing.pipeline import choose_items, phase_pairs
+    from diffragan.pairs.open import open_measurements
+    from diffragan.phasing.run import choose_items, phase_pairs
 
     settings = read_settings(
         preset,

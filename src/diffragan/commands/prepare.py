@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,11 @@ import typer
 from diffragan.commands.common import Config, Preset, Set, progress_bar, read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+    from diffragan.molecules.prepare import PreparationReport
     from diffragan.settings import PrepareSettings
 
 _COORDINATE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
@@ -89,13 +93,7 @@ def run(
     """
     from rich.console import Console
 
-    from diffragan.structures import (
-        PreparationReport,
-        changes_table,
-        prepare_structure,
-        report_table,
-        write_reports,
-    )
+    from diffragan.molecules.prepare import prepare_structure, write_reports
 
     _require_own_names(sources)
     _require_unrelated(sources, settings, test, max_identity)
@@ -114,8 +112,8 @@ def run(
 
 
 def _require_own_names(sources: list[str]) -> None:
-    from diffragan.entries import source_stem
     from diffragan.errors import DiffraganError
+    from diffragan.molecules.fetch import source_stem
 
     by_stem: dict[str, str] = {}
     for source in sources:
@@ -137,9 +135,9 @@ def _require_own_names(sources: list[str]) -> None:
 def _require_unrelated(
     sources: list[str], settings: PrepareSettings, test: Iterable[str], max_identity: float
 ) -> None:
-    from diffragan.entries import source_stem
-    from diffragan.split import require_unrelated
-    from diffragan.structures import read_sequence
+    from diffragan.molecules.fetch import source_stem
+    from diffragan.molecules.prepare import read_sequence
+    from diffragan.molecules.relatives import require_unrelated
 
     test_sources = [source for entry in test for source in _in_folder(entry)]
     if not test_sources:
@@ -169,3 +167,52 @@ def _in_folder(entry: str) -> list[str]:
     if not files:
         raise DiffraganError(f"The folder {folder} holds no PDB or mmCIF files to test against.")
     return files
+
+
+def report_table(reports: Iterable[PreparationReport]) -> Table:
+    """What was written, one row per structure."""
+    from rich.table import Table
+
+    table = Table(title="Prepared structures", title_justify="left")
+    table.add_column("Structure", overflow="fold")
+    for heading in ("Chain", "Residues", "Atoms", "H", "kDa", "Radius, Å"):
+        table.add_column(heading, justify="right")
+    table.add_column("State")
+    for report in reports:
+        table.add_row(
+            report.stem,
+            report.chain,
+            str(report.residues),
+            str(report.atoms),
+            str(report.hydrogens),
+            f"{report.mass_kda:.2f}",
+            f"{report.radius_A:.1f}",
+            "unchanged" if report.unchanged else "written",
+        )
+    return table
+
+
+def changes_table(reports: Iterable[PreparationReport]) -> Table:
+    """Every change of every structure; equal changes share an entry that lists the places."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Changes", title_justify="left")
+    table.add_column("Structure", overflow="fold")
+    table.add_column("Change")
+    table.add_column("What: where", overflow="fold")
+    for report in reports:
+        places: dict[str, dict[str, list[str]]] = {}
+        for change in report.changes:
+            places.setdefault(change.kind, {}).setdefault(change.detail, []).append(change.where)
+        stem = report.stem
+        for kind, details in places.items():
+            items = []
+            for what, where in details.items():
+                # The chain as a whole goes without saying.
+                named = ", ".join(place for place in where if place not in ("", report.chain))
+                items.append(f"{what}: {named}" if named else what)
+            table.add_row(stem, kind, escape("; ".join(items)))
+            stem = ""
+        table.add_section()
+    return table

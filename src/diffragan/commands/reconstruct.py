@@ -123,7 +123,7 @@ def reconstruct(
     console = Console(width=max(Console().width, 100))
     command = shlex.join(["diffragan", *sys.argv[1:]])
     if method == "merge":
-        from diffragan.reconstruct.merged import merge_results
+        from diffragan.reconstruction.merge_results import merge_results
 
         if len(stores) > 1:
             raise DiffraganError(
@@ -203,11 +203,12 @@ def run(
     import torch
 
     from diffragan.errors import DiffraganError
-    from diffragan.joined import open_all
-    from diffragan.reconstruct.fourier import CPU
-    from diffragan.reconstruct.inputs import choose_views
-    from diffragan.reconstruct.outputs import write_outcome
-    from diffragan.reconstruct.run import clear, solve_views
+    from diffragan.fourier.volumes import CPU
+    from diffragan.pairs.open import open_all
+    from diffragan.reconstruction.checkpoint import clear
+    from diffragan.reconstruction.choose_views import choose_views
+    from diffragan.reconstruction.outputs import write_outcome
+    from diffragan.reconstruction.run import solve_views
 
     finished = out / "metrics.json"
     if finished.exists() and not overwrite:

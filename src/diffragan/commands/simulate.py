@@ -55,9 +55,10 @@ def simulate(
 
         diffragan simulate prepared/ --out train.zarr --orientations 24 --box-A 70
     """
-    from diffragan.orientations import quasi_uniform, write_relion_angles
-    from diffragan.simulate import simulate as run
-    from diffragan.structures import load_structure, write_rotated_structures
+    from diffragan.files.star import write_relion_angles
+    from diffragan.microscope.simulate import simulate as run
+    from diffragan.molecules.structure import load_structure, write_rotated_structures
+    from diffragan.rotations import quasi_uniform
 
     settings = read_settings(
         preset,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffragan.networks.published import ItemNorm, scaled_channels
+from diffragan.networks.generator import ItemNorm, scaled_channels
 
 KERNEL_PX = 4
 CHANNELS = (128, 256, 512, 1024, 2048, 2048)

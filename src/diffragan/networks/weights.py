@@ -20,9 +20,9 @@ from safetensors.torch import save as save_safetensors
 
 from diffragan import __version__
 from diffragan.errors import DiffraganError
-from diffragan.files import write_atomically
-from diffragan.networks.preparation import TargetScale
-from diffragan.networks.published import PublishedGenerator
+from diffragan.files.atomic import write_atomically
+from diffragan.networks.generator import PublishedGenerator
+from diffragan.networks.scaling import TargetScale
 from diffragan.settings import Settings, settings_from_dict
 
 FORMAT = 1

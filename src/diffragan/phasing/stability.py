@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from diffragan import imaging
-from diffragan.door import Measurements
-from diffragan.image_metrics import ssim
-from diffragan.metrics import band_means, frc, ring_q
-from diffragan.phasing.methods import METHODS, Batch, Context
-from diffragan.phasing.pipeline import METHOD_NOISE, make_batch
+from diffragan.evaluation.similarity import ssim
+from diffragan.fourier.correlation import band_means, frc, ring_q
+from diffragan.fourier.grids import quarter_turn, shift
+from diffragan.microscope import imaging
+from diffragan.pairs.pairs import Measurements
+from diffragan.phasing.method import METHODS, Batch, Context
+from diffragan.phasing.run import METHOD_NOISE, make_batch
 from diffragan.settings import Settings
 
 SHIFT_A = (1.0, 0.6)
+
+
 TURN_DEG = 3.0
+
 
 Undo = Callable[[Tensor], Tensor]
 
@@ -79,19 +83,6 @@ def stability(
     return result
 
 
-def shift(array: Tensor, shift_A: tuple[float, float], box_A: float) -> Tensor:
-    """An array (..., y, x) moved by (y, x) Å in Fourier space; the box is periodic."""
-    n = array.shape[-1]
-    q = torch.fft.fftfreq(n, box_A / n, dtype=torch.float64)
-    ramp = torch.exp(-2j * math.pi * (q[:, None] * shift_A[0] + q[None, :] * shift_A[1]))
-    # A real array's Nyquist line has no partner to carry the opposite phase.
-    ramp[n // 2, :] = ramp[n // 2, :].real.to(ramp.dtype)
-    ramp[:, n // 2] = ramp[:, n // 2].real.to(ramp.dtype)
-    moved = torch.fft.ifft2(torch.fft.fft2(array) * ramp.to(array.device))
-    result: Tensor = (moved if array.is_complex() else moved.real).to(array.dtype)
-    return result
-
-
 def turn(array: Tensor, angle_deg: float) -> Tensor:
     """An array (b, y, x) turned about its centre pixel n//2 by quintic splines, periodic."""
     n = array.shape[-1]
@@ -113,14 +104,6 @@ def turn(array: Tensor, angle_deg: float) -> Tensor:
         else:
             slices.append(spline(values))
     return torch.from_numpy(np.stack(slices)).to(array.dtype)
-
-
-def quarter_turn(array: Tensor, turns: int = 1) -> Tensor:
-    """An array (..., y, x) of even size turned by 90 degrees about its pixel n//2: no pixel is
-    interpolated, and the row and column that have no partner wrap around."""
-    turned = torch.rot90(array, turns % 4, (-2, -1))
-    rolls = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (0, 1)}[turns % 4]
-    return torch.roll(turned, rolls, (-2, -1))
 
 
 def _changes(

@@ -5,13 +5,80 @@ Supports are bool (..., m, m) on the measured grid, [y, x], the field's centre a
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
 from torch import Tensor
 
-from diffragan.optics import Optics, aberration, frequency_grid, transfer_function
+from diffragan.errors import DiffraganError
+from diffragan.fourier.grids import frequency_grid
+from diffragan.optics import Optics, aberration, transfer_function
+from diffragan.phasing.method import (
+    Batch,
+)
+from diffragan.phasing.proposals import Proposal
 from diffragan.settings import ImageSettings
+
+log = logging.getLogger(__name__)
+
+
+# Thresholds of the first supports, in parts of `support_fraction`, start by start.
+_SPREAD = (0.6, 1.0, 1.4, 1.0)
+
+
+def first_support(batch: Batch, proposal: Proposal, starts: int) -> Tensor:
+    """Supports (b, starts, m, m) before anything was phased.
+
+    Raises:
+        DiffraganError: the measurements are fewer than the unknowns, and `force` is not set.
+    """
+    settings, box = batch.settings.phase, batch.optics.box_A
+    m = batch.pattern.shape[-1]
+    if settings.support == "radius":
+        radius = settings.support_radius_A or box / 4
+        disc = support_from_radius(m, box, radius).to(batch.pattern.device)
+        found = disc.expand(len(batch.pattern), starts, m, m)
+        check_ratio(found[:, 0], batch)
+        return found
+    width = settings.support_width_A
+    if settings.support == "image":
+        values = local_power(
+            batch.image,
+            batch.amplitude,
+            batch.image_dose_e_per_A2,
+            batch.optics,
+            batch.settings.image,
+            width,
+        )
+    else:
+        spectrum = batch.amplitude * proposal.trust * proposal.phase / 1j
+        density = torch.fft.ifft2(spectrum, norm="forward").real
+        smooth = blur(density, box, width)
+        values = smooth - smooth.flatten(-2).median(-1).values[:, None, None]
+    # A blurred outline is too wide; at twice the threshold its area is closest to the molecule's.
+    check_ratio(above_fraction(values, min(2 * settings.support_fraction, 0.9)), batch)
+    levels = [min(settings.support_fraction * _SPREAD[k % 4], 0.95) for k in range(starts)]
+    return torch.stack([above_fraction(values, level) for level in levels], 1)
+
+
+def check_ratio(found: Tensor, batch: Batch) -> None:
+    """Refuses supports (b, m, m) with more unknowns than measurements; warns below 1.5."""
+    ratio = measured_to_unknown(found, batch.pattern_mask)
+    worst = int(ratio.argmin())
+    lowest, area = float(ratio[worst]), float(found[worst].double().mean())
+    if lowest >= 1.5:
+        return
+    numbers = (
+        f"The molecule seems to fill {area:.0%} of the {batch.optics.box_A:g} Å box, which leaves "
+        f"{lowest:.2f} measured numbers per unknown one"
+    )
+    if lowest < 1 and not batch.settings.phase.force:
+        raise DiffraganError(
+            f"{numbers}; no algorithm can be right below 1. Sample the pattern more finely (a "
+            "larger box), or set phase.force=true."
+        )
+    log.warning("%s; below 1.5 the answer is rarely unique.", numbers)
 
 
 def blur(x: Tensor, box_A: float, width_A: float) -> Tensor:

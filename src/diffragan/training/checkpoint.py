@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 
 from diffragan.errors import DiffraganError
 from diffragan.networks.discriminator import PatchDiscriminator
-from diffragan.networks.preparation import TargetScale
-from diffragan.networks.published import PublishedGenerator
+from diffragan.networks.generator import PublishedGenerator
+from diffragan.networks.scaling import TargetScale
 from diffragan.settings import Settings
 
 FORMAT = 1

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
-from diffragan.imaging import Measured, item_seed, measure, projection
-from diffragan.networks.preparation import (
+from diffragan.files.store import SimulationStore, open_simulation
+from diffragan.microscope.imaging import Measured, item_seed, measure, projection
+from diffragan.networks.scaling import (
     TargetScale,
     measure_target_scale,
     prepare_inputs,
@@ -28,7 +29,6 @@ from diffragan.networks.preparation import (
 from diffragan.networks.weights import TrainedOn
 from diffragan.optics import Optics
 from diffragan.settings import Settings
-from diffragan.store import SimulationStore, open_simulation
 
 Items = NDArray[np.int64]
 

@@ -22,9 +22,9 @@ import torch
 from torch import distributed, nn
 
 from diffragan.errors import DiffraganError
-from diffragan.files import write_atomically
+from diffragan.files.atomic import write_atomically
 from diffragan.networks.discriminator import PatchDiscriminator
-from diffragan.networks.published import PublishedGenerator, initialise
+from diffragan.networks.generator import PublishedGenerator, initialise
 from diffragan.networks.weights import WeightsMetadata, save_weights
 from diffragan.settings import Settings, settings_to_toml
 from diffragan.training.checkpoint import (
@@ -46,8 +46,8 @@ from diffragan.training.data import (
     spread_over_structures,
     trained_on,
 )
+from diffragan.training.log import RunLog
 from diffragan.training.losses import discriminator_loss, generator_loss
-from diffragan.training.records import RunLog
 from diffragan.training.validation import Validation, validate
 
 LOG_EVERY_STEPS = 10

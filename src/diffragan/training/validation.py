@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffragan.files import write_atomically
-from diffragan.metrics import BAND_EDGES_A, frc, ring_q
-from diffragan.networks.preparation import TargetScale, projection_from_output
-from diffragan.networks.published import PublishedGenerator, propose
+from diffragan.files.atomic import write_atomically
+from diffragan.fourier.correlation import BAND_EDGES_A, frc, ring_q
+from diffragan.networks.generator import PublishedGenerator, propose
+from diffragan.networks.scaling import TargetScale, projection_from_output
 from diffragan.optics import q_from_angle
 from diffragan.settings import Settings
 from diffragan.training.data import VALIDATION_EPOCH, ExitWaves, Items, make_batch

@@ -1,0 +1,65 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from diffragan.errors import DiffraganError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put bytes under a name in one step; a failure leaves what was there.
+
+    Raises:
+        DiffraganError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DiffraganError(
+            f"{path} can't be written ({error.strerror or error}); free some space or choose "
+            "another --out."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, value: Any) -> None:
+    """What `torch.load(..., weights_only=True)` reads back, written in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(value, temporary)
+    temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the name `path` only when it is whole.
+
+    Raises:
+        DiffraganError: the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DiffraganError(
+            f"{path} can't be written ({error.strerror or error}); free some space or choose "
+            "another --out."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,168 @@
+"""Exit wave to pattern, image and projection, with noise: batched, on CPU and GPU.
+
+Waves are (b, y, x) on the store's grid. Patterns and images come out on the measured grid of
+m x m pixels, whose reciprocal pixel is 1/L and whose edge is the pattern's largest angle.
+Noise is drawn per item from its own seed, on the CPU, so that an item's noise depends neither
+on the batch nor on the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan.fourier.grids import frequency_grid, resample
+from diffragan.optics import Optics, pattern_pixels, propagate, q_from_angle, transfer_function
+from diffragan.settings import ImageSettings, PatternSettings, ProjectionSettings, Settings
+
+PATTERN_NOISE, IMAGE_NOISE = 0, 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an instrument gives for a batch of b exposures.
+
+    pattern: (b, m, m) float32, fraction of the beam per pixel, zero frequency at [m//2, m//2],
+        masked pixels 0.
+    pattern_mask: (m, m) bool, True where the pattern is valid.
+    image: (b, m, m) float32, mean 1.
+    image_dose_e_per_A2: (b,) float64; infinite where the image has no noise.
+    """
+
+    pattern: Tensor
+    pattern_mask: Tensor
+    image: Tensor
+    image_dose_e_per_A2: Tensor
+
+
+def measure(
+    exit_wave: Tensor, optics: Optics, settings: Settings, seeds: Sequence[int]
+) -> Measured:
+    """Pattern and image of each exit wave (b, y, x); `seeds` holds one integer per item."""
+    pattern, mask = diffraction_pattern(exit_wave, optics, settings.pattern)
+    if settings.pattern.dose_e_per_A2 is not None:
+        electrons = settings.pattern.dose_e_per_A2 * optics.box_A**2
+        pattern = _count(pattern, electrons, seeds, PATTERN_NOISE)
+    m = pattern.shape[-1]
+    expected = defocused_image(exit_wave, optics, settings.image, m)
+    dose = image_dose(expected, optics, settings.image)
+    image = _count(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)
+    return Measured(pattern, mask, image, dose)
+
+
+def diffraction_pattern(
+    exit_wave: Tensor, optics: Optics, settings: PatternSettings
+) -> tuple[Tensor, Tensor]:
+    """Expected far-field intensities (b, m, m), fraction of the beam, and their mask (m, m)."""
+    m = pattern_pixels(optics.box_A, settings.max_angle_mrad, optics.energy_ev)
+    mask = pattern_mask(m, optics, settings).to(exit_wave.device)
+    spectrum = torch.fft.fft2(resample(exit_wave, m), norm="forward")
+    intensity = torch.fft.fftshift(spectrum.abs() ** 2, dim=(-2, -1)).to(torch.float32)
+    return intensity * mask, mask
+
+
+def pattern_mask(m: int, optics: Optics, settings: PatternSettings) -> Tensor:
+    """Valid pixels (m, m) bool, zero frequency at the centre: inside the largest angle, off the
+    direct beam, and not on the grid's unpaired Nyquist lines."""
+    q = torch.fft.fftshift(frequency_grid(m, optics.box_A)).sqrt()
+    q_max = q_from_angle(settings.max_angle_mrad, optics.energy_ev)
+    inside = (q <= q_max) & (q * optics.box_A > settings.beam_mask_px)
+    inside[0, :] = False
+    inside[:, 0] = False
+    result: Tensor = inside
+    return result
+
+
+def defocused_image(exit_wave: Tensor, optics: Optics, settings: ImageSettings, m: int) -> Tensor:
+    """Noise-free intensity (b, m, m), mean 1, of the aperture-limited defocused exposure.
+
+    The intensity is formed on the exit wave's own grid, where it can't alias, and then resampled.
+    """
+    lens = transfer_function(
+        frequency_grid(exit_wave.shape[-1], optics.box_A, exit_wave.device),
+        optics.energy_ev,
+        defocus_A=settings.defocus_A,
+        cs_mm=settings.cs_mm,
+        focal_spread_A=settings.focal_spread_A,
+        aperture_mrad=settings.aperture_mrad,
+    ).to(exit_wave.dtype)
+    intensity = torch.fft.ifft2(torch.fft.fft2(exit_wave) * lens).abs() ** 2
+    image = resample(intensity, m).clamp_min(0)
+    return (image / image.mean((-2, -1), keepdim=True)).to(torch.float32)
+
+
+def projection(exit_wave: Tensor, optics: Optics, settings: ProjectionSettings) -> Tensor:
+    """abs(CTF(exit wave, defocus))², no aperture, mean 1: (b, y, x) float32."""
+    moved = propagate(exit_wave, optics.box_A, optics.energy_ev, -settings.defocus_A)
+    intensity = moved.abs() ** 2
+    return (intensity / intensity.mean((-2, -1), keepdim=True)).to(torch.float32)
+
+
+def centre_wave(exit_wave: Tensor, optics: Optics, mask: Tensor) -> Tensor:
+    """The wave at the molecule's centre plane in the measured band: (b, m, m) complex.
+
+    `mask` is the pattern's (m, m). Frequencies outside it are zero, except the direct beam.
+    """
+    m = mask.shape[-1]
+    wave = propagate(exit_wave, optics.box_A, optics.energy_ev, -optics.centre_to_exit_A)
+    keep = torch.fft.ifftshift(mask).to(wave.device)
+    keep[0, 0] = True
+    result: Tensor = torch.fft.ifft2(torch.fft.fft2(resample(wave, m)) * keep)
+    return result
+
+
+def projection_of_centre_wave(
+    wave: Tensor, optics: Optics, settings: ProjectionSettings, n_px: int
+) -> Tensor:
+    """The projection (b, n_px, n_px) that a wave at the centre plane (b, m, m) would give."""
+    at_exit = Optics(optics.energy_ev, optics.box_A, 0.0)
+    shifted = ProjectionSettings(defocus_A=settings.defocus_A - optics.centre_to_exit_A)
+    return projection(resample(wave, n_px), at_exit, shifted)
+
+
+def image_dose(expected: Tensor, optics: Optics, settings: ImageSettings) -> Tensor:
+    """Dose (e/Å²) of each noise-free image (b, m, m): as set, or found for the wanted SNR.
+
+    The SNR in a band is the image's power there over the expected power of counting noise there,
+    for a field of `snr_field_A` around the molecule. The power of a molecule's contrast per unit
+    of q area does not depend on the box, that of the noise grows with the field, so a stated SNR
+    fixes a dose whatever the box. Infinite where neither a dose nor an SNR is set.
+    """
+    b, m, _ = expected.shape
+    if settings.dose_e_per_A2 is not None:
+        return torch.full((b,), settings.dose_e_per_A2, dtype=torch.float64)
+    if settings.snr is None:
+        return torch.full((b,), math.inf, dtype=torch.float64)
+    q = frequency_grid(m, optics.box_A, expected.device).sqrt()
+    coarse, fine = settings.snr_band_A
+    band = (q >= 1 / coarse) & (q <= 1 / fine)
+    power = (torch.fft.fft2(expected.double(), norm="forward").abs() ** 2 * band).sum((-2, -1))
+    noise_at_unit_dose = band.sum() * settings.snr_field_A**2 / optics.box_A**4
+    result: Tensor = (settings.snr * noise_at_unit_dose / power).cpu()
+    return result
+
+
+def item_seed(seed: int, item: int, *more: int) -> int:
+    """One 63-bit seed for an item, from the run's seed and whatever else tells it apart."""
+    state = np.random.SeedSequence([seed, item, *more]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
+def _count(expected: Tensor, electrons: float | Tensor, seeds: Sequence[int], kind: int) -> Tensor:
+    """Poisson counts of `expected` x `electrons`, divided by `electrons` again."""
+    if len(seeds) != len(expected):
+        raise ValueError(f"{len(seeds)} seeds for {len(expected)} items")
+    scale = torch.as_tensor(electrons, dtype=torch.float64).expand(len(expected))
+    out = []
+    for values, factor, seed in zip(expected.cpu().double(), scale, seeds, strict=True):
+        if torch.isinf(factor):
+            out.append(values)
+            continue
+        generator = torch.Generator().manual_seed(item_seed(seed, kind))
+        out.append(torch.poisson(values * factor, generator) / factor)
+    return torch.stack(out).to(expected)

@@ -1,0 +1,59 @@
+"""A simulation store as pairs, imaged as its items are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffragan.files.store import (
+    Selection,
+    SimulationStore,
+)
+from diffragan.microscope import imaging
+from diffragan.pairs.pairs import Measurements
+from diffragan.settings import Settings
+
+
+class SimulatedMeasurements(Measurements):
+    """A simulation store, imaged as its items are asked for.
+
+    The noise of an item is set by the run's seed and the item's number alone. Among several inputs
+    that number counts from `first`, so that no two items share their noise.
+    """
+
+    def __init__(self, store: SimulationStore, settings: Settings, first: int = 0) -> None:
+        self.store, self.path, self.n, self.first = store, store.path, store.n, first
+        self.optics, self.settings = store.optics, settings
+        probe = torch.from_numpy(store.exit_wave([0]))
+        _, mask = imaging.diffraction_pattern(probe, self.optics, settings.pattern)
+        self.pattern_mask = mask.numpy()
+        self.structures, self.structure_index = store.structures, store.structure_index
+        self.rotation = store.rotation
+        self._last: tuple[bytes, imaging.Measured] | None = None
+
+    @property
+    def has_truth(self) -> bool:
+        return True
+
+    def measured(self, items: Selection) -> imaging.Measured:
+        """Patterns and images of the items; the last batch asked for is kept."""
+        chosen = np.arange(self.n)[items if isinstance(items, slice) else np.asarray(items)]
+        key = chosen.tobytes()
+        if self._last is None or self._last[0] != key:
+            waves = torch.from_numpy(self.store.exit_wave(chosen))
+            seeds = [imaging.item_seed(self.settings.seed, self.first + int(i)) for i in chosen]
+            self._last = (key, imaging.measure(waves, self.optics, self.settings, seeds))
+        return self._last[1]
+
+    def pattern(self, items: Selection) -> NDArray[np.float32]:
+        return self.measured(items).pattern.numpy()
+
+    def image(self, items: Selection) -> NDArray[np.float32]:
+        return self.measured(items).image.numpy()
+
+    def image_dose(self, items: Selection) -> NDArray[np.float64]:
+        return self.measured(items).image_dose_e_per_A2.numpy()
+
+    def exit_wave(self, items: Selection) -> NDArray[np.complex64] | None:
+        return self.store.exit_wave(items)

@@ -1,0 +1,26 @@
+"""The method `hybrid`: projection algorithms started from a network."""
+
+from __future__ import annotations
+
+from diffragan.phasing.method import (
+    METHODS,
+    Batch,
+    Context,
+    Phased,
+    method,
+)
+from diffragan.phasing.methods.raar import phased_by_projections, refine
+from diffragan.phasing.proposals import (
+    image_proposal,
+    more_trusted,
+    network_proposal,
+)
+
+
+@method("hybrid")
+def from_network(batch: Batch, context: Context) -> Phased:
+    """The same, each frequency starting from the image or the network, whichever knows more."""
+    projection = METHODS["published"](batch, context).projection
+    worth = () if context.weights is None else context.weights.metadata.validation_curve
+    network = network_proposal(projection, batch, worth)
+    return phased_by_projections(batch, refine(batch, more_trusted(image_proposal(batch), network)))

@@ -1,0 +1,270 @@
+"""The methods that iterate: `raar` (image and pattern alone) and `hybrid` (a network's proposal).
+
+A run goes in rounds. In the first, every start has its own random phases and its own threshold
+for the support, and the proposal is held by a weight that fades. Between rounds each object is put
+where the image wants it, its support is found anew from itself, and the worse half of the starts
+begins again around the best. R chooses at the end; what the starts agree on is the trust.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffragan.phasing import support
+from diffragan.phasing.method import (
+    NEEDS_WEIGHTS,
+    Batch,
+    Context,
+    Phased,
+    method,
+    phased_wave,
+)
+from diffragan.phasing.modulus import Modulus, friedel_mate, measured_modulus
+from diffragan.phasing.proposals import Proposal, image_proposal
+from diffragan.phasing.solvers import Hold, RealSpace, Run, iterate
+from diffragan.phasing.starts import align, concentration, random_starts
+from diffragan.phasing.support import first_support
+from diffragan.phasing.trust import verdict
+from diffragan.settings import PhaseSettings
+
+_SETTLE = 20  # error-reduction steps that end a round
+
+
+_RESTART_TRUST = 0.7  # how closely a restarted object follows the best one
+
+
+_WORKING_ARRAYS = 24  # of (m, m) float32 per start, at the peak
+
+
+Watch = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What the iterations give for b pairs.
+
+    spectrum: (b, m, m) complex64, zero frequency first: measured amplitude x trust x phase of the
+        object o (wave = beam + i o), zero off the measured band.
+    trust: (b, m, m) expected cosine of the phase error.
+    start_r: (b, starts). solved: (b,) bool.
+    """
+
+    spectrum: Tensor
+    trust: Tensor
+    start_r: Tensor
+    solved: Tensor
+
+
+@method("raar")
+def from_image(batch: Batch, context: Context) -> Phased:
+    """Projection algorithms from the image's own phases, without any weights."""
+    return phased_by_projections(batch, refine(batch, image_proposal(batch)))
+
+
+NEEDS_WEIGHTS.add("hybrid")
+
+
+def pattern_modulus(batch: Batch, model: str) -> Modulus:
+    """The measured amplitudes (b, 1, ·, ·) with what counting allows."""
+    settings = batch.settings
+    mask = torch.fft.ifftshift(batch.pattern_mask)
+    dose = settings.pattern.dose_e_per_A2
+    kind = "exact" if dose is None else settings.phase.noise
+    electrons = (dose or 0.0) * batch.optics.box_A**2
+    return measured_modulus(
+        batch.amplitude[:, None],
+        mask,
+        "real" if model == "real" else "complex",
+        # The square root of a count has a standard deviation of 1/2.
+        uncertainty=0.5 / electrons**0.5 if kind == "bounds" else 0.0,
+        poisson_weight=1.0 if kind == "poisson" else None,
+    )
+
+
+def refine(
+    batch: Batch,
+    proposal: Proposal,
+    *,
+    fixed_support: Tensor | None = None,
+    watch: Watch | None = None,
+) -> Refined:
+    """Iterate from a proposal of the wave's phases, a few pairs at a time.
+
+    On a CPU pairs run one by one, so a pair's result does not depend on its batch; on an
+    accelerator as many run together as `memory_mb` holds.
+
+    Args:
+        proposal: phases of the wave at the centre plane.
+        fixed_support: (b, m, m), kept through the run (a known outline); none: found and refined.
+        watch: told the iteration and R (pairs, starts) at the end of each round.
+
+    Raises:
+        DiffraganError: too few measurements for the support, without `force`.
+    """
+    settings = batch.settings.phase
+    b, m, _ = batch.pattern.shape
+    if fixed_support is None:
+        found = first_support(batch, proposal, settings.starts)
+    else:
+        found = fixed_support[:, None].expand(b, settings.starts, m, m)
+    each = settings.starts * m * m * 4 * _WORKING_ARRAYS * (1 + (settings.model == "complex"))
+    size = 1 if batch.pattern.device.type == "cpu" else max(1, settings.memory_mb * 2**20 // each)
+    parts = []
+    for low in range(0, b, size):
+        span = slice(low, low + size)
+        part = replace(
+            batch,
+            pattern=batch.pattern[span],
+            image=batch.image[span],
+            image_dose_e_per_A2=batch.image_dose_e_per_A2[span],
+            seeds=batch.seeds[span],
+        )
+        some = Proposal(proposal.phase[span], proposal.trust[span])
+        parts.append(_refine(part, some, found[span], fixed_support is None, watch))
+    return Refined(
+        torch.cat([p.spectrum for p in parts]),
+        torch.cat([p.trust for p in parts]),
+        torch.cat([p.start_r for p in parts]),
+        torch.cat([p.solved for p in parts]),
+    )
+
+
+def _refine(
+    batch: Batch, proposal: Proposal, supports: Tensor, shrink: bool, watch: Watch | None
+) -> Refined:
+    settings, box = batch.settings.phase, batch.optics.box_A
+    starts, model = settings.starts, settings.model
+    amplitude, trust = batch.amplitude, proposal.trust
+    phase = (proposal.phase / 1j).to(torch.complex64)  # of o: wave = beam + i o
+    weight = concentration(trust)[:, None]
+    modulus = pattern_modulus(batch, model)
+    x = random_starts(amplitude, phase, trust, batch.seeds, starts, model)
+    space = RealSpace(supports, settings.positive, settings.damping)
+    hold = _hold(amplitude * phase, trust, model)
+    until = _deadline(settings, len(amplitude))
+    lengths = _round_lengths(settings)
+    done = 0
+    for k, length in enumerate(lengths):
+        run = iterate(
+            settings.solver, x, modulus, space, beta=settings.beta, hold=None if k else hold
+        )
+        _iterate(run, space, length, done, settings, until)
+        done += length
+        settled = iterate("er", run.x, modulus, space)
+        for _ in range(_SETTLE):
+            state = settled.step()
+        r = modulus.r_factor(space(state.modulus))
+        if watch:
+            watch(done, r)
+        spectrum = torch.fft.fft2(state.modulus.to(torch.complex64), norm="forward")
+        spectrum, fit = align(spectrum, phase[:, None], weight)
+        if k + 1 == len(lengths):
+            break
+        x = _object(spectrum, model)
+        if shrink:
+            space.support = support.support_from_density(
+                x, box, settings.shrink_fraction, settings.shrink_width_A
+            )
+        x = _restart(x, space, r, batch, model, k)
+    valid = torch.fft.ifftshift(batch.pattern_mask)
+    found = verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
+    # Where the run is trusted less than what it began with, the proposal stands.
+    fallen = trust * valid > found.trust
+    best = torch.where(fallen, phase, found.phase)
+    trust = torch.where(fallen, trust, found.trust)
+    return Refined(amplitude * trust * best, trust, r, found.solved)
+
+
+def _noise_r(batch: Batch, valid: Tensor) -> Tensor:
+    """(b,) R between true amplitudes and counted ones: square roots of counts have sd 1/2."""
+    dose = batch.settings.pattern.dose_e_per_A2
+    if dose is None:
+        return batch.pattern.new_zeros(len(batch.pattern))
+    noise = (valid.sum() / (4 * dose * batch.optics.box_A**2)).sqrt()
+    size: Tensor = torch.linalg.vector_norm(batch.amplitude * valid, dim=(-2, -1))
+    return noise / size.clamp_min(1e-30)
+
+
+def _iterate(
+    run: Run,
+    space: RealSpace,
+    length: int,
+    done: int,
+    settings: PhaseSettings,
+    until: float | None,
+) -> None:
+    for step in range(length):
+        part = (done + step) / settings.iterations
+        space.damping = settings.damping + part * (settings.damping_end - settings.damping)
+        if run.hold is not None:
+            run.hold.strength = settings.hold * max(0.0, 1 - step / (length * settings.hold_until))
+        run.step()
+        if until is not None and time.perf_counter() > until:
+            return
+
+
+def _restart(
+    x: Tensor, space: RealSpace, r: Tensor, batch: Batch, model: str, number: int
+) -> Tensor:
+    """The worse half of the starts begins again around the best, in the best one's support."""
+    b, starts = r.shape
+    if starts < 2:
+        return x
+    order = r.argsort(1)
+    best = x[torch.arange(b), order[:, 0]]
+    around = torch.fft.fft2(best.to(torch.complex64), norm="forward")
+    again = random_starts(
+        batch.amplitude,
+        torch.sgn(around),
+        torch.full_like(batch.amplitude, _RESTART_TRUST),
+        [seed + 7_919 * (number + 1) for seed in batch.seeds],
+        starts - (starts + 1) // 2,
+        "real" if model == "real" else "complex",
+    )
+    x, supports = x.clone(), space.support.contiguous().clone()
+    for i in range(b):
+        worse = order[i, (starts + 1) // 2 :]
+        x[i, worse] = again[i]
+        supports[i, worse] = supports[i, order[i, 0]].clone()
+    space.support = supports
+    return x
+
+
+def _hold(target: Tensor, trust: Tensor, model: str) -> Hold:
+    """The proposal (b, m, m) as something to hold on to, weight trust²."""
+    weight = trust**2
+    if model == "real":
+        half = target.shape[-1] // 2 + 1
+        target = 0.5 * (target + friedel_mate(target).conj())[..., :half]
+        weight = 0.5 * (weight + friedel_mate(weight))[..., :half]
+    return Hold(target[:, None], weight[:, None])
+
+
+def _object(spectrum: Tensor, model: str) -> Tensor:
+    x: Tensor = torch.fft.ifft2(spectrum, norm="forward")
+    return x.real.contiguous() if model == "real" else x
+
+
+def _round_lengths(settings: PhaseSettings) -> list[int]:
+    rounds = min(settings.rounds, settings.iterations)
+    each = settings.iterations // rounds
+    return [each] * (rounds - 1) + [settings.iterations - each * (rounds - 1)]
+
+
+def _deadline(settings: PhaseSettings, pairs: int) -> float | None:
+    if settings.time_budget_s is None:
+        return None
+    return time.perf_counter() + settings.time_budget_s * pairs
+
+
+def phased_by_projections(batch: Batch, refined: Refined) -> Phased:
+    spectrum = 1j * refined.spectrum
+    spectrum[..., 0, 0] = batch.direct_beam.to(spectrum)
+    wave = torch.fft.ifft2(spectrum, norm="forward")
+    phased = phased_wave(wave, batch, trust=refined.trust, r_factor=refined.start_r.min(1).values)
+    return replace(phased, start_r=refined.start_r, solved=refined.solved)

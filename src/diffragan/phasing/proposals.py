@@ -1,0 +1,141 @@
+"""Phase proposals with a trust per frequency: from the image alone, or from a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffragan.fourier.correlation import ring_index
+from diffragan.fourier.grids import frequency_grid, resample
+from diffragan.optics import Optics, aberration, transfer_function
+from diffragan.phasing.method import (
+    Batch,
+)
+from diffragan.settings import ImageSettings
+
+_NETWORK_TRUST = 0.95  # no frequency of a network is trusted more
+
+
+def image_proposal(batch: Batch) -> Proposal:
+    """The image's own phases, CTF-corrected."""
+    return propose_from_image(
+        batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
+    )
+
+
+def network_proposal(projection: Tensor, batch: Batch, worth: Sequence[float] = ()) -> Proposal:
+    """Phases of a network's projections (b, y, x), its CTF undone, inside the measured band.
+
+    The trust is abs(X) / A, X the amplitude that the network gives a frequency: an estimate of
+    least squared error shrinks by the mean cosine of its phase error. An adversarial network does
+    not shrink, it invents; so the trust of a ring never exceeds `worth`, the network's mean FRC
+    there (ring k at q = k / box) on proteins it has not seen.
+    """
+    m = batch.pattern.shape[-1]
+    optics, target = batch.optics, batch.settings.projection
+    image = resample(projection.double(), m)
+    image = image / image.mean((-2, -1), keepdim=True)
+    chi = aberration(
+        frequency_grid(m, optics.box_A, image.device),
+        optics.energy_ev,
+        target.defocus_A - optics.centre_to_exit_A,
+    )
+    contrast = 2 * torch.sin(chi)
+    spectrum = torch.fft.fft2(image, norm="forward")
+    amplitude = batch.amplitude
+    trust = spectrum.abs() / (amplitude * contrast.abs()).clamp_min(1e-12)
+    # Close to a zero of the transfer function the quotient says nothing.
+    weak = (contrast.abs() < 0.2) | (amplitude == 0)
+    trust = torch.where(weak, 0.0, trust.clamp(max=_NETWORK_TRUST))
+    if worth:
+        limits = torch.tensor(worth, device=trust.device).clamp_min(0)
+        rings = ring_index(m, device=trust.device).clamp_max(len(worth) - 1)
+        trust = torch.minimum(trust, torch.fft.ifftshift(limits[rings]).to(trust))
+    phase = torch.sgn(1j * spectrum * torch.sign(contrast))
+    return Proposal(phase.to(torch.complex64), trust.to(torch.float32))
+
+
+def more_trusted(one: Proposal, other: Proposal) -> Proposal:
+    """At each frequency the proposal with the larger trust.
+
+    A network has seen the image, so the two are not independent, and their trusts don't add.
+    """
+    first = one.trust >= other.trust
+    return Proposal(
+        torch.where(first, one.phase, other.phase), torch.maximum(one.trust, other.trust)
+    )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Phases of the wave at the molecule's centre plane, and how far to trust them.
+
+    phase: (b, m, m) complex64 of unit modulus, zero frequency first (FFT order).
+    trust: (b, m, m) float32 in [0, 1], the expected cosine of the phase error.
+    """
+
+    phase: Tensor
+    trust: Tensor
+
+
+def propose_from_image(
+    image: Tensor,
+    amplitude: Tensor,
+    dose_e_per_A2: Tensor,
+    optics: Optics,
+    settings: ImageSettings,
+) -> Proposal:
+    """CTF-corrected phases of the image, at any defocus.
+
+    The object is taken as a weak phase object at its centre plane: its scattered wave is i phi(q)
+    with phi real in space, so the image's contrast is I(q) = 2 phi(q) sin chi(q), with chi the
+    aberration from that plane to the image. The sign of sin chi, which alternates past the first
+    zero, is undone here.
+
+    The trust is the mean cosine of the phase error under counting noise, I1(x) / I0(x) with
+    x = 2 A |I| |2 sin chi| / noise power per mode (the phase of a signal of known modulus in
+    complex Gaussian noise; Sim, Acta Cryst. 13, 511 (1960), is the same law in crystallography).
+
+    Args:
+        image: (b, m, m), mean 1.
+        amplitude: (b, m, m) measured amplitudes, zero frequency first, unit: the plane wave.
+        dose_e_per_A2: (b,) dose of the images; infinite for no noise.
+        optics: energy, box and object plane.
+        settings: how the image was taken.
+    """
+    m = image.shape[-1]
+    q2 = frequency_grid(m, optics.box_A, image.device)
+    chi = aberration(
+        q2, optics.energy_ev, settings.defocus_A - optics.centre_to_exit_A, settings.cs_mm
+    )
+    passed = transfer_function(
+        q2,
+        optics.energy_ev,
+        focal_spread_A=settings.focal_spread_A,
+        aperture_mrad=settings.aperture_mrad,
+    ).abs()
+    contrast = 2 * torch.sin(chi) * passed
+    spectrum = torch.fft.fft2(image.double(), norm="forward")
+    corrected = 1j * spectrum * torch.sign(contrast)
+    phase = torch.polar(torch.ones_like(corrected.real), corrected.angle())
+
+    noise = 1 / (dose_e_per_A2.to(q2) * optics.box_A**2)
+    strength = 2 * amplitude.double() * spectrum.abs() * contrast.abs()
+    x = strength / noise[:, None, None].clamp_min(1e-30)
+    trust = torch.special.i1e(x) / torch.special.i0e(x)
+    return Proposal(phase.to(torch.complex64), trust.to(torch.float32))
+
+
+def trusted_wave(proposal: Proposal, amplitude: Tensor, direct_beam: Tensor) -> Tensor:
+    """The wave (b, m, m) of least expected error: amplitude x trust with the proposed phases.
+
+    `amplitude` (b, m, m) has its zero frequency first; `direct_beam` (b,) is its amplitude, which
+    the pattern hides.
+    """
+    spectrum = amplitude * proposal.trust * proposal.phase
+    spectrum[..., 0, 0] = direct_beam.to(spectrum)
+    result: Tensor = torch.fft.ifft2(spectrum, norm="forward")
+    return result

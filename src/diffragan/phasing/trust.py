@@ -1,0 +1,152 @@
+"""Starts, and what to make of them: alignment to the proposal, choice by R, trust, solved or not.
+
+Spectra here are whole planes (..., m, m), zero frequency first, of the object o of `solvers`.
+Nothing reads a truth.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffragan.fourier.correlation import SOLVED_BAND_A, ring_index
+from diffragan.phasing.starts import concentration, placement_variance_A2
+
+_TINY = 1e-20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer from several starts.
+
+    phase: (b, m, m) unit phases, the mean over starts that R believes. trust: (b, m, m), the
+    expected cosine of their error. solved: (b,) bool, whether the trust averages at least 0.5
+    from 2.2 to 1.8 Å (or the finest octave of the band, where it ends before).
+    """
+
+    phase: Tensor
+    trust: Tensor
+    solved: Tensor
+
+
+def agreement(spectra: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean unit phase over answers, and what chance alone would make of its length.
+
+    Args:
+        spectra: (b, answers, m, m), aligned; only their phases count.
+        weight: (b, answers), 0 to leave an answer out.
+
+    Returns:
+        the mean (b, m, m), whose modulus is the phase retrieval transfer function (Chapman et al.
+        2006), and the expectation of its square under random phases, (b,).
+    """
+    share = weight / weight.sum(1, keepdim=True).clamp_min(_TINY)
+    mean = (share[..., None, None] * torch.sgn(spectra)).sum(1)
+    return mean, (share**2).sum(1)
+
+
+def verdict(
+    spectra: Tensor,
+    r: Tensor,
+    fit: Tensor,
+    proposal_trust: Tensor,
+    mask: Tensor,
+    box_A: float,
+    noise_r: Tensor,
+) -> Verdict:
+    """Mean phases of the starts, with a trust calibrated on simulated proteins.
+
+    Starts count by exp(-10 (R / lowest R - 1)). The trust of a ring is a logistic function of
+    their agreement there and beyond 4 Å, of the lowest R, of the R that counting noise explains,
+    of the proposal's own trust and of q; docs/phasing.md tells how its numbers were found. Where
+    the best start fits the proposal less well than the proposal's trust promises, the image is of
+    something else or the object is out of place, and the trust falls with the fit.
+
+    Args:
+        spectra: (b, starts, m, m) aligned spectra of the object, zero frequency first.
+        r: (b, starts) amplitude R of each. fit: (b, starts) of each to the proposal, from `align`.
+        proposal_trust: (b, m, m).
+        mask: (m, m) bool, valid pixels, zero frequency first.
+        noise_r: (b,) the R of perfect amplitudes against the measured ones, 0 without noise.
+    """
+    lowest = r.min(1).values
+    weight = torch.exp(-10 * (r / lowest[:, None].clamp_min(_TINY) - 1))
+    mean, chance = agreement(spectra, weight)
+    chance = chance.clamp(max=0.95)[:, None]
+    rings = _Rings(mask, box_A)
+    # E|mean|² = chance + (1 - chance) t² where the answers scatter about a common phase.
+    together = ((rings.mean(mean.abs() ** 2) - chance) / (1 - chance)).clamp(0, 1).sqrt()
+    if spectra.shape[1] == 1:
+        together = torch.full_like(together, 0.5)  # nothing to compare with
+    fine = rings.between(4.0, 1 / 0.6)
+    beyond = (together * fine).sum(-1) / fine.sum().clamp_min(1)
+    t = together.clamp(0.01, 0.99)
+    ones = torch.ones_like(t)
+    features = torch.stack(
+        [
+            ones,
+            torch.log(t / (1 - t)),
+            beyond[:, None] * ones,
+            torch.log(lowest.clamp_min(1e-4) / 0.025).clamp_min(-0.1)[:, None] * ones,
+            torch.log1p(noise_r / 0.025)[:, None] * ones,
+            rings.mean(proposal_trust),
+            rings.q.to(t) * ones,
+        ],
+        -1,
+    )
+    by_ring = torch.sigmoid(features @ torch.tensor(_CALIBRATION, dtype=t.dtype, device=t.device))
+    # An object placed with error sigma has its phases turned by 2 pi q sigma.
+    turned = (2 * math.pi * rings.q) ** 2 * placement_variance_A2(proposal_trust, box_A)[:, None]
+    by_ring = by_ring * _fits(fit, r, proposal_trust)[:, None] * torch.exp(-turned / 2)
+    solved_rings = rings.between(*SOLVED_BAND_A)
+    if not bool(solved_rings.any()):
+        solved_rings = rings.q >= rings.q[rings.count > 0].max() / 2
+    solved = (by_ring * solved_rings).sum(-1) / solved_rings.sum() >= 0.5
+    # Inside a ring the trust follows the pixels' own agreement.
+    length = mean.abs()
+    relative = length / rings.spread(rings.mean(length)).clamp_min(1e-6)
+    trust = (rings.spread(by_ring) * relative).clamp(0, 1) * mask
+    return Verdict(torch.sgn(mean), trust, solved)
+
+
+# Least squares of the cosine on the features above: 106 pairs of 43 proteins, 52 of them in a box
+# of twice the diameter at SNR 0.8 or 0.2, 24 in a 70 Å box, 30 with a dose of 2,000 to 100,000
+# e/Å² on the pattern.
+_CALIBRATION = (-0.2538, 0.6515, 1.1634, -3.7895, 1.6321, 3.3988, -2.1388)
+
+
+def _fits(fit: Tensor, r: Tensor, proposal_trust: Tensor) -> Tensor:
+    """(b,) 1 where the best start fits the proposal at least 0.9 times as well as is expected, 0
+    where it reaches less than 0.6; right answers lie within 0.97 to 1.03."""
+    kappa = concentration(proposal_trust)
+    expected = (kappa * proposal_trust).sum((-2, -1)) / kappa.sum((-2, -1)).clamp_min(_TINY)
+    best = fit.gather(1, r.argmin(1, keepdim=True))[:, 0]
+    kept = ((best / expected.clamp_min(1e-6) - 0.6) / 0.3).clamp(0, 1)
+    return torch.where(expected > 0.01, kept, 1.0)
+
+
+class _Rings:
+    """Means over the valid pixels of rings k / L, of arrays (b, m, m), zero frequency first."""
+
+    def __init__(self, mask: Tensor, box_A: float) -> None:
+        m = mask.shape[-1]
+        self.index = torch.fft.ifftshift(ring_index(m, device=mask.device))
+        self.n = int(self.index.max()) + 1
+        self.mask = mask
+        self.count = torch.bincount(self.index[mask], minlength=self.n)
+        self.q = torch.arange(self.n, device=mask.device) / box_A
+
+    def mean(self, values: Tensor) -> Tensor:
+        sums = values.new_zeros(len(values), self.n)
+        sums.index_add_(-1, self.index[self.mask], values[:, self.mask])
+        result: Tensor = sums / self.count.clamp_min(1)
+        return result
+
+    def spread(self, by_ring: Tensor) -> Tensor:
+        return by_ring[:, self.index]
+
+    def between(self, coarse_A: float, fine_A: float) -> Tensor:
+        return (self.q >= 1 / coarse_A) & (self.q <= 1 / fine_A) & (self.count > 0)

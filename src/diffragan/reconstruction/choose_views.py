@@ -1,0 +1,150 @@
+"""What a reconstruction starts from: which views, their orientations, and whether they will do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffragan.errors import DiffraganError
+from diffragan.files.star import read_orientations
+from diffragan.pairs.pairs import Measurements
+from diffragan.rotations import quasi_uniform
+
+LEAST_VIEWS = 10
+
+
+LEAST_TO_FIND = 20
+
+
+_CONE_WARNING_DEG = 10.0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The views of one molecule.
+
+    items: (v,) indices in the input. rotations: (v, 3, 3), or None where they are to be found.
+    shifts_A: (v, 2), x and y of the molecule in its image. mass_kda: None where not known.
+    """
+
+    items: NDArray[np.int64]
+    rotations: NDArray[np.float64] | None
+    shifts_A: NDArray[np.float64]
+    molecule: str
+    mass_kda: float | None
+    warnings: tuple[str, ...]
+
+
+def choose_views(
+    pairs: Measurements,
+    *,
+    structure: str | None = None,
+    limit: int | None = None,
+    orientations: Path | None = None,
+    find: bool = False,
+    mass_kda: float | None = None,
+) -> Chosen:
+    """The views to work on, checked.
+
+    Args:
+        structure: the molecule to take of a store that holds several.
+        limit: so many views, spread evenly. orientations: STAR file with a row per pair.
+        find: the orientations are to be found; none are needed.
+        mass_kda: molecular weight; the store's if not given.
+
+    Raises:
+        DiffraganError: too few views, several molecules, no orientations, or too small a field.
+    """
+    index = _molecule(pairs, structure)
+    items = np.flatnonzero(pairs.structure_index == index)
+    if limit is not None and limit < len(items):
+        items = items[(np.arange(limit) * len(items)) // limit]
+    if len(items) < LEAST_VIEWS:
+        raise DiffraganError(
+            f"{pairs.name} gives {len(items)} views of {pairs.structures[index].stem}; a "
+            f"reconstruction needs at least {LEAST_VIEWS}, phase fewer one by one with "
+            "`diffragan phase --method raar`."
+        )
+    if find and len(items) < LEAST_TO_FIND:
+        raise DiffraganError(
+            f"{pairs.name} gives {len(items)} views, too few to find orientations from nothing; "
+            f"give {LEAST_TO_FIND} or more, or orientations (--orientations)."
+        )
+    info = pairs.structures[index]
+    warnings = []
+    if info.diameter_A > 1.1 * pairs.box_A:
+        raise DiffraganError(
+            f"{info.stem} is {info.diameter_A:.0f} Å across and the field {pairs.box_A:g} Å; "
+            f"measure or simulate it in a field of at least {info.diameter_A:.0f} Å."
+        )
+    if info.diameter_A > 0.95 * pairs.box_A:
+        warnings.append(
+            f"{info.stem} is {info.diameter_A:.0f} Å across in a field of {pairs.box_A:g} Å: its "
+            "ends wrap around or are cut off."
+        )
+    rotations, shifts = None, np.zeros((len(items), 2))
+    if not find:
+        rotations, shifts = _given(pairs, items, orientations)
+        cone = missing_cone_deg(rotations)
+        if cone > _CONE_WARNING_DEG:
+            warnings.append(
+                f"No view's slice comes closer than {cone:.0f}° to some directions: a missing cone "
+                f"of {cone:.0f}° half angle, along which the map is smeared; add views from the "
+                "side."
+            )
+    mass = mass_kda or info.mass_kda or None
+    return Chosen(items, rotations, shifts, info.stem, mass, tuple(warnings))
+
+
+def missing_cone_deg(rotations: NDArray[np.float64]) -> float:
+    """Half angle of the largest cone in Fourier space that no central slice enters, degrees.
+
+    A slice holds all directions at right angles to its view's beam, so direction d is missed by
+    asin |d . beam|, at the least over all views. From one direction only it is 90 degrees.
+    """
+    beams = rotations[:, 2, :]
+    directions = quasi_uniform(4000)[:, 2, :]
+    nearest = np.abs(directions @ beams.T).min(1).max()
+    return float(np.degrees(np.arcsin(min(nearest, 1.0))))
+
+
+def _molecule(pairs: Measurements, structure: str | None) -> int:
+    stems = [s.stem for s in pairs.structures]
+    if structure is not None:
+        if structure not in stems:
+            raise DiffraganError(
+                f"{pairs.name} holds no '{structure}'; it holds {', '.join(stems[:8])}."
+            )
+        return stems.index(structure)
+    found = np.unique(pairs.structure_index)
+    if len(found) > 1:
+        names = ", ".join(stems[int(i)] for i in found[:8])
+        raise DiffraganError(
+            f"{pairs.name} holds views of {len(found)} molecules ({names}); choose one with "
+            "--structure."
+        )
+    return int(found[0])
+
+
+def _given(
+    pairs: Measurements, items: NDArray[np.int64], file: Path | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotations and shifts of the items, from the STAR file or the input itself."""
+    if file is not None:
+        rotations, shifts = read_orientations(file)
+        if len(rotations) != pairs.n:
+            raise DiffraganError(
+                f"{file} has {len(rotations)} rows and {pairs.name} {pairs.n} pairs; give one row "
+                "per pair, in the same order."
+            )
+        return rotations[items], shifts[items]
+    if pairs.rotation is None:
+        raise DiffraganError(
+            f"{pairs.unoriented}; give them with --orientations FILE.star, or have "
+            "them found with --find-orientations."
+        )
+    shifts = np.zeros((pairs.n, 2)) if pairs.shifts_A is None else pairs.shifts_A
+    return pairs.rotation[items], shifts[items]

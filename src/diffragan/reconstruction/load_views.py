@@ -1,0 +1,146 @@
+"""Reads pairs into the scratch arrays that the 3D methods map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.errors import DiffraganError
+from diffragan.fourier.grids import frequency_grid
+from diffragan.fourier.slices import Slices, slices
+from diffragan.optics import Optics, aberration, transfer_function
+from diffragan.pairs.pairs import Measurements
+from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
+from diffragan.settings import ImageSettings
+
+
+def load_views(
+    pairs: Measurements,
+    items: NDArray[np.int64],
+    rotations: NDArray[np.float64],
+    scratch: Path,
+    *,
+    shifts_A: NDArray[np.float64] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Views:
+    """The views of some items; the scratch folder keeps them for a run that goes on later.
+
+    Args:
+        rotations: (len(items), 3, 3). shifts_A: (len(items), 2) as x, y; none: all centred.
+        scratch: made if missing; a folder that holds the same items is used as it is.
+    """
+    mask = torch.from_numpy(pairs.pattern_mask)
+    optics, image = pairs.optics, pairs.settings.image
+    flat = slices(mask, optics.box_A, optics.energy_ev, curved=False)
+    curved = slices(mask, optics.box_A, optics.energy_ev, curved=True)
+    transfer = _transfer(flat, optics, image)
+    v, k, ki = len(items), len(flat), len(transfer)
+    dose = pairs.settings.pattern.dose_e_per_A2
+    measured, contrast, noise = _arrays(
+        scratch, pairs, items, flat, ki, exact=dose is None, progress=progress
+    )
+    assert measured.shape == (v, 2, k)
+    shifts = np.zeros((v, 2)) if shifts_A is None else shifts_A
+    return Views(
+        optics=optics,
+        flat=flat,
+        curved=curved,
+        n=side_of(flat),
+        measured=measured,
+        contrast=contrast,
+        transfer=transfer,
+        image_noise=noise,
+        rotations=torch.from_numpy(np.ascontiguousarray(rotations)).float(),
+        shifts_A=torch.from_numpy(np.ascontiguousarray(shifts)).float(),
+        weights=torch.ones(v),
+        items=items,
+        electrons=None if dose is None else dose * optics.box_A**2,
+    )
+
+
+def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
+    """Contrast per unit of object at the leading pairs that the aperture lets through."""
+    q2 = torch.fft.fftshift(frequency_grid(flat.m, optics.box_A)).flatten()[flat.pixel]
+    chi = aberration(q2, optics.energy_ev, image.defocus_A - optics.centre_to_exit_A, image.cs_mm)
+    passed = transfer_function(
+        q2,
+        optics.energy_ev,
+        focal_spread_A=image.focal_spread_A,
+        aperture_mrad=image.aperture_mrad,
+    ).abs()
+    inside = torch.nonzero(passed > 0.01).flatten()
+    if not len(inside):
+        raise DiffraganError(
+            "The images' aperture lets no frequency of the patterns through; check "
+            f"image.aperture_mrad ({image.aperture_mrad:g})."
+        )
+    last = int(inside.max()) + 1
+    return (2 * torch.sin(chi) * passed)[:last].float()
+
+
+def _arrays(
+    scratch: Path,
+    pairs: Measurements,
+    items: NDArray[np.int64],
+    flat: Slices,
+    ki: int,
+    *,
+    exact: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Measured amplitudes, image spectra and noise from the scratch folder, filled where needed."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    shapes = {"measured": (len(items), 2, len(flat)), "contrast": (len(items), ki)}
+    types = {"measured": np.float32, "contrast": np.complex64}
+    key = {
+        "input": pairs.sha256,
+        "settings": pairs.settings.model_dump(mode="json", include={"seed", "image", "pattern"}),
+        "items": [int(i) for i in items],
+        "box_A": pairs.box_A,
+        "energy_ev": pairs.optics.energy_ev,
+    }
+    record = scratch / "views.json"
+    whole = record.exists() and json.loads(record.read_text("utf-8")) == key
+    opened = {
+        name: np.lib.format.open_memmap(
+            scratch / f"{name}.npy", mode="r+" if whole else "w+", dtype=types[name], shape=shape
+        )
+        for name, shape in shapes.items()
+    }
+    noise_file = scratch / "noise.npy"
+    if not whole:
+        record.unlink(missing_ok=True)
+        noise = np.empty(len(items))
+        for start in range(0, len(items), BLOCK):
+            span = slice(start, min(start + BLOCK, len(items)))
+            chosen = items[span]
+            pattern = pairs.pattern(chosen).reshape(len(chosen), -1)
+            values = np.maximum(np.stack((pattern[:, flat.pixel], pattern[:, flat.mate]), 1), 0)
+            values = values * flat.valid.numpy()
+            opened["measured"][span] = np.sqrt(values) if exact else values
+            opened["contrast"][span] = image_spectrum(torch.from_numpy(pairs.image(chosen)))[
+                :, flat.pixel[:ki]
+            ].numpy()
+            noise[span] = 1 / (pairs.image_dose(chosen) * pairs.box_A**2)
+            if progress:
+                progress(span.stop)
+        for array in opened.values():
+            array.flush()
+        np.save(noise_file, noise)
+        record.write_text(json.dumps(key), "utf-8")
+    tensors = {name: torch.from_numpy(array) for name, array in opened.items()}
+    return tensors["measured"], tensors["contrast"], torch.from_numpy(np.load(noise_file)).float()
+
+
+def image_spectrum(image: Tensor) -> Tensor:
+    """(b, m * m) complex64 Fourier values of images (b, m, m), the field's centre as origin."""
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(image.double(), dim=(-2, -1)), norm="forward")
+    centred = torch.fft.fftshift(spectrum, dim=(-2, -1))
+    result: Tensor = centred.flatten(-2).to(torch.complex64)
+    return result

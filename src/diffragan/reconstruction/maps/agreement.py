@@ -1,0 +1,107 @@
+"""What two half sets say of each other, and of patterns they have not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan.fourier.correlation import fsc, resolution_at
+from diffragan.fourier.volumes import best_shift, moved
+from diffragan.reconstruction.maps.free_set import free_correlation
+
+if TYPE_CHECKING:
+    from diffragan.reconstruction.phased_map import HalfSet
+
+
+HALF_SET_THRESHOLD = 0.143
+
+
+CLAIM_THRESHOLD = 0.5  # of the expected correlation with the truth
+
+
+# The exponent in `Agreement.expected`, measured on runs that failed (docs/many-views.md).
+_APART, _SHARED = 0.5, 0.85
+
+
+_ALL_SHARED_FROM = 1.5  # image edges: from here on the patterns alone tell the phases
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement by ring of the patterns, ring r at r / box; (rings,) each, from ring 1 on, and on
+    the CPU.
+
+    q: 1/Å. fsc: the half maps' Fourier shell correlation. free: squared correlation of the half
+    maps' slices with what they left out of their patterns; nan where that cannot be told.
+    image_edge: where the images end, 1/Å.
+    """
+
+    q: Tensor
+    fsc: Tensor
+    free: Tensor
+    image_edge: float
+
+    @property
+    def fsc_resolution_A(self) -> float:
+        """Where the FSC falls below 0.143."""
+        return resolution_at(self.fsc, self.q, HALF_SET_THRESHOLD)
+
+    @property
+    def both(self) -> Tensor:
+        """The lesser of FSC and free correlation; the FSC alone where that is not told."""
+        return torch.where(self.free.isnan(), self.fsc, torch.minimum(self.fsc, self.free))
+
+    @property
+    def mean(self) -> float:
+        """Mean of the lesser over all rings: the progress of a run."""
+        return float(self.both.clamp_min(0).mean())
+
+    @property
+    def expected(self) -> Tensor:
+        """(rings,) expected correlation of the map of all views with the truth.
+
+        With F the FSC, 2 F / (1 + F) is what a map of all views would correlate with another of
+        its kind. Where errors are the halves' own, its root is the correlation with the truth
+        (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003)): so it is in the images' band, whose
+        noise is independent. Beyond it phases come from the same physics, and halves go astray
+        alike: there the power is 0.85. The root of the free correlation is the upper limit.
+        """
+        own = self.fsc.clamp(0, 1)
+        whole = 2 * own / (1 + own)
+        beyond = (self.q / self.image_edge - 1) / (_ALL_SHARED_FROM - 1)
+        by_halves = whole ** (_APART + (_SHARED - _APART) * beyond.clamp(0, 1)).to(whole)
+        by_free = self.free.clamp(0, 1).sqrt()
+        return torch.where(by_free.isnan(), by_halves, torch.minimum(by_halves, by_free))
+
+    @property
+    def resolution_A(self) -> float:
+        """What a run claims: where the expected correlation with the truth falls below 0.5."""
+        return resolution_at(self.expected, self.q, CLAIM_THRESHOLD)
+
+    @property
+    def trust(self) -> Tensor:
+        """(rings + 1,) the expected correlation with the truth, ring 0 first."""
+        return torch.cat((torch.ones(1), self.expected))
+
+
+def agreement(first: HalfSet, second: HalfSet) -> Agreement:
+    """The half sets' agreement in the band that they use at present."""
+    views, other = first.views, second.map
+    if first.settings.orientations != "given":
+        # With shifts free each half lies where its own images put it.
+        other = moved(other, best_shift(other, torch.fft.rfftn(first.map)))
+    rings = int((views.flat.radius + 0.5).long().max()) + 1
+    q = torch.arange(1, rings, dtype=torch.float64) / views.optics.box_A
+    shells = fsc(first.map, other).cpu()
+    at = torch.arange(len(shells), dtype=torch.float64) / views.volume_box_A
+    curve = torch.from_numpy(np.interp(q.numpy(), at.numpy(), shells.numpy())).float()
+    free = torch.full((rings,), torch.nan)
+    if first.project.free is not None:
+        one, other = (free_correlation(h.map, h.project) for h in (first, second))
+        free = 0.5 * (one + other)
+    image_edge = float(views.flat.radius[len(views.transfer) - 1]) / views.optics.box_A
+    return Agreement(q, curve, free[1:], image_edge)

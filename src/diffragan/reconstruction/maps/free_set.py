@@ -1,0 +1,130 @@
+"""Parts of Fourier space that a run leaves out, and what they say of its map."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan.fourier.slices import extract
+from diffragan.fourier.volumes import frequency_radius, to_half
+from diffragan.reconstruction.maps.data_step import DataStep, abs_squared
+from diffragan.reconstruction.maps.image_map import ring_of
+
+FREE_RADIUS = 4.0  # pixels of the pattern
+
+
+_POOLED = 0.12  # rings this close in q are judged together
+
+
+_MOST_NOISE = 0.25  # of an intensity's variance, from counting
+
+
+_LEAST_FREE = 60  # voxels left out that a ring and its neighbours must hold to be judged
+
+
+def free_balls(
+    n: int, padding: float, reach: float, fraction: float, seed: int, inner: float
+) -> Tensor:
+    """Balls of Fourier space that a run leaves out, (n, n, n // 2 + 1) bool, mates included; on
+    the CPU.
+
+    Single pixels would not do: a molecule's transform varies over 1 / diameter, so neighbours tell
+    what a pixel holds. A ball of four pixels of the pattern is several such lengths across.
+
+    Args:
+        reach, inner: outer and inner limit of the balls' centres, in pixels of the pattern;
+            the same balls come out whatever n.
+        fraction: of the space between, about.
+    """
+    from scipy.spatial import cKDTree
+
+    generator = np.random.default_rng([seed, 7])
+    count = round(0.5 * fraction * (reach**3 - inner**3) / FREE_RADIUS**3)
+    direction = generator.normal(size=(count, 3))
+    # More than their share at low frequency, where a shell holds few.
+    radius = generator.uniform(inner**2, reach**2, count) ** 0.5
+    centres = direction / np.linalg.norm(direction, axis=1, keepdims=True) * radius[:, None]
+    centres = padding * np.concatenate((centres, -centres))
+    axis = np.fft.fftfreq(n, 1 / n)
+    last = np.arange(n // 2 + 1)
+    grid = np.stack(np.meshgrid(axis, axis, last, indexing="ij"), -1).reshape(-1, 3)
+    near, _ = cKDTree(centres).query(grid, distance_upper_bound=FREE_RADIUS * padding, workers=-1)
+    result: Tensor = torch.from_numpy(np.isfinite(near).reshape(n, n, n // 2 + 1))
+    return result
+
+
+def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor:
+    """How well a map predicts intensities it has not seen: squared correlation by ring, (rings,),
+    on the CPU.
+
+    The correlation between slices of the map and patterns, over the pixels that lie in the balls
+    that the map's run left out. For complex Gaussian amplitudes (Wilson's statistics, which
+    proteins obey beyond the first rings) it is the square of the complex correlation, so its root
+    estimates the FRC with the truth, without a truth. Counting noise adds I / N to the variance of
+    an intensity, which is taken off. Sums run over neighbouring rings (± 12 % in q); a ring that
+    has too little left out, even so, or too few electrons to tell, is nan.
+
+    Args:
+        limit: so many views are used, spread evenly.
+    """
+    assert step.free is not None
+    views, geometry = step.views, step.geometry
+    rings = ring_of(views)
+    count = int(rings.max()) + 1
+    rings = rings.repeat(2) if geometry.curved else rings
+    valid = (geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)).double()
+    every = geometry.valid.sum(0).clamp_min(1)
+    seen = torch.ones(1, device=views.device) if geometry.curved else every
+    sums = torch.zeros(7, count, dtype=torch.float64, device=views.device)
+    half, core = to_half(volume), step.free.to(torch.complex64)
+    blocks = list(views.blocks(16))
+    for block in blocks[:: max(1, len(views) // limit)]:
+        turn = views.rotations[block]
+        inside = extract(core, turn, geometry.points).real > 0.95
+        model = abs_squared(extract(half, turn, geometry.points)).double()
+        goal = views.observed(block, geometry).double()
+        goal = goal if views.electrons is not None else goal**2
+        share = views.weights[block][:, None].double() * valid * inside
+        noise = goal / (seen * views.electrons) if views.electrons is not None else 0 * goal
+        one = torch.ones_like(goal)
+        terms = (one, model, goal, model**2, goal**2 - noise, model * goal, noise)
+        for total, term in zip(sums, terms, strict=True):
+            total.index_add_(0, rings, (share * term).sum(0))
+    return _correlation(sums.cpu(), _free_voxels(step, count).cpu())
+
+
+def _free_voxels(step: DataStep, count: int) -> Tensor:
+    """(count,) voxels left out around each ring."""
+    assert step.free is not None
+    padding = step.geometry.padding
+    radius = frequency_radius(step.views.n, step.free.device)
+    rings = (radius[step.free] / padding + 0.5).long()
+    found = torch.bincount(rings, minlength=count)[:count].double()
+    return found / padding**3
+
+
+def _correlation(sums: Tensor, free: Tensor) -> Tensor:
+    """Correlation by ring from weighted sums of 1, m, g, m², g², m g and g's noise, pooled."""
+    weight = sums[0].clamp_min(1e-30)
+    m, g, mm, gg, mg, noise = (x / weight for x in sums[1:])
+    # Within each ring first, so that the fall of intensity with q does not count as agreement;
+    # each ring is scaled to its own mean before rings are pooled.
+    scale_m, scale_g = m.clamp_min(1e-30), g.clamp_min(1e-30)
+    parts = torch.stack(
+        (
+            (mg - m * g) / (scale_m * scale_g),
+            (mm - m**2) / scale_m**2,
+            (gg - g**2) / scale_g**2,
+            noise / scale_g**2,
+        )
+    )
+    q = torch.arange(len(m), dtype=torch.float64)
+    window = ((q[None, :] - q[:, None]).abs() <= _POOLED * q[:, None]).double()
+    near = window * sums[0]
+    cov, var_m, var_g, counting = (near @ part for part in parts)
+    found = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
+    # With few electrons the halves' noise is their own, and their FSC tells more than this.
+    quiet = counting <= _MOST_NOISE * var_g
+    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & quiet
+    return torch.where(told, found.clamp(-1, 1), torch.nan).float()

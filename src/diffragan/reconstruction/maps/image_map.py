@@ -1,0 +1,122 @@
+"""What the images alone give: a 3D map to their aperture, and how far it is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffragan.fourier.slices import Inserter
+from diffragan.fourier.volumes import best_shift, frequency_radius, to_volume
+from diffragan.reconstruction.maps.views import Views
+
+# Of an image's power, what is of second order in the potential: it shows whatever the defocus.
+SECOND_ORDER = 0.1**2
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """The map that the images make together.
+
+    volume: (n, n, n), FFT order. half: its plain `rfftn`, (n, n, n // 2 + 1).
+    known: (n, n, n // 2 + 1) in [0, 1], signal over signal and noise of each frequency.
+    """
+
+    volume: Tensor
+    half: Tensor
+    known: Tensor
+
+    def to(self, device: torch.device) -> ImageMap:
+        """The same on a device."""
+        return ImageMap(self.volume.to(device), self.half.to(device), self.known.to(device))
+
+
+def ring_power(views: Views) -> Tensor:
+    """Mean measured intensity by ring of 1 / box, (rings,), over all views."""
+    rings = ring_of(views)
+    total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64, device=views.device)
+    for block in views.blocks():
+        seen = views.observed(block, views.flat).double()
+        intensity = seen if views.electrons is not None else seen**2
+        total.index_add_(0, rings, intensity.sum(0))
+    return (total / torch.bincount(rings).clamp_min(1) / len(views)).float()
+
+
+def ring_of(views: Views) -> Tensor:
+    """(k,) ring of each pair."""
+    return (views.flat.radius + 0.5).long()
+
+
+def power_of_half(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
+    """A power by ring spread over a half volume's voxels; 0 beyond the last ring, and zero
+    frequency as the first ring."""
+    radius = (frequency_radius(n, power.device) / padding + 0.5).long()
+    line = power.new_zeros(int(radius.max()) + 1)
+    shared = min(len(power), len(line))
+    line[:shared] = power[:shared]
+    line[0] = power[1]
+    return line[radius]
+
+
+def image_map(views: Views, power: Tensor | None = None, second_order: float = 0.0) -> ImageMap:
+    """Least-squares map of the images with their contrast transfer, damped where noise rules.
+
+    Each image is a projection filtered by 2 sin(chi), zeros and sign changes included; the sum
+    over views of transfer x contrast / noise, divided by that of transfer² / noise + 1 / signal,
+    is the Wiener estimate (RELION's, without its iteration). The signal's power is that of the
+    patterns, since amplitudes are measured, whatever became of the phases.
+
+    Args:
+        power: `ring_power(views)`, if it is known already.
+        second_order: power of what images show beyond the linear term, as a part of the signal's
+            (`SECOND_ORDER`). It does not average away, and rules where the transfer is weaker:
+            without it a large molecule's map may have its lowest frequencies in the wrong sign.
+    """
+    n, count = views.n, len(views.transfer)
+    power = ring_power(views) if power is None else power
+    points = views.flat.points[:count]
+    total, weight = (Inserter(n, points.device) for _ in range(2))
+    floor = 1e-6 * float(power[1:].max())
+    for block in views.blocks():
+        noise = views.image_noise[block].clamp_min(floor)[:, None]
+        factor = views.weights[block][:, None] * views.transfer / noise
+        seen = views.spectra(block) * views.image_phase_ramp(block)
+        total.add((seen * factor).contiguous(), views.rotations[block], points)
+        weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
+    information = weight.half().real
+    signal = power_of_half(power, n, views.flat.padding)
+    rings = ring_of(views)[:count]
+    strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
+    strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
+    beyond_linear = second_order / power_of_half(strength, n, views.flat.padding).clamp_min(1e-12)
+    damped = information * signal * (1 + beyond_linear) + 1
+    volume = to_volume(total.half() * signal / damped)
+    known = information * signal / damped
+    return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
+
+
+def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, noise: float) -> Tensor:
+    """A start (n, n, n): the image map, and beyond it noise of the measured power in the mask.
+
+    Args:
+        signal: (n, n, n // 2 + 1) power (`power_of_half`). inside: (n, n, n) bool.
+        noise: factor on the noise's amplitude.
+    """
+    n = inside.shape[-1]
+    # Drawn on the CPU, so that a seed means the same start on every device.
+    random = torch.randn((n, n, n), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.fft.rfftn(random.to(inside.device) * inside, norm="forward")
+    drawn = drawn / drawn.abs().square().mean().sqrt()
+    unknown = (1 - image.known).clamp_min(0) * signal
+    half = image.half + noise * drawn * unknown.sqrt()
+    result: Tensor = torch.fft.irfftn(half, s=(n, n, n), norm="forward")
+    return result
+
+
+def shift_onto(volume: Tensor, image: ImageMap) -> Tensor:
+    """The shift (z, y, x), in voxels, that best lays a volume on the image map.
+
+    Patterns don't see where the molecule lies; the images do, and this ties a map to them.
+    """
+    return best_shift(volume, image.half * image.known)

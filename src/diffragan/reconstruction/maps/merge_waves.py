@@ -1,0 +1,93 @@
+"""Waves with known orientations merged into a map: phased ones, or the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.fourier.slices import Inserter, Slices
+from diffragan.fourier.volumes import to_volume
+
+Waves = Callable[[NDArray[np.int64]], NDArray[np.complex64]]
+
+
+BLOCK = 32
+
+
+def object_spectrum(waves: Tensor) -> Tensor:
+    """(b, m * m) complex64 Fourier values of o, where wave = beam (1 + i o), space's origin at
+    the field's centre, zero frequency at [m//2, m//2].
+
+    Args:
+        waves: (b, m, m) complex, at the molecule's centre plane.
+    """
+    m = waves.shape[-1]
+    spectrum = torch.fft.fftshift(
+        torch.fft.fft2(torch.fft.ifftshift(waves, dim=(-2, -1)), norm="forward"), dim=(-2, -1)
+    )
+    beam = spectrum[:, m // 2, m // 2]
+    turned = spectrum * (torch.sgn(beam).conj() / 1j)[:, None, None]
+    result: Tensor = turned.flatten(-2).to(torch.complex64)
+    return result
+
+
+def wave_from_object(spectrum: Tensor, beam: Tensor, m: int) -> Tensor:
+    """Waves (b, m, m) from the spectra (b, m * m) of o and the beams' amplitudes (b,)."""
+    whole = (1j * spectrum).reshape(-1, m, m)
+    whole[:, m // 2, m // 2] = beam.to(whole)
+    waves = torch.fft.ifft2(torch.fft.ifftshift(whole, dim=(-2, -1)), norm="forward")
+    result: Tensor = torch.fft.fftshift(waves, dim=(-2, -1))
+    return result
+
+
+def slices_of_waves(waves: Tensor, geometry: Slices) -> Tensor:
+    """(b, k) or (b, 2 k) values of waves (b, m, m) on the slices that a geometry takes.
+
+    The flat slice takes the mean of a pixel and its mate's conjugate: a real object's part.
+    """
+    spectrum = object_spectrum(waves)
+    pixel, mate = spectrum[:, geometry.pixel], spectrum[:, geometry.mate].conj()
+    if geometry.curved:
+        return torch.cat((pixel, mate), 1) * geometry.valid.reshape(-1)
+    valid = geometry.valid.float()
+    return (pixel * valid[0] + mate * valid[1]) / valid.sum(0).clamp_min(1)
+
+
+def merge_waves(
+    waves: Waves,
+    items: NDArray[np.int64],
+    rotations: Tensor,
+    geometry: Slices,
+    n: int,
+    *,
+    weight: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
+    damping: float = 0.1,
+) -> Tensor:
+    """The volume (n, n, n), FFT order, that waves make together.
+
+    Args:
+        waves: gives the waves (b, m, m) of some items. rotations: (len(items), 3, 3).
+        weight: gives the trust (b, rings) of some items, ring r at r / box; none: 1.
+        damping: slices that a voxel must hold before their mean counts in full.
+    """
+    device = rotations.device
+    total, slices = (Inserter(n, device) for _ in range(2))
+    rings = (geometry.radius + 0.5).long()
+    each = geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)
+    rings = rings.repeat(2) if geometry.curved else rings
+    for start in range(0, len(items), BLOCK):
+        chosen = items[start : start + BLOCK]
+        turn = rotations[start : start + BLOCK]
+        values = slices_of_waves(torch.from_numpy(waves(chosen)).to(device), geometry)
+        say = each.float().expand(values.shape)
+        if weight is not None:
+            trust = torch.from_numpy(weight(chosen)).to(device).float()
+            say = say * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
+        total.add((values * say).contiguous(), turn, geometry.points)
+        slices.add((say + 0j).contiguous(), turn, geometry.points)
+    share = slices.half().real + damping
+    return to_volume(total.half() / share)

@@ -1,0 +1,164 @@
+"""Pairs as the 3D methods see them: amplitudes on half planes, and the images' contrast.
+
+Nothing is kept in memory that grows with the number of views, apart from a few numbers for each:
+the two arrays lie in files of a scratch folder and are mapped. Where the work is done on another
+device, they go there a block of views at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.fourier.grids import even_fast_length
+from diffragan.fourier.interpolation import WIDTH
+from diffragan.fourier.slices import Slices
+from diffragan.optics import Optics
+
+BLOCK = 64  # views read or sliced at a time
+
+
+_POINTS = 2_000_000  # the same on a device other than the CPU, in pixels; each takes some 200 bytes
+
+
+@dataclass(frozen=True)
+class Views:
+    """v views of one molecule.
+
+    Frequencies are the k pixel pairs of `flat` (innermost first); a pair's second pixel is the
+    Friedel mate. Fourier values are in units of the plane wave, zero of space at the field's
+    centre. `measured` and `contrast` stay on the CPU; all else lies on `device`, and so does what
+    `observed` and `spectra` give.
+
+    measured: (v, 2, k) float32 on disk, pixel and mate: amplitudes, or where `electrons` is given
+        intensities (counts / electrons); 0 where masked.
+    contrast: (v, ki) complex64 on disk: the images' spectra at the first ki pairs.
+    transfer: (ki,) contrast per unit of object, 2 sin(chi) times the lens's envelope.
+    image_noise: (v,) noise power of one image frequency; 0 for noise-free images.
+    rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y of the molecule in its image.
+    weights: (v,) float32, each view's say.
+    electrons: total electrons of one pattern's exposure, None for exact intensities.
+    """
+
+    optics: Optics
+    flat: Slices
+    curved: Slices
+    n: int
+    measured: Tensor
+    contrast: Tensor
+    transfer: Tensor
+    image_noise: Tensor
+    rotations: Tensor
+    shifts_A: Tensor
+    weights: Tensor
+    items: NDArray[np.int64]
+    electrons: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work on these views is done."""
+        return self.rotations.device
+
+    def to(self, device: torch.device) -> Views:
+        """The same views, to be worked on there."""
+        names = ("flat", "curved", "transfer", "image_noise", "rotations", "shifts_A", "weights")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    @property
+    def volume_box_A(self) -> float:
+        """Side of the volume, Å: that of the field, times the padding."""
+        return self.optics.box_A * self.flat.padding
+
+    @property
+    def voxel_A(self) -> float:
+        """Side of a voxel, Å."""
+        return self.volume_box_A / self.n
+
+    def padded(self, padding: float) -> Views:
+        """The same views for a volume of another side."""
+        if padding == self.flat.padding:
+            return self
+        flat, curved = (
+            replace(s, points=s.points * (padding / s.padding), padding=padding)
+            for s in (self.flat, self.curved)
+        )
+        return replace(self, flat=flat, curved=curved, n=side_of(flat))
+
+    def limited(self, resolution_A: float) -> Views:
+        """The same views out to a resolution, for a smaller volume of the same side."""
+        count = int((self.flat.radius <= self.optics.box_A / resolution_A).sum())
+        if count >= len(self.flat):
+            return self
+        flat, curved = (s.leading(count) for s in (self.flat, self.curved))
+        return replace(
+            self,
+            flat=flat,
+            curved=curved,
+            n=side_of(flat),
+            measured=self.measured[:, :, :count],
+            contrast=self.contrast[:, :count],
+            transfer=self.transfer[:count],
+        )
+
+    def every_second(self, first: int) -> Views:
+        """Half of the views: the even (first = 0) or the odd ones (1)."""
+        return self._strided(slice(first, None, 2))
+
+    def _strided(self, span: slice) -> Views:
+        return replace(
+            self,
+            measured=self.measured[span],
+            contrast=self.contrast[span],
+            image_noise=self.image_noise[span],
+            rotations=self.rotations[span].clone(),
+            shifts_A=self.shifts_A[span].clone(),
+            weights=self.weights[span].clone(),
+            items=self.items[span],
+        )
+
+    def sample(self, count: int) -> Views:
+        """About `count` of the views, spread evenly: every so many."""
+        step = max(1, len(self) // count)
+        return self._strided(slice(None, None, step))
+
+    def blocks(self, size: int | None = None) -> Iterator[slice]:
+        """Runs of views that are worked on together: longer ones elsewhere than on the CPU, where
+        short ones would leave the device waiting for its next order."""
+        if size is None:
+            many = 0 if self.device.type == "cpu" else _POINTS // (2 * len(self.flat))
+            size = max(BLOCK, many)
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+    def observed(self, views: slice, geometry: Slices, count: int | None = None) -> Tensor:
+        """What was measured at the first `count` pairs: (b, count) for the flat slice, the mean
+        over the valid mates, or (b, 2 count) for the curved one."""
+        count = len(geometry) if count is None else count
+        both = self.measured[views, :, :count].to(self.device)
+        if geometry.curved:
+            return both.reshape(len(both), 2 * count)
+        valid = geometry.valid[:, :count].float()
+        return (both * (valid / valid.sum(0).clamp_min(1))).sum(1)
+
+    def spectra(self, views: slice) -> Tensor:
+        """(b, ki) complex64 spectra of the images."""
+        return self.contrast[views].to(self.device)
+
+    def image_phase_ramp(self, views: slice) -> Tensor:
+        """(b, ki) factor that moves the images' molecules to the field's centre."""
+        points = self.flat.points[: self.contrast.shape[1], :2]
+        cycles = (self.shifts_A[views] / self.volume_box_A) @ points.T
+        return torch.polar(torch.ones_like(cycles), 2 * torch.pi * cycles)
+
+
+def side_of(geometry: Slices) -> int:
+    """Side of a volume whose Fourier grid holds every slice with its window."""
+    return even_fast_length(2 * float(geometry.radius.max()) * geometry.padding + WIDTH + 1)

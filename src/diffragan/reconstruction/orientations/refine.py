@@ -1,0 +1,350 @@
+"""Orientations and shifts of views against a map.
+
+A pattern's amplitudes do not change when the particle shifts, so they tell the orientation alone;
+the image tells the shift, and helps with the orientation to its aperture. Small turns are rotation
+vectors in the frame of the detector: view v turns from R to exp([w]x) R.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffragan.fourier.slices import extract
+from diffragan.fourier.volumes import to_half
+from diffragan.reconstruction.maps.image_map import image_map, ring_of, ring_power
+from diffragan.reconstruction.maps.views import Views
+from diffragan.rotations import angle_deg, turned
+
+SCHEDULE_A = (12.0, 10.0, 8.0, 8.0, 7.0, 6.0, 6.0, 5.0, 5.0, 5.0)
+
+
+_FLOOR = 0.01  # of a ring's variance: the least misfit that weights are made for
+
+
+_STEP_PX = 0.3  # how far a difference quotient moves the outermost point, in 1 / box
+
+
+_LEAST_EXPECTED = 0.2  # of a ring's mean: the least expectation a count is weighted by
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Orientations after a refinement.
+
+    rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y.
+    score: (v,) float32 in [-1, 1], correlation of the measured pattern with the map's, ring means
+        taken out; a pattern of another molecule stays near 0.
+    turned_deg: (v,) float32, how far each view was turned.
+    """
+
+    rotations: Tensor
+    shifts_A: Tensor
+    score: Tensor
+    turned_deg: Tensor
+
+    def put_into(self, views: Views) -> Views:
+        """The views with these orientations and shifts."""
+        return replace(views, rotations=self.rotations, shifts_A=self.shifts_A)
+
+
+def pairs_within(views: Views, resolution_A: float) -> int:
+    """How many leading pairs lie inside a resolution."""
+    return int((views.flat.radius <= views.optics.box_A / resolution_A + 0.5).sum())
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """How measurements follow from a map's slices, by regression over all views.
+
+    A measured value y (an amplitude, or an intensity where electrons are counted) is expected to
+    be y_mean + slope (x - x_mean), x the slice's: a ring that the map does not know has slope 0
+    and no say, and one whose power is damped is scaled. All (k,), by pair.
+
+    spread: variance that the regression leaves; for counts, in units of the mean expectation.
+    agreement: squared correlation of x and y. y_var, x_var: variances.
+    map_error: (ki,) power of the map's error inside the aperture, as the images see it.
+    """
+
+    x_mean: Tensor
+    y_mean: Tensor
+    x_var: Tensor
+    y_var: Tensor
+    slope: Tensor
+    spread: Tensor
+    agreement: Tensor
+    map_error: Tensor
+
+    def expected(self, x: Tensor) -> Tensor:
+        return self.y_mean + self.slope * (x - self.x_mean)
+
+
+class _Block:
+    """Measurements of some views, and what a map's slices say to them."""
+
+    def __init__(self, half: Tensor, views: Views, block: slice, count: int) -> None:
+        self.half, self.views = half, views
+        self.points = views.flat.points[:count]
+        self.counts = views.electrons is not None
+        self.seen = views.observed(block, views.flat, count)
+        self.contrast = views.spectra(block)[:, :count]
+        self.transfer = views.transfer[:count]
+        self.inner = self.points[: len(self.transfer), :2] * (2 * math.pi / views.volume_box_A)
+        self.noise = views.image_noise[block][:, None]
+        self.reach = float(torch.linalg.vector_norm(self.points[-1]).clamp_min(1))
+
+    def slices(self, rotations: Tensor) -> Tensor:
+        """(b, count) complex64."""
+        return extract(self.half, rotations, self.points)
+
+    def slopes(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """Central differences by the three angles: of what the pattern shows (3, b, count), and of
+        the slices inside the aperture (3, b, ki)."""
+        step = _STEP_PX / self.reach
+        turns = torch.eye(3, device=rotations.device).repeat_interleave(len(rotations), 0) * step
+        both = torch.cat(
+            (turned(rotations.repeat(3, 1, 1), turns), turned(rotations.repeat(3, 1, 1), -turns))
+        )
+        values = self.slices(both).reshape(2, 3, len(rotations), -1)
+        shown, inner = self.shown(values), values[..., : len(self.transfer)]
+        return (shown[0] - shown[1]) / (2 * step), (inner[0] - inner[1]) / (2 * step)
+
+    def shown(self, slices: Tensor) -> Tensor:
+        """What a pattern shows of slices: amplitudes, or intensities where electrons count."""
+        size = slices.abs()
+        return size * size if self.counts else size
+
+    def image_weight(self, relation: _Relation | None) -> Tensor:
+        """(b, ki) one over the variance of an image frequency."""
+        power = self.contrast.abs().square().mean()
+        error = 0 if relation is None else self.transfer**2 * relation.map_error
+        return 1 / (self.noise + error).clamp_min(1e-3 * float(power) + 1e-30)
+
+    def residual(self, slices: Tensor, shift: Tensor) -> Tensor:
+        """(b, ki) the image, its molecule moved to the centre, less transfer x slice."""
+        phase = shift @ self.inner.T
+        ramp = torch.polar(torch.ones_like(phase), phase)
+        return self.contrast * ramp - self.transfer * slices[:, : len(self.transfer)]
+
+    def pattern_weight(self, slices: Tensor, relation: _Relation) -> Tensor:
+        """(b, count) one over the variance of a measured value, at most."""
+        if not self.counts:
+            return (1 / relation.spread).expand(len(slices), -1)
+        expected = relation.expected(self.shown(slices))
+        floor = _LEAST_EXPECTED * relation.y_mean
+        return 1 / (relation.spread * torch.maximum(expected, floor)).clamp_min(1e-30)
+
+    def best_shift(
+        self, slices: Tensor, start: Tensor, reach_A: float, relation: _Relation | None
+    ) -> Tensor:
+        """(b, 2) shift with the highest correlation of image and transfer x slice: a grid about
+        `start`, then Newton steps from its best point."""
+        model = self.transfer * slices[:, : len(self.transfer)]
+        product = self.image_weight(relation) * self.contrast * model.conj()
+        device = start.device
+        line = torch.arange(-math.ceil(reach_A), math.ceil(reach_A) + 1.0, device=device)
+        grid = torch.cartesian_prod(line, line)
+        phase = start @ self.inner.T
+        product = product * torch.polar(torch.ones_like(phase), phase)
+        waves = grid @ self.inner.T
+        match = product.real @ waves.cos().T - product.imag @ waves.sin().T
+        move, eye = grid[match.argmax(1)], torch.eye(2, device=device)
+        for _ in range(4):
+            phase = move @ self.inner.T
+            here = product * torch.polar(torch.ones_like(phase), phase)
+            uphill = -(here.imag @ self.inner)
+            bend = torch.einsum("bk,ki,kj->bij", here.real, self.inner, self.inner)
+            bend = bend + 1e-6 * eye * bend.abs().amax((1, 2), keepdim=True) + 1e-30 * eye
+            step = torch.linalg.solve(bend, uphill)
+            good = (torch.linalg.det(bend) > 0) & (bend[:, 0, 0] > 0)
+            move = move + torch.where(good[:, None], step.clamp(-0.5, 0.5), 0.0)
+        return start + move
+
+    def misfit(
+        self, slices: Tensor, shift: Tensor, weight: Tensor, relation: _Relation, images: bool
+    ) -> Tensor:
+        """(b,) weighted squares that a step is judged by."""
+        left = self.seen - relation.expected(self.shown(slices))
+        total = (weight * left.square()).sum(1)
+        if images:
+            error = self.residual(slices, shift).abs().square()
+            total = total + 2 * (self.image_weight(relation) * error).sum(1)
+        return total
+
+    def normal(
+        self,
+        rotations: Tensor,
+        slices: Tensor,
+        shift: Tensor,
+        weight: Tensor,
+        relation: _Relation,
+        images: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Normal matrix (b, 3, 3) and right side (b, 3) of the three angles."""
+        by_angle, inner = self.slopes(rotations)
+        by_angle = by_angle * relation.slope
+        left = self.seen - relation.expected(self.shown(slices))
+        matrix = torch.einsum("abk,cbk,bk->bac", by_angle, by_angle, weight)
+        right = torch.einsum("abk,bk->ba", by_angle, weight * left)
+        if images:
+            trust = 2 * self.image_weight(relation)
+            inner = inner * self.transfer
+            error = trust * self.residual(slices, shift)
+            matrix = matrix + torch.einsum("abk,cbk,bk->bac", inner.conj(), inner, trust + 0j).real
+            right = right + torch.einsum("abk,bk->ba", inner.conj(), error).real
+        return matrix, right
+
+    def score(self, slices: Tensor, relation: _Relation) -> Tensor:
+        """(b,) correlation of measured and expected, rings weighted by how well they are known."""
+        x = (self.shown(slices) - relation.x_mean) / relation.x_var.clamp_min(1e-30).sqrt()
+        y = (self.seen - relation.y_mean) / relation.y_var.clamp_min(1e-30).sqrt()
+        w = relation.agreement
+        norm = ((w * x * x).sum(1) * (w * y * y).sum(1)).sqrt()
+        return (w * x * y).sum(1) / norm.clamp_min(1e-30)
+
+
+def _relation(half: Tensor, views: Views, count: int, reach_A: float) -> tuple[_Relation, Tensor]:
+    """The relation of measurements to a map, and shifts (v, 2) found on the way."""
+    rings = ring_of(views)[:count]
+    inner = rings[: len(views.transfer)]
+    bins = int(rings.max()) + 1
+    sums = torch.zeros(6, bins, dtype=torch.float64, device=views.device)
+    image = torch.zeros(2, bins, dtype=torch.float64, device=views.device)
+    shifts = views.shifts_A.clone()
+    for block in views.blocks():
+        data = _Block(half, views, block, count)
+        slices = data.slices(views.rotations[block])
+        if reach_A > 0:
+            shifts[block] = data.best_shift(slices, shifts[block], reach_A, None)
+        x, y = data.shown(slices).double(), data.seen.double()
+        w = views.weights[block].double()[:, None].expand_as(x)
+        for row, term in enumerate((w, w * x, w * y, w * x * x, w * y * y, w * x * y)):
+            sums[row].index_add_(0, rings, term.sum(0))
+        error = data.residual(slices, shifts[block]).abs().square() - data.noise
+        own = w[:, :1] * data.transfer**2
+        image[0].index_add_(0, inner, (w[:, :1] * error).sum(0).double())
+        image[1].index_add_(0, inner, own.sum(0).double())
+    total = sums[0].clamp_min(1e-12)
+    x, y = sums[1] / total, sums[2] / total
+    x_var = (sums[3] / total - x * x).clamp_min(0)
+    y_var = (sums[4] / total - y * y).clamp_min(0)
+    cross = sums[5] / total - x * y
+    slope = cross.clamp_min(0) / x_var.clamp_min(1e-30)
+    agreement = (cross.clamp_min(0) ** 2 / (x_var * y_var).clamp_min(1e-40)).clamp(max=1)
+    spread = y_var * (1 - agreement).clamp_min(_FLOOR)
+    if views.electrons is not None:
+        spread = spread / y.clamp_min(1e-30)
+    floor = _FLOOR * (x * x + x_var if views.electrons is None else x)
+    error = torch.maximum(image[0] / image[1].clamp_min(1e-30), floor)
+    by_ring = (x, y, x_var, y_var, slope, spread.clamp_min(1e-30), agreement)
+    a, b, c, d, e, f, g = (row.float()[rings] for row in by_ring)
+    return _Relation(a, b, c, d, e, f, g, error.float()[inner]), shifts
+
+
+def refine_orientations(
+    half: Tensor,
+    views: Views,
+    *,
+    resolution_A: float,
+    max_step_deg: float,
+    rounds: int = 3,
+    shift_reach_A: float = 6.0,
+    images: bool = True,
+) -> Refined:
+    """Turn every view to where a map explains it best.
+
+    Levenberg-Marquardt in three small angles; a step is kept only if the view's misfit falls.
+    Measured amplitudes (of counts: intensities, weighted by their expectation) are compared with
+    the slice's, each ring weighted by what the map leaves unexplained there, and images with
+    transfer x slice, weighted by their noise and the map's error.
+
+    Args:
+        half: (n, n, n // 2 + 1) from `to_half`.
+        resolution_A: the finest resolution compared.
+        max_step_deg: the largest turn of one round.
+        shift_reach_A: how far from their present value shifts are looked for; 0 keeps them.
+        images: whether images have a say in the orientation (they always tell the shift).
+    """
+    count = pairs_within(views, resolution_A)
+    relation, shifts = _relation(half, views, count, shift_reach_A)
+    rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
+    for block in views.blocks():
+        data = _Block(half, views, block, count)
+        rotation, shift = rotations[block], shifts[block]
+        damping = torch.full((len(rotation),), 1e-2, device=views.device)
+        slices = data.slices(rotation)
+        for _ in range(rounds):
+            if shift_reach_A > 0:
+                shift = data.best_shift(slices, shift, shift_reach_A, relation)
+            weight = data.pattern_weight(slices, relation)
+            matrix, right = data.normal(rotation, slices, shift, weight, relation, images)
+            scale = torch.diagonal(matrix, dim1=-2, dim2=-1)
+            ridge = damping[:, None] * scale + 1e-6 * scale.mean(1, keepdim=True) + 1e-30
+            step = torch.linalg.solve(matrix + torch.diag_embed(ridge), right)
+            length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
+            step = step * (math.radians(max_step_deg) / length.clamp_min(1e-12)).clamp(max=1)
+            tried = turned(rotation, step)
+            there = data.slices(tried)
+            before = data.misfit(slices, shift, weight, relation, images)
+            better = data.misfit(there, shift, weight, relation, images) < before
+            rotation = torch.where(better[:, None, None], tried, rotation)
+            slices = torch.where(better[:, None], there, slices)
+            damping = torch.where(better, damping / 4, damping * 10).clamp(1e-4, 1e4)
+        rotations[block], shifts[block] = rotation, shift
+        score[block] = data.score(slices, relation)
+    return Refined(rotations, shifts, score, angle_deg(rotations, views.rotations))
+
+
+def align_to_images(
+    views: Views,
+    *,
+    schedule_A: Sequence[float] = SCHEDULE_A,
+    max_step_deg: float = 5.0,
+    rounds: int = 3,
+    shift_reach_A: float = 6.0,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Refined:
+    """Orientations and shifts that agree with the images' own map: map, refine, and again.
+
+    Args:
+        schedule_A: the resolution of each turn of the loop, coarse to fine.
+        prepare: applied to each map (n, n, n) before slices are taken, such as a mask.
+    """
+    power = ring_power(views)
+    start, refined = views.rotations, None
+    for done, resolution_A in enumerate(schedule_A, 1):
+        volume = image_map(views, power).volume
+        refined = refine_orientations(
+            to_half(volume if prepare is None else prepare(volume)),
+            views,
+            resolution_A=resolution_A,
+            max_step_deg=max_step_deg,
+            rounds=rounds,
+            shift_reach_A=shift_reach_A,
+        )
+        views = refined.put_into(views)
+        if progress is not None:
+            progress(done)
+    score = torch.zeros(len(views), device=views.device) if refined is None else refined.score
+    return Refined(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
+
+
+def image_agreement(half: Tensor, views: Views, resolution_A: float) -> Tensor:
+    """(v,) correlation of each image with the map's at the best shift within 10 Å."""
+    count = pairs_within(views, resolution_A)
+    out = torch.empty(len(views), device=views.device)
+    for block in views.blocks():
+        data = _Block(half, views, block, count)
+        slices = data.slices(views.rotations[block])
+        shift = data.best_shift(slices, views.shifts_A[block], 10.0, None)
+        error = data.residual(slices, shift)
+        model = data.transfer * slices[:, : len(data.transfer)]
+        seen = error + model
+        size = torch.linalg.vector_norm(seen, dim=1) * torch.linalg.vector_norm(model, dim=1)
+        out[block] = (seen * model.conj()).sum(1).real / size.clamp_min(1e-30)
+    return out

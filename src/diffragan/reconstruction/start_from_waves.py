@@ -1,0 +1,77 @@
+"""A start from phases that another method found: a network's, or projection algorithms' in 2D."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffragan.errors import DiffraganError
+from diffragan.files.store import ResultStore, open_results
+from diffragan.pairs.pairs import Measurements
+from diffragan.reconstruction.many_views import Solve
+from diffragan.reconstruction.maps.merge_waves import merge_waves
+from diffragan.reconstruction.phased_map import HalfSet
+
+
+def begin_from_waves(solve: Solve, path: Path, pairs: Measurements) -> None:
+    """Put phased waves of the same pairs in the place of each half's start.
+
+    Each half takes the waves of its own views alone, weighted by their trust. The image map stays
+    what holds the halves and says where the molecule lies.
+
+    Raises:
+        DiffraganError: the results are of other pairs, of some of them only, or have no waves.
+    """
+    results = open_results(path)
+    if results.header["input"]["sha256"] != pairs.sha256:
+        raise DiffraganError(f"{path} was phased from other pairs than {pairs.name}.")
+    if not results.has("wave"):
+        raise DiffraganError(
+            f"{path} has projections only (method '{results.method}'); a start needs waves, as "
+            "raar or hybrid give them."
+        )
+    place = {int(item): k for k, item in enumerate(results.items)}
+    for half in solve.halves:
+        missing = [int(i) for i in half.views.items if int(i) not in place]
+        if missing:
+            raise DiffraganError(
+                f"{path} lacks {len(missing)} of the views, pair {missing[0]} first; phase them "
+                "all (without --limit)."
+            )
+        _replace_start(half, results, place)
+
+
+def _replace_start(half: HalfSet, results: ResultStore, place: dict[int, int]) -> None:
+    views = half.views
+
+    def rows(items: NDArray[np.int64]) -> list[int]:
+        return [place[int(i)] for i in items]
+
+    def waves(items: NDArray[np.int64]) -> NDArray[np.complex64]:
+        found = results.wave(rows(items))
+        assert found is not None
+        return found
+
+    def trust(items: NDArray[np.int64]) -> NDArray[np.float32]:
+        assert results.trust is not None
+        return results.trust[rows(items)]
+
+    volume = merge_waves(
+        waves,
+        views.items,
+        views.rotations,
+        views.flat,
+        views.n,
+        weight=None if results.trust is None else trust,
+    )
+    spectrum = torch.lerp(
+        torch.fft.rfftn(volume, norm="forward"),
+        half.image.half,
+        half.image.known.to(torch.complex64),
+    )
+    n = views.n
+    half.x = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
+    half.map = half.x * half.mask

@@ -1,0 +1,61 @@
+"""The bundled example and weights: what they claim to be, and the demo from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffragan.commands.demo import demo, example_path, value_at
+from diffragan.networks.weights import load_weights
+from diffragan.pairs.open import open_measurements
+from diffragan.phasing.run import bundled_weights
+
+
+def test_the_bundled_weights_never_saw_the_example() -> None:
+    """By name, by file hash, and by sequence: no relative above 35 % among what they learnt."""
+    from diffragan.molecules.relatives import check_split
+
+    molecule = open_measurements(example_path()).structures[0]
+    metadata = load_weights(bundled_weights()).metadata
+    assert len(metadata.trained_on) > 50
+    seen = {s.stem: s.sequence for s in metadata.trained_on}
+    assert molecule.stem not in seen
+    assert molecule.sha256 not in {s.sha256 for s in metadata.trained_on}
+    assert all(seen.values())
+    assert check_split(seen, {molecule.stem: molecule.sequence}, limit=0.35) == []
+
+
+def test_the_package_stays_small() -> None:
+    assert example_path().stat().st_size < 4e6
+    assert bundled_weights().stat().st_size < 20e6
+
+
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints its table and leaves the report and the numbers; a second run replaces the first."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("from an earlier run")
+    demo(tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "published" in printed
+    assert "8 Å" in printed
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["method"] == "raar"
+    assert metrics["frc_of"] == "wave"
+    assert set(metrics["compared"]) == {"image", "published", "raar"}
+    assert metrics["stability"]["other noise"]["n"] == 2
+    assert metrics["band_mean_frc"]["diffraction"] > 0.7
+    assert metrics["judged_precision"] == 1.0
+    assert metrics["many_views"]["converged"]
+    assert metrics["many_views"]["truth_fsc_0p5_A"] < 1.5
+    assert (tmp_path / "out" / "many-views" / "map.mrc").exists()
+    image = metrics["compared"]["image"]["projection_frc"]["frc"]
+    assert value_at(image, 8.0) > 0.6
+    assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
+
+
+def test_value_at_takes_the_nearest_ring() -> None:
+    curve = {"resolution_A": [10.0, 5.0, 2.5], "mean": [0.9, 0.5, 0.1]}
+    assert value_at(curve, 5.3) == 0.5
+    assert value_at(curve, 2.0) == 0.1

@@ -1,0 +1,163 @@
+"""Orientations from images alone: against a known map, and from random starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.commands.demo import views_path
+from diffragan.pairs.open import open_measurements
+from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.from_images import (
+    AbInitio,
+    Model,
+    Stage,
+    find_from_images,
+)
+from diffragan.rotations import apart_deg, misorientation_deg, quasi_uniform
+from strict_device import strict_device
+from synthetic_views import make_views, mass_kda, molecule, true_volume
+
+ATOMS = molecule(1)
+KDA = mass_kda(ATOMS)
+COUNT = 60
+SHIFTS_A = np.random.default_rng(0).uniform(-2.5, 2.5, (COUNT, 2))
+STAGE = Stage(4.5, 1, 15000, 1.0)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def views() -> Views:
+    """Shifted images to 4 Å of unknown orientation; the truth is kept in `rotations`."""
+    return make_views(ATOMS, COUNT, image_shifts_A=SHIFTS_A, image_dose=4000)
+
+
+@pytest.fixture(scope="module")
+def grid() -> Tensor:
+    return torch.from_numpy(quasi_uniform(STAGE.grid, 0)).float()
+
+
+def known(work: AbInitio, positions: NDArray[np.float64]) -> Model:
+    """The true map of a molecule, and the variance of images against it."""
+    n = work.views.n
+    return Model(true_volume(positions, n, edge_A=4.0), 0.05 * work.shown)
+
+
+def test_a_known_map_tells_orientation_and_shift(views: Views, grid: Tensor) -> None:
+    """To the grids' fineness, in nearly every view."""
+    work = AbInitio(views, KDA, resolution_A=4.2, shift_reach_A=4.0)
+    found = work.compare(torch.arange(COUNT), known(work, ATOMS), STAGE, grid)
+    angle = misorientation_deg(found.rotations, views.rotations)
+    assert float((angle < 12).float().mean()) > 0.95
+    away = (found.shifts_A - torch.from_numpy(SHIFTS_A).float()).norm(dim=1)
+    assert float(away[angle < 12].median()) < 0.8
+    assert found.explained > 0.85
+    items, weight, rotations, shifts = found.places
+    assert rotations.shape == (len(items), 3, 3)
+    assert shifts.shape == (len(items), 2)
+    by_view = torch.zeros(COUNT).index_add_(0, items, weight)
+    torch.testing.assert_close(by_view, torch.ones(COUNT))
+
+
+def test_another_molecules_map_explains_less(views: Views, grid: Tensor) -> None:
+    work = AbInitio(views, KDA, resolution_A=4.2, shift_reach_A=4.0)
+    few = torch.arange(0, COUNT, 4)
+    right = work.compare(few, known(work, ATOMS), STAGE, grid)
+    wrong = work.compare(few, known(work, molecule(2)), STAGE, grid)
+    assert wrong.explained < right.explained - 0.1
+    assert wrong.gain < 0.8 * right.gain
+
+
+def test_orientations_come_from_random_starts(tmp_path: Path) -> None:
+    """Of the bundled protein's images alone: two starts agree, and the views are those of the
+    truth in one of the two hands."""
+    pairs = open_measurements(views_path())
+    assert pairs.rotation is not None
+    nothing = np.eye(3)[None].repeat(pairs.n, 0)
+    blank = load_views(pairs, np.arange(pairs.n), nothing, tmp_path)
+    true = torch.from_numpy(pairs.rotation).float()
+    said: list[str] = []
+    found = find_from_images(blank, pairs.structures[0].mass_kda, progress=said.append)
+    assert found.sure
+    assert found.agree_deg is not None
+    assert found.agree_deg < 20
+    assert len(said) == len(found.starts) + 1
+    angle = apart_deg(found.views.rotations, true)
+    assert float(angle.median()) < 2
+    assert float((angle < 10).float().mean()) > 0.9
+
+
+def test_one_start_alone_is_never_sure(views: Views) -> None:
+    quick = (Stage(6.0, 1, 500, 2.0),)
+    one = find_from_images(views, KDA, stages=quick, starts=1)
+    assert not one.sure
+    assert one.agree_deg is None
+    again = find_from_images(views, KDA, stages=quick, starts=1)
+    assert torch.equal(one.views.rotations, again.views.rotations)
+    assert math.isfinite(one.starts[0])
+
+
+def test_each_image_is_judged_by_its_own_noise(views: Views, grid: Tensor) -> None:
+    """Very noisy images beside good ones leave the good ones' places as they are."""
+    wild = replace(views, contrast=views.contrast.clone(), image_noise=views.image_noise.clone())
+    bad = torch.arange(COUNT) % 2 == 1
+    wild.image_noise[bad] *= 1000
+    spread = wild.image_noise[bad][:, None].sqrt() * torch.randn(
+        wild.contrast[bad].shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)
+    )
+    wild.contrast[bad] += spread
+    few = torch.arange(0, COUNT, 2)
+    clean, mixed = (AbInitio(v, KDA, resolution_A=4.2) for v in (views, wild))
+    wanted = clean.compare(few, known(clean, ATOMS), STAGE, grid)
+    found = mixed.compare(few, known(mixed, ATOMS), STAGE, grid)
+    torch.testing.assert_close(found.rotations, wanted.rotations)
+    assert len(found.places[0]) == len(wanted.places[0])
+    noise = mixed.compare(torch.arange(1, COUNT, 2), known(mixed, ATOMS), STAGE, grid)
+    assert len(noise.places[0]) > 2 * len(found.places[0])
+
+
+def test_blank_images_are_never_sure(views: Views) -> None:
+    """Starts that agree on nothing, since nothing is there, are no answer."""
+    blank = replace(views, contrast=torch.zeros_like(views.contrast))
+    found = find_from_images(blank, KDA, stages=(Stage(6.0, 1, 500, 2.0),), starts=2)
+    assert not found.sure
+
+
+def test_an_interrupted_search_goes_on(views: Views, tmp_path: Path) -> None:
+    """Starts that are done are not made again, and the end is the same."""
+    quick, keep = (Stage(6.0, 2, 500, 2.0),), tmp_path / "starts.pt"
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(text: str) -> None:
+        if text.startswith("start 2"):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        find_from_images(views, KDA, stages=quick, starts=3, keep=keep, progress=stop)
+    assert len(torch.load(keep, weights_only=True)) == 2
+    on = find_from_images(views, KDA, stages=quick, starts=3, keep=keep)
+    once = find_from_images(views, KDA, stages=quick, starts=3)
+    assert torch.equal(on.views.rotations, once.views.rotations)
+    assert on.starts == once.starts
+
+
+def test_a_search_is_the_same_on_a_device(views: Views) -> None:
+    quick = (Stage(6.0, 2, 500, 2.0),)
+    wanted = find_from_images(views, KDA, stages=quick, starts=2)
+    with strict_device() as device:
+        found = find_from_images(views.to(device), KDA, stages=quick, starts=2)
+        rotations = found.views.rotations.cpu()
+    assert found.starts == pytest.approx(wanted.starts, abs=1e-3)
+    angle = misorientation_deg(rotations, wanted.views.rotations)
+    assert float(angle.median()) < 0.5
