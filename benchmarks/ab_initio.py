@@ -20,7 +20,7 @@ import torch
 from benchmarks.many_views import use_threads
 from benchmarks.many_views_law import Case, views_of
 from diffragan.errors import DiffraganError
-from diffragan.pairs.open import open_measurements
+from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.orientations.from_images import find_from_images
 from diffragan.rotations import apart_deg
 
@@ -28,7 +28,7 @@ from diffragan.rotations import apart_deg
 def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[str, object]:
     """One search and how far its orientations lie from the truth."""
     case = Case(str(store), views, args.dose, shift_error_A=args.shift_error, seed=seed)
-    pairs = open_measurements(store, settings=case.settings())
+    pairs = open_pairs(store, settings=case.settings())
     with tempfile.TemporaryDirectory(prefix="ab-initio-") as folder:
         known, _, _ = views_of(case, pairs, Path(folder))
         blank = torch.eye(3).repeat(len(known), 1, 1)

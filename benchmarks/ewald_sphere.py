@@ -23,8 +23,8 @@ from benchmarks.many_views_law import RESOLUTIONS_A, ring_correlation
 from diffragan.errors import DiffraganError
 from diffragan.fourier import correlation as metrics
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import to_half
-from diffragan.pairs.open import open_measurements
+from diffragan.fourier.volumes import volume_spectrum
+from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.load_views import load_views
 from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
 
@@ -33,7 +33,7 @@ JUDGED = 32
 
 def best(store: Path, count: int, padding: float) -> list[dict[str, object]]:
     """Mean FRC of waves with the slices of their own merged map, flat and curved."""
-    pairs = open_measurements(store)
+    pairs = open_pairs(store)
     if pairs.rotation is None or not pairs.has_truth:
         raise DiffraganError(f"{store} holds no true waves with orientations.")
     items = spread(pairs.n, min(count, pairs.n))
@@ -52,7 +52,7 @@ def best(store: Path, count: int, padding: float) -> list[dict[str, object]]:
     rings = (views.curved.radius + 0.5).long().repeat(2)
     for curved in (False, True):
         geometry = views.curved if curved else views.flat
-        half = to_half(merge_waves(waves, items, turn, geometry, views.n))
+        half = volume_spectrum(merge_waves(waves, items, turn, geometry, views.n))
         found = extract(half, turn[few], geometry.points)
         found = found if curved else torch.cat((found, found), 1)
         curve = ring_correlation(found * views.curved.valid.reshape(-1), truth, rings).mean(0)

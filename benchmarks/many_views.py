@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from diffragan.errors import DiffraganError
 from diffragan.fourier.interpolation import PAD, WIDTH, _places
 from diffragan.fourier.slices import Inserter, extract
-from diffragan.fourier.volumes import to_half
-from diffragan.pairs.open import open_measurements
+from diffragan.fourier.volumes import volume_spectrum
+from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.load_views import load_views
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.image_map import ring_power
@@ -68,7 +68,10 @@ def _parts(views: Views, curved: bool) -> dict[str, Callable[[], object]]:
     step = DataStep(views, geometry, ring_power(views), 0.3)
     generator = torch.Generator().manual_seed(0)
     x = 1e-3 * torch.randn((n, n, n), generator=generator)
-    half, values = to_half(x), extract(to_half(x), views.rotations[:BLOCK], geometry.points)
+    half, values = (
+        volume_spectrum(x),
+        extract(volume_spectrum(x), views.rotations[:BLOCK], geometry.points),
+    )
     padded = torch.zeros((n, n, n // 2 + 1 + 2 * PAD), dtype=torch.complex64)
     at = [next(_places(views.rotations[b], geometry.points, n)[1])[0].int() for b in views.blocks()]
     out = torch.empty_like(values)
@@ -102,7 +105,7 @@ def speed(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     print("store  views threads slices   step extract insert   FFTs   rest  floor (gathers + FFTs)")
     for store in args.stores:
-        pairs = open_measurements(store)
+        pairs = open_pairs(store)
         assert pairs.rotation is not None
         with tempfile.TemporaryDirectory(prefix="many-views-") as folder:
             for count in sorted({min(int(v), pairs.n) for v in args.views.split(",")}):

@@ -32,15 +32,15 @@ from benchmarks.many_views import spread, use_threads
 from diffragan.errors import DiffraganError
 from diffragan.fourier import correlation as metrics
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import to_half
+from diffragan.fourier.volumes import volume_spectrum
 from diffragan.optics import q_from_angle
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction import many_views
 from diffragan.reconstruction.load_views import load_views
 from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.phased_map import HalfSet
+from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.3)
@@ -97,9 +97,7 @@ def turned(rotations: NDArray[np.float64], rms_deg: float, seed: int) -> NDArray
     return result
 
 
-def views_of(
-    case: Case, pairs: Measurements, folder: Path
-) -> tuple[Views, NDArray[np.bool_], Tensor]:
+def views_of(case: Case, pairs: Pairs, folder: Path) -> tuple[Views, NDArray[np.bool_], Tensor]:
     """The views of a case, which of them show another molecule, and how far (v, 2), x and y, each
     image was moved without its view being told, Å."""
     if pairs.rotation is None:
@@ -109,7 +107,7 @@ def views_of(
     views = load_views(pairs, items, rotations, folder / "views")
     wrong = np.zeros(len(items), dtype=bool)
     if case.stray > 0 and case.stray_store is not None:
-        other = open_measurements(Path(case.stray_store), settings=case.settings())
+        other = open_pairs(Path(case.stray_store), settings=case.settings())
         if other.m != pairs.m or other.box_A != pairs.box_A:
             raise DiffraganError(f"{other.path} and {pairs.path} differ in box or pixels.")
         count = round(case.stray * len(items))
@@ -128,9 +126,7 @@ def views_of(
     return views, wrong, shift
 
 
-def wave_frc(
-    whole: HalfSet, pairs: Measurements, wrong: NDArray[np.bool_], shift: Tensor
-) -> Tensor:
+def wave_frc(whole: PhasedMap, pairs: Pairs, wrong: NDArray[np.bool_], shift: Tensor) -> Tensor:
     """(rings,) mean FRC of phased waves with the truth, ring r at r / box.
 
     A phased wave has the measured amplitudes and the phases of the map's slice; with counts it is
@@ -141,7 +137,7 @@ def wave_frc(
     chosen = good[spread(len(good), min(JUDGED, len(good)))]
     rings = (views.curved.radius + 0.5).long().repeat(2)
     curves = []
-    half = to_half(whole.map)
+    half = volume_spectrum(whole.map)
     for start in range(0, len(chosen), 16):
         some = torch.from_numpy(chosen[start : start + 16])
         true_waves = pairs.truth_wave(views.items[some.numpy()])
@@ -169,7 +165,7 @@ def ring_correlation(a: Tensor, b: Tensor, rings: Tensor) -> Tensor:
     return sums[0] / (sums[1] * sums[2]).sqrt().clamp_min(1e-30)
 
 
-def truth_fsc(whole: HalfSet, pairs: Measurements, wrong: NDArray[np.bool_]) -> Tensor:
+def truth_fsc(whole: PhasedMap, pairs: Pairs, wrong: NDArray[np.bool_]) -> Tensor:
     """(shells,) FSC of the map with the true waves of its views merged, both in the map's mask."""
     views = whole.views
     items = views.items[~wrong]
@@ -187,7 +183,7 @@ def truth_fsc(whole: HalfSet, pairs: Measurements, wrong: NDArray[np.bool_]) -> 
 
 def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) -> Row:
     """One run and what came of it."""
-    pairs = open_measurements(Path(case.store), settings=case.settings())
+    pairs = open_pairs(Path(case.store), settings=case.settings())
     settings = pairs.settings.many_views
     known = pairs.structures[int(pairs.structure_index[0])].mass_kda or None
     mass = case.mass_kda or settings.mass_kda or known
@@ -289,7 +285,7 @@ def law(args: argparse.Namespace) -> None:
     for case in cases(args):
         if case.key in have:
             continue
-        total = open_measurements(Path(case.store)).n
+        total = open_pairs(Path(case.store)).n
         name = f"{Path(case.store).stem} {case.views} views, {case.pattern_dose or 'no noise'}"
         if case.views > total:
             print(f"{name}: left out, the store has {total}", flush=True)

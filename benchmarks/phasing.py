@@ -26,13 +26,13 @@ from diffragan.errors import DiffraganError
 from diffragan.fourier import correlation as metrics
 from diffragan.fourier.grids import frequency_grid
 from diffragan.optics import aberration, transfer_function
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
 from diffragan.phasing import support
-from diffragan.phasing.method import METHODS, Batch, Context, Phased, phased_wave
+from diffragan.phasing.method import METHODS, Context, PairBatch, Phased, phased_wave
 from diffragan.phasing.methods import raar as physics
 from diffragan.phasing.proposals import Proposal
-from diffragan.phasing.run import choose_items, load_context, make_batch
+from diffragan.phasing.run import choose_items, load_context, make_pair_batch
 from diffragan.phasing.starts import align, random_starts
 from diffragan.settings import load_settings
 
@@ -45,10 +45,10 @@ class Row:
     """One method of the table; `truth` is (b, m, m), for the rows that are marked."""
 
     name: str
-    run: Callable[[Batch, Tensor], Phased]
+    run: Callable[[PairBatch, Tensor], Phased]
 
 
-def gerchberg_saxton(batch: Batch, truth: Tensor, iterations: int = 200) -> Phased:
+def gerchberg_saxton(batch: PairBatch, truth: Tensor, iterations: int = 200) -> Phased:
     """Between the two measured planes: pattern and image amplitudes in turn, no support.
 
     Gerchberg & Saxton (1972). The image knows the wave behind the aperture; frequencies outside
@@ -85,7 +85,7 @@ def gerchberg_saxton(batch: Batch, truth: Tensor, iterations: int = 200) -> Phas
     return phased_wave(torch.fft.ifft2(spectrum, norm="forward"), batch)
 
 
-def random_phases(batch: Batch, truth: Tensor) -> Phased:
+def random_phases(batch: PairBatch, truth: Tensor) -> Phased:
     """The same solver without the image: random starts, a disc of the molecule's size."""
     none = torch.zeros_like(batch.amplitude)
     proposal = Proposal(torch.ones_like(none, dtype=torch.complex64), none)
@@ -98,7 +98,7 @@ def random_phases(batch: Batch, truth: Tensor) -> Phased:
     return _phased(1j * spectrum, refined, batch)
 
 
-def upper_bound(batch: Batch, truth: Tensor) -> Phased:
+def upper_bound(batch: PairBatch, truth: Tensor) -> Phased:
     """The solver with the true support and exact phases to 5 Å."""
     spectrum = torch.fft.fft2(truth, norm="forward")
     spectrum[..., 0, 0] = 0
@@ -112,7 +112,7 @@ def upper_bound(batch: Batch, truth: Tensor) -> Phased:
     return _phased(1j * refined.spectrum, refined, batch)
 
 
-def _phased(spectrum: Tensor, refined: physics.Refined, batch: Batch) -> Phased:
+def _phased(spectrum: Tensor, refined: physics.Phases, batch: PairBatch) -> Phased:
     spectrum[..., 0, 0] = batch.direct_beam.to(spectrum)
     wave = torch.fft.ifft2(spectrum, norm="forward")
     r = refined.start_r.min(1).values
@@ -123,7 +123,7 @@ def _phased(spectrum: Tensor, refined: physics.Refined, batch: Batch) -> Phased:
 def rows(context: Context | None) -> list[Row]:
     """The table's rows, in its order; `hybrid` only where a network fits."""
 
-    def known(name: str) -> Callable[[Batch, Tensor], Phased]:
+    def known(name: str) -> Callable[[PairBatch, Tensor], Phased]:
         return lambda batch, truth: METHODS[name](batch, context or Context())
 
     table = [
@@ -137,16 +137,14 @@ def rows(context: Context | None) -> list[Row]:
     return [*table, Row("upper bound (told support, 5 Å)", upper_bound)]
 
 
-def measure(
-    row: Row, pairs: Measurements, items: np.ndarray[Any, Any], size: int
-) -> dict[str, Any]:
+def measure(row: Row, pairs: Pairs, items: np.ndarray[Any, Any], size: int) -> dict[str, Any]:
     """One row's figures over the items."""
     curves, r, said, seconds = [], [], [], 0.0
     mask = torch.from_numpy(pairs.pattern_mask)
     trust, cosine = [], []
     for low in range(0, len(items), size):
         some = items[low : low + size]
-        batch = make_batch(pairs, some, pairs.settings, torch.device("cpu"))
+        batch = make_pair_batch(pairs, some, pairs.settings, torch.device("cpu"))
         true = pairs.truth_wave(some)
         if true is None:
             raise DiffraganError(f"{pairs.path} has no truth to compare with.")
@@ -232,7 +230,7 @@ def main() -> None:
     args = parser.parse_args()
     values = {"phase.starts": args.starts, "phase.iterations": args.iterations}
     settings = load_settings(overrides=args.set, values={"phase.method": "raar", **values})
-    pairs = open_measurements(args.store, settings=settings)
+    pairs = open_pairs(args.store, settings=settings)
     items = choose_items(pairs.n, args.limit)
     context = None
     if args.weights is not None:

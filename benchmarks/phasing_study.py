@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.phasing import Row, measure
 from diffragan.files.atomic import write_atomically
-from diffragan.pairs.open import open_measurements
+from diffragan.pairs.open import open_pairs
 from diffragan.phasing.method import METHODS, Context
 from diffragan.phasing.run import choose_items
 from diffragan.settings import load_settings
@@ -39,7 +39,7 @@ def run_point(store: Path, limit: int, pair: str) -> dict[str, Any]:
     """The figures of one point, with 4 starts x 600 unless `pair` says otherwise."""
     base = ["phase.starts=4", "phase.iterations=600", "phase.force=true"]
     settings = load_settings(overrides=[*base, pair], values={"phase.method": "raar"})
-    pairs = open_measurements(store, settings=settings)
+    pairs = open_pairs(store, settings=settings)
     row = Row(pair, lambda batch, truth: METHODS["raar"](batch, Context()))
     return measure(row, pairs, choose_items(pairs.n, limit), 4)
 

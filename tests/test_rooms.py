@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "diffragan"
 ROOMS = (
     "cli __main__",
     "commands",
-    "face",
+    "api",
     "view scan atoms",
     "reconstruction",
     "reconstruction.orientations",
@@ -30,7 +30,7 @@ ROOMS = (
     "files",
     "optics",
     "fourier",
-    "settings rotations",
+    "settings rotations progress",
     "errors",
 )
 LEVEL = {name: k for k, line in enumerate(ROOMS) for name in line.split()}

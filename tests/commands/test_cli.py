@@ -13,7 +13,7 @@ import torch
 
 from diffragan import cli
 from diffragan.files.store import open_results, open_simulation
-from diffragan.pairs.open import open_measurements
+from diffragan.pairs.open import open_pairs
 from diffragan.settings import load_settings
 
 PEPTIDE = Path(__file__).parents[1] / "data" / "ubiquitin_1_10.pdb"
@@ -49,7 +49,7 @@ def test_the_chain(
     assert run(monkeypatch, *simulate) == 0, "a finished run is not repeated"
 
     assert run(monkeypatch, "image", "s.zarr", "--out", "m.zarr", "--truth", "--limit", 4) == 0
-    assert open_measurements(Path("m.zarr")).n == 4
+    assert open_pairs(Path("m.zarr")).n == 4
 
     assert run(monkeypatch, "train", "s.zarr", "--out", "run", *TINY) == 0
     assert Path("run/best.safetensors").exists()
@@ -79,7 +79,7 @@ def test_measured_files_are_phased_from_the_command_line(
 ) -> None:
     """Patterns and images in files of their own, no truth: phased, and judged without one."""
     monkeypatch.chdir(tmp_path)
-    pairs = open_measurements(simulated, settings=load_settings("published"))
+    pairs = open_pairs(simulated, settings=load_settings("published"))
     np.save("p.npy", pairs.pattern(slice(0, 2)))
     np.save("i.npy", pairs.image(slice(0, 2)))
     files = ["phase", "p.npy", "--image", "i.npy", "--box-A", 70, "--out", "r.zarr"]

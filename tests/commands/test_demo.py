@@ -9,7 +9,7 @@ import pytest
 
 from diffragan.commands.demo import demo, example_path, value_at
 from diffragan.networks.weights import load_weights
-from diffragan.pairs.open import open_measurements
+from diffragan.pairs.open import open_pairs
 from diffragan.phasing.run import bundled_weights
 
 
@@ -17,7 +17,7 @@ def test_the_bundled_weights_never_saw_the_example() -> None:
     """By name, by file hash, and by sequence: no relative above 35 % among what they learnt."""
     from diffragan.molecules.relatives import check_split
 
-    molecule = open_measurements(example_path()).structures[0]
+    molecule = open_pairs(example_path()).structures[0]
     metadata = load_weights(bundled_weights()).metadata
     assert len(metadata.trained_on) > 50
     seen = {s.stem: s.sequence for s in metadata.trained_on}

@@ -32,9 +32,9 @@ from diffragan.fourier.correlation import frc
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope.imaging import projection_of_centre_wave
 from diffragan.optics import Optics, propagate
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.pairs.write import write_measurements
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.pairs.write import write_pairs
 from diffragan.report.pair_page import opening, write_report
 from diffragan.settings import Settings
 
@@ -54,8 +54,8 @@ class World:
     """A simulation, its pairs with and without truth, and a folder for results."""
 
     root: Path
-    pairs: Measurements
-    blind: Measurements
+    pairs: Pairs
+    blind: Pairs
 
     def results(self, name: str, wave: torch.Tensor | None, **header: Any) -> ResultStore:
         """A result store whose projection is that of `wave`, or of the turned truth."""
@@ -115,11 +115,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     writer.finish()
     simulation = open_simulation(root / "sim.zarr")
-    write_measurements(simulation, root / "pairs.zarr", SETTINGS, truth=True)
-    write_measurements(simulation, root / "blind.zarr", SETTINGS, truth=False)
-    return World(
-        root, open_measurements(root / "pairs.zarr"), open_measurements(root / "blind.zarr")
-    )
+    write_pairs(simulation, root / "pairs.zarr", SETTINGS, truth=True)
+    write_pairs(simulation, root / "blind.zarr", SETTINGS, truth=False)
+    return World(root, open_pairs(root / "pairs.zarr"), open_pairs(root / "blind.zarr"))
 
 
 @pytest.fixture(scope="module")

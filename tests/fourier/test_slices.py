@@ -13,7 +13,13 @@ from torch import Tensor
 from diffragan.fourier import slices as F
 from diffragan.fourier.correlation import fsc
 from diffragan.fourier.interpolation import PAD, _places, extract_points, insert_points
-from diffragan.fourier.volumes import centred, resized, to_half, to_volume, window_gain
+from diffragan.fourier.volumes import (
+    centred,
+    resized,
+    spectrum_volume,
+    volume_spectrum,
+    window_gain,
+)
 from diffragan.optics import propagate, wavelength_A
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.merge_waves import slices_of_waves
@@ -70,7 +76,7 @@ def test_insertion_is_the_exact_transpose_of_extraction(curved: bool, padding: f
     generator = torch.Generator().manual_seed(1)
     n = 48
     volume = torch.randn((n, n, n), generator=generator)
-    seen = F.extract(to_half(volume), turn, points)
+    seen = F.extract(volume_spectrum(volume), turn, points)
     g = torch.randn((*seen.shape, 2), generator=generator)
     values = torch.view_as_complex(g)
     back = F.transpose_to_volume(F.insert(values, turn, points, n).half)
@@ -85,7 +91,7 @@ def test_an_analytic_blob_off_centre_is_seen_to_three_percent(curved: bool) -> N
     is the ripple of a window of three voxels."""
     place = np.array([[5.0, -4.0, 3.0]])
     shape, turn = geometry(curved), turns(6)
-    found = F.extract(to_half(blobs(place, 1.2, N, BOX_A)), turn, shape.points).numpy()
+    found = F.extract(volume_spectrum(blobs(place, 1.2, N, BOX_A)), turn, shape.points).numpy()
     q = (shape.points @ turn).double().numpy() / BOX_A
     true = blob_transform(place, 1.2, q)
     assert np.abs(found - true).max() < 0.04
@@ -102,7 +108,7 @@ def test_padding_changes_the_grid_and_not_the_slices(curved: bool) -> None:
     for padding in (1.0, 1.25):
         volume = blobs(CHIRAL, 1.2, n, BOX_A * padding)
         # A volume of a larger box with the same integral: both are values of one transform.
-        found.append(F.extract(to_half(volume), turn, geometry(curved, padding).points))
+        found.append(F.extract(volume_spectrum(volume), turn, geometry(curved, padding).points))
     assert float((found[0] - found[1]).norm() / found[0].norm()) < 0.03
 
 
@@ -116,11 +122,11 @@ def test_a_smooth_volume_returns_from_its_slices() -> None:
     half = torch.fft.rfftn(smooth) * torch.exp(-q2 / (2 * 5.0**2)) * (q2 < (REACH_PX - 2) ** 2)
     volume = torch.fft.irfftn(half, s=(N, N, N)) * ball(N, 0.4)
     turn, points = turns(400), geometry(False).points
-    seen = F.extract(to_half(volume), turn, points)
+    seen = F.extract(volume_spectrum(volume), turn, points)
     # The mask of patterns lacks the direct beam: zero frequency is put in beside them.
-    seen = torch.cat((seen, F.extract(to_half(volume), turn, torch.zeros(1, 3))), 1)
+    seen = torch.cat((seen, F.extract(volume_spectrum(volume), turn, torch.zeros(1, 3))), 1)
     all_points = torch.cat((points, torch.zeros(1, 3)))
-    back = to_volume(F.insert(seen, turn, all_points, N).mean()) * ball(N, 0.4)
+    back = spectrum_volume(F.insert(seen, turn, all_points, N).mean()) * ball(N, 0.4)
     shells = fsc(back, volume)[: REACH_PX - 3]
     assert float(shells.min()) > 0.98
     assert float(shells[4:].min()) > 0.995
@@ -129,7 +135,7 @@ def test_a_smooth_volume_returns_from_its_slices() -> None:
 
 def test_a_blob_at_the_rotation_centre_looks_alike_from_everywhere() -> None:
     """Real, positive slices, the same in all views: voxel [0, 0, 0] is what turns about itself."""
-    half = to_half(blobs(np.zeros((1, 3)), 1.5, N, BOX_A))
+    half = volume_spectrum(blobs(np.zeros((1, 3)), 1.5, N, BOX_A))
     seen = F.extract(half, turns(30), geometry(False).points)
     assert float(seen.imag.abs().max()) < 1e-3
     assert float((seen.real - seen.real.mean(0)).abs().max()) < 0.05
@@ -159,10 +165,10 @@ def test_a_slice_is_the_projection_of_the_turned_molecule() -> None:
     shape, turn = geometry(False), rotations_of(8, 2)
     volume = blobs(CHIRAL, 1.2, N, BOX_A)
     mirrored = blobs(CHIRAL * [1, 1, -1], 1.2, N, BOX_A)
-    right = F.extract(to_half(volume), torch.from_numpy(turn).float(), shape.points)
-    wrong = F.extract(to_half(mirrored), torch.from_numpy(turn).float(), shape.points)
+    right = F.extract(volume_spectrum(volume), torch.from_numpy(turn).float(), shape.points)
+    wrong = F.extract(volume_spectrum(mirrored), torch.from_numpy(turn).float(), shape.points)
     inverse = torch.from_numpy(turn).float().transpose(1, 2)
-    backward = F.extract(to_half(volume), inverse, shape.points)
+    backward = F.extract(volume_spectrum(volume), inverse, shape.points)
     true = torch.from_numpy(np.stack([projected(CHIRAL @ r.T, 1.2)[shape.pixel] for r in turn]))
 
     def misfit(found: Tensor) -> Tensor:
@@ -197,7 +203,9 @@ def test_depth_turns_the_phase_as_the_ewald_sphere_says() -> None:
     law = torch.cat((flat[shape.pixel] * phase, (flat[shape.mate] * phase).conj()))
     assert float((wave - law)[both].norm() / law.norm()) < 1e-3
     assert float(phase.angle()[inside].max()) > 0.2
-    seen = F.extract(to_half(blobs(place, 1.2, N, BOX_A)), torch.eye(3)[None], shape.points)[0]
+    seen = F.extract(
+        volume_spectrum(blobs(place, 1.2, N, BOX_A)), torch.eye(3)[None], shape.points
+    )[0]
     # The blob is as deep as wide, which damps the sphere's points a little.
     damped = torch.exp(-2 * (math.pi * 1.2 * shape.points[:, 2] / BOX_A) ** 2)
     assert float((seen - law * damped)[both].norm() / law.norm()) < 0.01
@@ -233,7 +241,7 @@ def test_the_compiled_loops_and_the_gathers_agree(curved: bool) -> None:
 
 def test_insertion_does_not_depend_on_how_views_are_batched() -> None:
     points, turn = geometry(True).points, turns(7)
-    values = F.extract(to_half(blobs(CHIRAL, 1.2, N, BOX_A)), turn, points)
+    values = F.extract(volume_spectrum(blobs(CHIRAL, 1.2, N, BOX_A)), turn, points)
     whole = F.insert(values, turn, points, N)
     pieces = F.Inserter(N, values.device)
     for span in (slice(0, 2), slice(2, 7)):
@@ -244,7 +252,7 @@ def test_insertion_does_not_depend_on_how_views_are_batched() -> None:
 def test_a_weight_is_a_number_of_views() -> None:
     """Weight 2 equals the view twice, weight 0 none."""
     points, turn = geometry(False).points, turns(3)
-    values = F.extract(to_half(blobs(CHIRAL, 1.2, N, BOX_A)), turn, points)
+    values = F.extract(volume_spectrum(blobs(CHIRAL, 1.2, N, BOX_A)), turn, points)
     weighed = F.insert(values, turn, points, N, torch.tensor([[2.0], [0.0], [1.0]]))
     pick = torch.tensor([0, 0, 2])
     plain = F.insert(values[pick], turn[pick], points, N)
@@ -330,7 +338,7 @@ def test_a_resolution_limit_is_a_leading_run() -> None:
 
 def test_points_beyond_the_grid_are_refused_by_name() -> None:
     points, turn = geometry(False).points, turns(2)
-    small = to_half(torch.zeros(24, 24, 24))
+    small = volume_spectrum(torch.zeros(24, 24, 24))
     sentence(lambda: F.extract(small, turn, points), "15", "12", "larger volume")
     values = torch.zeros((2, len(points)), dtype=torch.complex64)
     sentence(lambda: F.insert(values, turn, points, 24), "larger volume")

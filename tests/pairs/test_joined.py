@@ -24,10 +24,10 @@ from diffragan.files.store import (
     open_simulation,
 )
 from diffragan.microscope.simulate import simulate
-from diffragan.pairs.from_arrays import ArrayMeasurements
-from diffragan.pairs.joined import JoinedMeasurements, parts_of
-from diffragan.pairs.open import open_all, open_measurements
-from diffragan.pairs.write import write_measurements
+from diffragan.pairs.from_arrays import ArrayPairs
+from diffragan.pairs.joined import JoinedPairs, parts_of
+from diffragan.pairs.open import open_all, open_pairs
+from diffragan.pairs.write import write_pairs
 from diffragan.reconstruction.checkpoint import run_key
 from diffragan.reconstruction.choose_views import choose_views
 from diffragan.settings import Settings, load_settings
@@ -63,7 +63,7 @@ def days(
     """Measured pairs with their truth: the whole, and the same cut in two."""
     folder = tmp_path_factory.mktemp("days")
     whole = folder / "whole.zarr"
-    write_measurements(open_simulation(views), whole, settings, truth=True)
+    write_pairs(open_simulation(views), whole, settings, truth=True)
     return {"whole": whole} | {
         name: part(_Measured(whole), folder / f"{name}.zarr", items)
         for name, items in (("one", slice(0, CUT)), ("two", slice(CUT, VIEWS)))
@@ -132,7 +132,7 @@ def test_a_store_cut_in_two_makes_the_map_of_the_whole(
 
 def test_items_come_in_the_order_asked_for(days: dict[str, Path], settings: Settings) -> None:
     """Whichever inputs they lie in, once or twice, they are the items of the whole."""
-    whole = open_measurements(days["whole"], settings=settings)
+    whole = open_pairs(days["whole"], settings=settings)
     joined = open_all([days["one"], days["two"]], settings=settings)
     assert joined.n == VIEWS
     assert joined.rotation is not None
@@ -154,7 +154,7 @@ def test_simulated_items_draw_their_noise_once(
         part(store, tmp_path / "b.zarr", slice(CUT, VIEWS)),
     ]
     joined = open_all(cut, settings=settings)
-    whole = open_measurements(views, settings=settings)
+    whole = open_pairs(views, settings=settings)
     np.testing.assert_array_equal(joined.image(slice(None)), whole.image(slice(None)))
 
 
@@ -260,7 +260,7 @@ def test_other_pixels_are_refused(days: dict[str, Path], settings: Settings) -> 
     one, two = parts_of(open_all([days["one"], days["two"]], settings=settings))
     two.pattern_mask = two.pattern_mask[1:-1, 1:-1]
     with pytest.raises(DiffraganError, match=rf"{days['one']} and {days['two']} .* pixels"):
-        JoinedMeasurements([one, two])
+        JoinedPairs([one, two])
 
 
 def test_nothing_is_given_twice(
@@ -306,22 +306,20 @@ def test_array_files_join_and_their_names_are_no_molecules(
     patterns: list[Path] = []
     images: list[Path] = []
     for day in ("one", "two"):
-        pairs = open_measurements(days[day])
+        pairs = open_pairs(days[day])
         for kind, paths in (("pattern", patterns), ("image", images)):
             paths.append(tmp_path / f"{day}_{kind}.npy")
             np.save(paths[-1], getattr(pairs, kind)(slice(None)))
     joined = open_all(patterns, settings=settings, images=images, box_A=30)
     assert {info.stem for info in joined.structures} == {"one_pattern"}
     assert choose_views(joined, find=True).molecule == "one_pattern"
-    whole = open_measurements(days["whole"])
+    whole = open_pairs(days["whole"])
     np.testing.assert_allclose(joined.pattern([0, 20, 40]), whole.pattern([0, 20, 40]))
     assert [p["image"] for p in joined.source["parts"]] == [str(i) for i in images]
     # Beside a store that names its molecule, theirs is the same.
     store = changed(days, tmp_path / "named.zarr", optics__centre_to_exit_A=0.0)
-    pairs = ArrayMeasurements(
-        patterns[0], settings, 30, np.load(patterns[0]), np.load(images[0]), None
-    )
-    both = JoinedMeasurements([pairs, open_measurements(store)])
+    pairs = ArrayPairs(patterns[0], settings, 30, np.load(patterns[0]), np.load(images[0]), None)
+    both = JoinedPairs([pairs, open_pairs(store)])
     assert [info.stem for info in both.structures] == ["ball"]
     assert not both.has_truth
     assert choose_views(both, find=True).mass_kda is not None

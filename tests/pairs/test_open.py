@@ -16,21 +16,21 @@ import starfile
 from diffragan.errors import DiffraganError
 from diffragan.files.store import file_sha256, open_simulation
 from diffragan.pairs.from_arrays import estimated_dose
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.pairs.write import write_measurements
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.pairs.write import write_pairs
 from diffragan.settings import Settings, load_settings
 
 BOX = 70.0
 
 
 @pytest.fixture(scope="module")
-def pairs(simulated: Path, published: Settings) -> Measurements:
-    return open_measurements(simulated, settings=published)
+def pairs(simulated: Path, published: Settings) -> Pairs:
+    return open_pairs(simulated, settings=published)
 
 
 @pytest.fixture(scope="module")
-def arrays(pairs: Measurements) -> tuple[Any, Any]:
+def arrays(pairs: Pairs) -> tuple[Any, Any]:
     return pairs.pattern(slice(0, 3)), pairs.image(slice(0, 3))
 
 
@@ -86,7 +86,7 @@ FORMATS: list[Format] = [as_npz, as_npy, as_mrcs, as_star, as_h5]
 def test_every_format_gives_the_same_pairs(
     form: Format, tmp_path: Path, arrays: tuple[Any, Any]
 ) -> None:
-    found = open_measurements(**form(tmp_path, *arrays))
+    found = open_pairs(**form(tmp_path, *arrays))
     assert found.n == 3
     assert found.box_A == pytest.approx(BOX, rel=1e-5)
     assert not found.has_truth
@@ -100,13 +100,11 @@ def test_every_format_gives_the_same_pairs(
 
 
 def test_a_measurement_store_holds_what_imaging_gave(
-    simulated: Path, pairs: Measurements, published: Settings, tmp_path: Path
+    simulated: Path, pairs: Pairs, published: Settings, tmp_path: Path
 ) -> None:
     simulation = open_simulation(simulated)
-    with_truth = open_measurements(
-        write_measurements(simulation, tmp_path / "t.zarr", published, truth=True)
-    )
-    bare = open_measurements(write_measurements(simulation, tmp_path / "b.zarr", published, n=5))
+    with_truth = open_pairs(write_pairs(simulation, tmp_path / "t.zarr", published, truth=True))
+    bare = open_pairs(write_pairs(simulation, tmp_path / "b.zarr", published, n=5))
     assert (with_truth.n, bare.n) == (8, 5)
     for found in (with_truth, bare):
         np.testing.assert_array_equal(found.pattern([4, 2]), pairs.pattern([4, 2]))
@@ -130,11 +128,11 @@ def test_two_imagings_with_one_seed_are_one(
     simulated: Path, published: Settings, tmp_path: Path
 ) -> None:
     simulation = open_simulation(simulated)
-    one = write_measurements(simulation, tmp_path / "1.zarr", published, batch_size=3)
-    two = write_measurements(simulation, tmp_path / "2.zarr", published, batch_size=8)
+    one = write_pairs(simulation, tmp_path / "1.zarr", published, batch_size=3)
+    two = write_pairs(simulation, tmp_path / "2.zarr", published, batch_size=8)
     other = published.model_copy(update={"seed": 1})
-    three = write_measurements(simulation, tmp_path / "3.zarr", other)
-    a, b, c = (open_measurements(p).image([5]) for p in (one, two, three))
+    three = write_pairs(simulation, tmp_path / "3.zarr", other)
+    a, b, c = (open_pairs(p).image([5]) for p in (one, two, three))
     np.testing.assert_allclose(a, b, rtol=1e-5)
     assert np.abs(a - c).max() > 0.01
 
@@ -144,13 +142,13 @@ def test_counts_need_their_dose(tmp_path: Path, arrays: tuple[Any, Any]) -> None
     dose = 400.0
     given = as_npz(tmp_path, pattern * dose * BOX**2, image)
     with pytest.raises(DiffraganError, match=r"counts.*pattern\.dose_e_per_A2"):
-        open_measurements(**given).pattern([0])
+        open_pairs(**given).pattern([0])
     settings = load_settings(values={"pattern.dose_e_per_A2": dose})
-    found = open_measurements(**given, settings=settings)
+    found = open_pairs(**given, settings=settings)
     np.testing.assert_allclose(found.pattern([0]), pattern[:1], rtol=1e-5)
 
 
-def test_the_dose_of_a_measured_image_is_read_from_its_noise(pairs: Measurements) -> None:
+def test_the_dose_of_a_measured_image_is_read_from_its_noise(pairs: Pairs) -> None:
     """Beyond twice the aperture there is nothing but counting noise."""
     items = list(range(pairs.n))
     found = estimated_dose(pairs.image(items), pairs.optics, pairs.settings.image)
@@ -189,7 +187,7 @@ def test_bad_arrays_are_refused(
     given = as_npy(tmp_path, *change(*arrays))
 
     def read() -> None:
-        found = open_measurements(**given)
+        found = open_pairs(**given)
         found.pattern(slice(0, 3))
         found.image(slice(0, 3))
 
@@ -199,19 +197,19 @@ def test_bad_arrays_are_refused(
 
 def test_files_that_are_no_pairs(tmp_path: Path, arrays: tuple[Any, Any]) -> None:
     with pytest.raises(DiffraganError, match="no kind this package reads"):
-        open_measurements(tmp_path / "x.tiff")
+        open_pairs(tmp_path / "x.tiff")
     with pytest.raises(DiffraganError, match=r"There is no file .*x\.npz"):
-        open_measurements(tmp_path / "x.npz")
+        open_pairs(tmp_path / "x.npz")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(DiffraganError, match="is it whole"):
-        open_measurements(tmp_path / "cut.npz")
+        open_pairs(tmp_path / "cut.npz")
     np.save(tmp_path / "alone.npy", arrays[0])
     with pytest.raises(DiffraganError, match="--image"):
-        open_measurements(tmp_path / "alone.npy", box_A=BOX)
+        open_pairs(tmp_path / "alone.npy", box_A=BOX)
     given = as_npy(tmp_path, *arrays)
     del given["box_A"]
     with pytest.raises(DiffraganError, match="--box-A"):
-        open_measurements(**given)
+        open_pairs(**given)
 
 
 def test_a_mask_frees_bad_pixels(tmp_path: Path, arrays: tuple[Any, Any]) -> None:
@@ -220,14 +218,14 @@ def test_a_mask_frees_bad_pixels(tmp_path: Path, arrays: tuple[Any, Any]) -> Non
     mask = np.ones((112, 112), bool)
     mask[60:64, 70] = False
     np.savez(tmp_path / "m.npz", pattern=pattern, image=image, pattern_mask=mask, pixel_A=BOX / 112)
-    found = open_measurements(tmp_path / "m.npz")
+    found = open_pairs(tmp_path / "m.npz")
     assert not found.pattern_mask[60:64, 70].any()
     assert (found.pattern([0])[:, 60:64, 70] == 0).all()
 
 
 def test_the_hash_of_an_input_follows_its_bytes(tmp_path: Path, arrays: tuple[Any, Any]) -> None:
     given = as_npz(tmp_path, *arrays)
-    before = open_measurements(**given).sha256
+    before = open_pairs(**given).sha256
     assert before == file_sha256(given["path"])
     as_npz(tmp_path, arrays[0] * 1.0001, arrays[1])
-    assert open_measurements(**given).sha256 != before
+    assert open_pairs(**given).sha256 != before

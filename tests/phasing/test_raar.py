@@ -15,10 +15,10 @@ from diffragan.files.store import open_results, open_simulation
 from diffragan.fourier.correlation import centred_fourier, frc_fourier, ring_index, ring_q
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope.imaging import projection_of_centre_wave
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.pairs.write import write_measurements
-from diffragan.phasing.method import METHODS, NEEDS_WEIGHTS, Batch, Context, Phased
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.pairs.write import write_pairs
+from diffragan.phasing.method import METHODS, NEEDS_WEIGHTS, Context, PairBatch, Phased
 from diffragan.phasing.methods import raar as physics
 from diffragan.phasing.modulus import friedel_mate
 from diffragan.phasing.proposals import (
@@ -28,9 +28,9 @@ from diffragan.phasing.proposals import (
     network_proposal,
     propose_from_image,
 )
-from diffragan.phasing.run import make_batch, phase_pairs
+from diffragan.phasing.run import make_pair_batch, phase_pairs
 from diffragan.phasing.starts import align, concentration, placement_variance_A2, random_starts
-from diffragan.phasing.trust import agreement
+from diffragan.phasing.trust import mean_phase
 from diffragan.settings import Settings
 
 CPU = torch.device("cpu")
@@ -48,40 +48,40 @@ def settings(published: Settings) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def pairs(simulated: Path, settings: Settings) -> Measurements:
-    return open_measurements(simulated, settings=settings)
+def pairs(simulated: Path, settings: Settings) -> Pairs:
+    return open_pairs(simulated, settings=settings)
 
 
 @pytest.fixture(scope="module")
-def batch(pairs: Measurements, settings: Settings) -> Batch:
-    return make_batch(pairs, ITEMS, settings, CPU)
+def batch(pairs: Pairs, settings: Settings) -> PairBatch:
+    return make_pair_batch(pairs, ITEMS, settings, CPU)
 
 
 @pytest.fixture(scope="module")
-def phased(batch: Batch) -> Phased:
+def phased(batch: PairBatch) -> Phased:
     return METHODS["raar"](batch, Context())
 
 
-def frc_with_truth(wave: Tensor, pairs: Measurements) -> Tensor:
+def frc_with_truth(wave: Tensor, pairs: Pairs) -> Tensor:
     truth = pairs.truth_wave(ITEMS)
     assert truth is not None
     mask = torch.from_numpy(pairs.pattern_mask)
     return frc_fourier(centred_fourier(wave), centred_fourier(torch.from_numpy(truth)), mask)
 
 
-def test_image_and_pattern_alone_solve_small_objects(phased: Phased, pairs: Measurements) -> None:
+def test_image_and_pattern_alone_solve_small_objects(phased: Phased, pairs: Pairs) -> None:
     assert phased.wave is not None
     curves = frc_with_truth(phased.wave, pairs)
     q = ring_q(112, 70.0)
     assert float(curves[:, (q > 1 / 4.2) & (q < 1 / 3.8)].mean(-1).min()) > 0.8
     assert float(curves[:, (q > 1 / 2.2) & (q < 1 / 1.8)].mean(-1).min()) > 0.6
-    image = METHODS["image"](make_batch(pairs, ITEMS, pairs.settings, CPU), Context())
+    image = METHODS["image"](make_pair_batch(pairs, ITEMS, pairs.settings, CPU), Context())
     assert image.wave is not None
     before = frc_with_truth(image.wave, pairs)
     assert float(before[:, (q > 1 / 4.2) & (q < 1 / 3.8)].max()) < 0.3
 
 
-def test_what_a_run_reports(phased: Phased, batch: Batch) -> None:
+def test_what_a_run_reports(phased: Phased, batch: PairBatch) -> None:
     assert phased.start_r is not None
     assert phased.r_factor is not None
     assert phased.trust is not None
@@ -99,9 +99,9 @@ def test_what_a_run_reports(phased: Phased, batch: Batch) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_the_batch(
-    phased: Phased, pairs: Measurements, settings: Settings
+    phased: Phased, pairs: Pairs, settings: Settings
 ) -> None:
-    alone = METHODS["raar"](make_batch(pairs, ITEMS[1:], settings, CPU), Context())
+    alone = METHODS["raar"](make_pair_batch(pairs, ITEMS[1:], settings, CPU), Context())
     assert phased.wave is not None
     assert alone.wave is not None
     assert torch.equal(alone.wave[0], phased.wave[1])
@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_batch(
     assert torch.equal(alone.start_r[0], phased.start_r[1])
 
 
-def test_a_wrong_image_is_not_called_solved(batch: Batch) -> None:
+def test_a_wrong_image_is_not_called_solved(batch: PairBatch) -> None:
     """The image of another molecule misleads outline and phases: the flag must not be set."""
     swapped = replace(batch, image=batch.image.flip(0))
     found = METHODS["raar"](swapped, Context())
@@ -128,7 +128,7 @@ def test_a_wrong_image_is_not_called_solved(batch: Batch) -> None:
         {"starts": 1},
     ],
 )
-def test_settings_reach_the_run(values: dict[str, object], batch: Batch) -> None:
+def test_settings_reach_the_run(values: dict[str, object], batch: PairBatch) -> None:
     few = with_phase(batch.settings, iterations=12, **{"starts": 2, **values})
     one = replace(
         batch,
@@ -147,11 +147,11 @@ def test_settings_reach_the_run(values: dict[str, object], batch: Batch) -> None
 
 
 @pytest.mark.parametrize("noise", ["exact", "bounds", "poisson"])
-def test_counted_patterns(noise: str, pairs: Measurements, settings: Settings) -> None:
+def test_counted_patterns(noise: str, pairs: Pairs, settings: Settings) -> None:
     dosed = with_phase(settings, noise=noise, iterations=30).model_copy(
         update={"pattern": settings.pattern.model_copy(update={"dose_e_per_A2": 5000.0})}
     )
-    few = make_batch(open_measurements(pairs.path, settings=dosed), ITEMS[:1], dosed, CPU)
+    few = make_pair_batch(open_pairs(pairs.path, settings=dosed), ITEMS[:1], dosed, CPU)
     found = METHODS["raar"](few, Context())
     assert found.r_factor is not None
     assert 0 < float(found.r_factor[0]) < 0.5
@@ -160,7 +160,7 @@ def test_counted_patterns(noise: str, pairs: Measurements, settings: Settings) -
 
 
 def test_too_few_measurements_are_refused_with_the_numbers(
-    batch: Batch, caplog: pytest.LogCaptureFixture
+    batch: PairBatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wide = {"support": "radius", "support_radius_A": 34.0, "iterations": 3, "rounds": 1}
     full = replace(batch, settings=with_phase(batch.settings, **wide))
@@ -175,7 +175,7 @@ def test_too_few_measurements_are_refused_with_the_numbers(
     assert "rarely unique" in caplog.text
 
 
-def test_a_time_budget_ends_a_run_early(batch: Batch) -> None:
+def test_a_time_budget_ends_a_run_early(batch: PairBatch) -> None:
     long = with_phase(batch.settings, iterations=10**7, time_budget_s=0.3)
     found = METHODS["raar"](replace(batch, settings=long), Context())
     assert found.r_factor is not None
@@ -229,18 +229,18 @@ def test_placement_error_falls_with_trust_and_reach() -> None:
 def test_agreement_of_equal_and_unrelated_answers() -> None:
     generator = torch.Generator().manual_seed(2)
     one = torch.randn(1, 1, 24, 24, dtype=torch.complex64, generator=generator)
-    mean, chance = agreement(one.expand(1, 4, 24, 24), torch.ones(1, 4))
+    mean, chance = mean_phase(one.expand(1, 4, 24, 24), torch.ones(1, 4))
     torch.testing.assert_close(mean.abs(), torch.ones(1, 24, 24))
     many = torch.randn(1, 4, 24, 24, dtype=torch.complex64, generator=generator)
-    mean, chance = agreement(many, torch.ones(1, 4))
+    mean, chance = mean_phase(many, torch.ones(1, 4))
     assert float(chance[0]) == pytest.approx(0.25)
     assert float((mean.abs() ** 2).mean()) == pytest.approx(0.25, abs=0.03)
-    mean, chance = agreement(many, torch.tensor([[0.0, 0, 1, 0]]))
+    mean, chance = mean_phase(many, torch.tensor([[0.0, 0, 1, 0]]))
     torch.testing.assert_close(mean, torch.sgn(many[:, 2]))
     assert float(chance[0]) == 1
 
 
-def test_a_perfect_network_proposes_the_true_phases(pairs: Measurements, batch: Batch) -> None:
+def test_a_perfect_network_proposes_the_true_phases(pairs: Pairs, batch: PairBatch) -> None:
     truth = pairs.truth_wave(ITEMS)
     assert truth is not None
     wave = torch.from_numpy(truth)
@@ -257,9 +257,7 @@ def test_a_perfect_network_proposes_the_true_phases(pairs: Measurements, batch: 
     assert bool((proposal.trust[:, ~torch.fft.ifftshift(batch.pattern_mask)] == 0).all())
 
 
-def test_a_network_is_trusted_no_further_than_it_was_right(
-    pairs: Measurements, batch: Batch
-) -> None:
+def test_a_network_is_trusted_no_further_than_it_was_right(pairs: Pairs, batch: PairBatch) -> None:
     """Its validation FRC by ring limits the trust; nothing is left where it knew nothing."""
     truth = pairs.truth_wave(ITEMS)
     assert truth is not None
@@ -274,7 +272,7 @@ def test_a_network_is_trusted_no_further_than_it_was_right(
     assert float(trust[:, rings >= 20].max()) == 0
 
 
-def test_the_more_trusted_proposal_wins(batch: Batch) -> None:
+def test_the_more_trusted_proposal_wins(batch: PairBatch) -> None:
     one = propose_from_image(
         batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
     )
@@ -288,7 +286,7 @@ def test_the_more_trusted_proposal_wins(batch: Batch) -> None:
 
 
 def test_hybrid_refines_what_the_network_gives(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
+    batch: PairBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the network replaced by one that returns the image method's projection."""
     assert "hybrid" in NEEDS_WEIGHTS
@@ -306,8 +304,8 @@ def test_nothing_of_a_truth_is_read(simulated: Path, settings: Settings, tmp_pat
     simulation = open_simulation(simulated)
     found = []
     for truth in (True, False):
-        store = write_measurements(simulation, tmp_path / f"{truth}.zarr", few, n=2, truth=truth)
-        given = open_measurements(store, settings=few)
+        store = write_pairs(simulation, tmp_path / f"{truth}.zarr", few, n=2, truth=truth)
+        given = open_pairs(store, settings=few)
         assert given.has_truth is truth
         out = phase_pairs(given, tmp_path / f"{truth}-phased.zarr", given.settings)
         results = open_results(out)

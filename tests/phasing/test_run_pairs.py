@@ -17,12 +17,12 @@ from diffragan.networks.generator import PublishedGenerator
 from diffragan.networks.scaling import TargetScale
 from diffragan.networks.weights import WeightsMetadata, save_weights
 from diffragan.optics import Optics
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.pairs.write import write_measurements
-from diffragan.phasing.method import METHODS, Batch, Context, Phased, method, phased_wave
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.pairs.write import write_pairs
+from diffragan.phasing.method import METHODS, Context, PairBatch, Phased, method, phased_wave
 from diffragan.phasing.proposals import propose_from_image
-from diffragan.phasing.run import choose_items, make_batch, phase_pairs
+from diffragan.phasing.run import choose_items, make_pair_batch, phase_pairs
 from diffragan.phasing.stability import stability, turn
 from diffragan.settings import ImageSettings, Settings
 
@@ -30,8 +30,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def pairs(simulated: Path, published: Settings) -> Measurements:
-    return open_measurements(simulated, settings=published)
+def pairs(simulated: Path, published: Settings) -> Pairs:
+    return open_pairs(simulated, settings=published)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_trust_is_the_mean_cosine_of_the_phase_error() -> None:
 
 
 def test_the_image_method_phases_to_the_aperture_and_claims_no_more(
-    pairs: Measurements, published: Settings, tmp_path: Path
+    pairs: Pairs, published: Settings, tmp_path: Path
 ) -> None:
     settings = with_method(published, "image")
     results = open_results(phase_pairs(pairs, tmp_path / "p.zarr", settings))
@@ -135,16 +135,16 @@ def test_the_image_method_phases_to_the_aperture_and_claims_no_more(
     assert results.trust[:, q > 0.25].max() == 0
 
 
-def test_batches_equal_singles(pairs: Measurements, published: Settings, weights: Path) -> None:
+def test_batches_equal_singles(pairs: Pairs, published: Settings, weights: Path) -> None:
     from diffragan.phasing.run import load_context
 
     for name, path in (("image", None), ("published", weights)):
         settings = with_method(published, name)
         context, _ = load_context(name, path, CPU)
         items = np.array([4, 1, 6])
-        together = METHODS[name](make_batch(pairs, items, settings, CPU), context)
+        together = METHODS[name](make_pair_batch(pairs, items, settings, CPU), context)
         for k, item in enumerate(items):
-            batch = make_batch(pairs, np.array([item]), settings, CPU)
+            batch = make_pair_batch(pairs, np.array([item]), settings, CPU)
             alone = METHODS[name](batch, context)
             torch.testing.assert_close(
                 alone.projection[0], together.projection[k], rtol=1e-4, atol=1e-5
@@ -152,13 +152,13 @@ def test_batches_equal_singles(pairs: Measurements, published: Settings, weights
 
 
 def test_a_method_in_a_few_lines(
-    pairs: Measurements, published: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: Pairs, published: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a developer writes to add one; here it is told the phases, and so is right."""
     monkeypatch.setattr("diffragan.phasing.method.METHODS", METHODS)
 
     @method("flat")
-    def flat(batch: Batch, context: Context) -> Phased:
+    def flat(batch: PairBatch, context: Context) -> Phased:
         spectrum = batch.amplitude.to(torch.complex64)
         return phased_wave(torch.fft.ifft2(spectrum, norm="forward"), batch)
 
@@ -181,20 +181,20 @@ def test_phasing_needs_no_truth(
     """With the truth removed every method gives the same bits."""
     simulation = open_simulation(simulated)
     stores = [
-        write_measurements(simulation, tmp_path / f"{truth}.zarr", published, n=3, truth=truth)
+        write_pairs(simulation, tmp_path / f"{truth}.zarr", published, n=3, truth=truth)
         for truth in (True, False)
     ]
     for name, path in (("image", None), ("published", weights)):
         found = []
         for k, store in enumerate(stores):
-            given = open_measurements(store, settings=with_method(published, name))
+            given = open_pairs(store, settings=with_method(published, name))
             out = phase_pairs(given, tmp_path / f"{name}{k}.zarr", given.settings, weights=path)
             found.append(open_results(out).projection(slice(0, 3)))
         np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_an_interrupted_run_keeps_what_is_finished(
-    pairs: Measurements, published: Settings, weights: Path, tmp_path: Path
+    pairs: Pairs, published: Settings, weights: Path, tmp_path: Path
 ) -> None:
     settings = with_method(published, "published")
     whole = open_results(phase_pairs(pairs, tmp_path / "w.zarr", settings, weights=weights))
@@ -216,12 +216,12 @@ def test_an_interrupted_run_keeps_what_is_finished(
 
 
 def test_published_refuses_other_boxes_and_wrong_requests(
-    pairs: Measurements, published: Settings, weights: Path, tmp_path: Path
+    pairs: Pairs, published: Settings, weights: Path, tmp_path: Path
 ) -> None:
     from dataclasses import replace
 
     settings = with_method(published, "published")
-    batch = make_batch(pairs, np.array([0]), settings, CPU)
+    batch = make_pair_batch(pairs, np.array([0]), settings, CPU)
     wide = replace(batch, optics=Optics(200e3, 105.0, 36.0))
     with pytest.raises(DiffraganError, match=r"published works in the paper's 70 Å.*105 Å"):
         METHODS["published"](wide, Context())
@@ -260,7 +260,7 @@ def test_shifts_and_turns_undo_themselves() -> None:
 
 
 def test_stability_of_the_image_method(
-    pairs: Measurements, published: Settings, simulated: Path, tmp_path: Path
+    pairs: Pairs, published: Settings, simulated: Path, tmp_path: Path
 ) -> None:
     """The image's phases follow a shift and a turn closely, other noise less so, and what lies
     beyond the image is empty; a measured pair gives the changes that need no truth."""
@@ -270,15 +270,15 @@ def test_stability_of_the_image_method(
     for row in rows.values():
         assert row["n"] == 2
         assert 0.3 < row["band_mean_frc"]["image"] <= 1
-    bare = write_measurements(open_simulation(simulated), tmp_path / "b.zarr", settings, n=2)
-    given = open_measurements(bare, settings=settings)
+    bare = write_pairs(open_simulation(simulated), tmp_path / "b.zarr", settings, n=2)
+    given = open_pairs(bare, settings=settings)
     rows = stability(given, np.array([0, 1]), given.settings, Context())
     assert set(rows) == {"shifted by 1.2 Å", "turned by 90 degrees"}
     for row in rows.values():
         assert row["band_mean_frc"]["image"] > 0.98
 
 
-def test_the_centre_plane_is_the_stores(pairs: Measurements) -> None:
+def test_the_centre_plane_is_the_stores(pairs: Pairs) -> None:
     """The truth's wave is the exit wave carried back by `centre_to_exit_A` in the measured band."""
     exit_wave = pairs.exit_wave([2])
     truth = pairs.truth_wave([2])

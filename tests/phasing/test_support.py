@@ -11,9 +11,9 @@ import torch
 
 from diffragan.microscope.imaging import pattern_mask
 from diffragan.optics import Optics
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.phasing.run import make_batch
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.phasing.run import make_pair_batch
 from diffragan.phasing.support import (
     above_fraction,
     blur,
@@ -28,8 +28,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def pairs(simulated: Path, published: Settings) -> Measurements:
-    return open_measurements(simulated, settings=published)
+def pairs(simulated: Path, published: Settings) -> Pairs:
+    return open_pairs(simulated, settings=published)
 
 
 def test_blur_keeps_the_sum_and_spreads_by_its_width() -> None:
@@ -58,10 +58,10 @@ def test_a_density_gives_its_own_outline_on_any_scale_and_ground() -> None:
     assert int(lower.sum()) > int(found.sum())
 
 
-def test_the_image_outlines_a_molecule_that_its_density_can_not(pairs: Measurements) -> None:
+def test_the_image_outlines_a_molecule_that_its_density_can_not(pairs: Pairs) -> None:
     """Against the atoms' own outline: nearly all of it is covered, and not too much besides."""
     items = np.array([0, 2, 4, 6])
-    batch = make_batch(pairs, items, pairs.settings, CPU)
+    batch = make_pair_batch(pairs, items, pairs.settings, CPU)
     power = local_power(
         batch.image,
         batch.amplitude,

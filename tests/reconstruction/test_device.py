@@ -21,8 +21,8 @@ from diffragan import cli
 from diffragan.commands.demo import views_path
 from diffragan.errors import DiffraganError
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import CPU, to_half
-from diffragan.pairs.open import open_measurements
+from diffragan.fourier.volumes import CPU, volume_spectrum
+from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction import many_views as mv
 from diffragan.reconstruction import phased_map as half_set
 from diffragan.reconstruction.checkpoint import restored, save_state
@@ -81,7 +81,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         yield torch.device(request.param)
 
 
-def whole_run(views: Views, settings: ManyViewsSettings) -> tuple[mv.Solve, Any]:
+def whole_run(views: Views, settings: ManyViewsSettings) -> tuple[mv.HalfMaps, Any]:
     """A run to its end, and the map of all views."""
     solve = mv.start(views, settings, KDA, 0)
     while not solve.done:
@@ -202,7 +202,7 @@ def test_orientations_are_refined_there_as_here(
     wrong = 0.03 * torch.randn((len(seen), 3), generator=generator)
     here = replace(seen, rotations=turned(seen.rotations, wrong))
     there = here.to(device)
-    truth = to_half(true_volume(ATOMS, seen.n, edge_A=2.7))
+    truth = volume_spectrum(true_volume(ATOMS, seen.n, edge_A=2.7))
     given = {"resolution_A": 3.0, "max_step_deg": 1.0, "rounds": 2, "shift_reach_A": 2.0}
     a = refine_orientations(truth.to(device), there, **given)  # type: ignore[arg-type]
     b = refine_orientations(truth, here, **given)  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def test_one_half_is_laid_onto_the_other_there_as_here(views: Views, device: tor
     for solve in made:
         first, second = solve.halves
         second.realign()
-        second.lay_onto(first)
+        second.align_to(first)
         first.mirror()
         first.place()
     for a, b in zip(made[0].halves, made[1].halves, strict=True):
@@ -270,15 +270,17 @@ def test_slices_go_out_and_back_with_the_same_weights(views: Views, device: torc
     volume = true_volume(ATOMS, views.n, edge_A=2.7)
     shared = views.curved.points
     for points in (shared, shared.expand(len(views), -1, -1).contiguous()):
-        a = extract(to_half(volume.to(device)), views.rotations.to(device), points.to(device))
-        close(a, extract(to_half(volume), views.rotations, points), 2e-3)
+        a = extract(
+            volume_spectrum(volume.to(device)), views.rotations.to(device), points.to(device)
+        )
+        close(a, extract(volume_spectrum(volume), views.rotations, points), 2e-3)
 
 
 def test_a_folder_is_solved_on_a_device(tmp_path: Path, device: torch.device) -> None:
     """What comes back lies on the CPU, as all that writes results expects."""
     few = ("iterations=1", "polish=1", "march_A=[8.0]", "padding=1")
     settings = load_settings(overrides=[f"many_views.{word}" for word in few])
-    pairs = open_measurements(views_path(), settings=settings)
+    pairs = open_pairs(views_path(), settings=settings)
     settings = pairs.settings.model_copy(update={"many_views": settings.many_views})
     chosen = choose_views(pairs, limit=10)
     found = solve_views(pairs, chosen, tmp_path / "there", settings, device=device)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.commands.demo import views_path
-from diffragan.pairs.open import open_measurements
+from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import (
@@ -80,7 +80,7 @@ def test_another_molecules_map_explains_less(views: Views, grid: Tensor) -> None
 def test_orientations_come_from_random_starts(tmp_path: Path) -> None:
     """Of the bundled protein's images alone: two starts agree, and the views are those of the
     truth in one of the two hands."""
-    pairs = open_measurements(views_path())
+    pairs = open_pairs(views_path())
     assert pairs.rotation is not None
     nothing = np.eye(3)[None].repeat(pairs.n, 0)
     blank = load_views(pairs, np.arange(pairs.n), nothing, tmp_path)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffragan.fourier.correlation import fsc
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import moved, radius_px, to_half
+from diffragan.fourier.volumes import moved, radius_px, volume_spectrum
 from diffragan.reconstruction import many_views as mv
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_correlation
@@ -19,7 +19,7 @@ from diffragan.reconstruction.maps.image_map import (
     ImageMap,
     first_guess,
     image_map,
-    power_of_half,
+    power_by_voxel,
     ring_power,
     shift_onto,
 )
@@ -69,7 +69,7 @@ def truth(views: Views) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def solve(views: Views) -> mv.Solve:
+def solve(views: Views) -> mv.HalfMaps:
     """A run from images and patterns alone, to its end."""
     run = mv.start(views, SMALL, KDA, 0)
     while not run.done:
@@ -82,7 +82,7 @@ def test_the_images_map_is_the_molecule_at_their_resolution(views: Views) -> Non
     assert correlation(found.volume, true_volume(ATOMS, views.n, edge_A=4.2)) > 0.85
     assert float(found.known.min()) >= 0
     assert float(found.known.max()) <= 1
-    beyond = power_of_half(torch.arange(17.0), views.n) > 10
+    beyond = power_by_voxel(torch.arange(17.0), views.n) > 10
     assert float(found.known[beyond].max()) < 0.05
 
 
@@ -162,7 +162,7 @@ def test_a_molecule_too_large_for_the_box_is_refused(views: Views) -> None:
 def test_agreeing_data_leave_the_volume_alone(views: Views, truth: Tensor) -> None:
     """With the volume's own slices as data it comes back, but for the cut to band and ball."""
     x = truth * ball(views.n, 0.44)
-    seen = extract(to_half(x), views.rotations, views.curved.points).abs()
+    seen = extract(volume_spectrum(x), views.rotations, views.curved.points).abs()
     step = data_step(replace(views, measured=seen.reshape(VIEWS, 2, -1)))
     spectrum = torch.fft.rfftn(x) * step._band
     cut = torch.fft.irfftn(spectrum, s=(views.n,) * 3) * ball(views.n, 0.45)
@@ -189,7 +189,7 @@ def test_corrections_of_counts_are_unbiased_at_the_truth(truth: Tensor) -> None:
     dose, draws = 300.0, 400
     views = make_views(ATOMS, 1, dose=dose)
     step = data_step(views)
-    slices = extract(to_half(truth), views.rotations, views.curved.points)
+    slices = extract(volume_spectrum(truth), views.rotations, views.curved.points)
     mean = slices.abs() ** 2
     electrons = views.electrons
     assert electrons is not None
@@ -270,7 +270,7 @@ def test_the_free_correlation_knows_right_from_wrong(
 
 
 def test_images_to_4_A_and_patterns_are_a_map_to_2_A(
-    views: Views, truth: Tensor, solve: mv.Solve
+    views: Views, truth: Tensor, solve: mv.HalfMaps
 ) -> None:
     """From nothing but pairs and weight: FSC with the truth above 0.75 in every shell and 0.9 in
     the mean, where the images alone have none; and each view's wave with it."""
@@ -281,15 +281,15 @@ def test_images_to_4_A_and_patterns_are_a_map_to_2_A(
     image = fsc(image_map(views).volume, truth)
     assert float(image[10:16].abs().max()) < 0.3
     assert whole.r_factor < 0.05
-    found = extract(to_half(whole.map), views.rotations, views.curved.points)
-    true = extract(to_half(truth), views.rotations, views.curved.points)
+    found = extract(volume_spectrum(whole.map), views.rotations, views.curved.points)
+    true = extract(volume_spectrum(truth), views.rotations, views.curved.points)
     outer = (views.flat.radius > 10).repeat(2)
     a, b = found[:, outer], true[:, outer]
     frc = (a * b.conj()).real.sum(1) / (a.norm(dim=1) * b.norm(dim=1))
     assert float(frc.mean()) > 0.75
 
 
-def test_a_run_ends_by_itself(solve: mv.Solve) -> None:
+def test_a_run_ends_by_itself(solve: mv.HalfMaps) -> None:
     assert solve.done
     assert not solve.exhausted
     assert solve.iteration < SMALL.iterations + SMALL.polish
@@ -314,7 +314,7 @@ def test_halves_share_no_view_no_start_and_no_balls(views: Views) -> None:
     assert one.project.free is not None
     assert two.project.free is not None
     assert float((one.project.free & two.project.free).sum() / one.project.free.sum()) < 0.3
-    beyond = power_of_half(torch.arange(17.0), one.views.n) > 10
+    beyond = power_by_voxel(torch.arange(17.0), one.views.n) > 10
     a, b = (torch.fft.rfftn(h.x)[beyond] for h in (one, two))
     assert abs(float((a * b.conj()).real.sum() / (a.norm() * b.norm()))) < 0.2
     one.full.weights[:] = 0
@@ -373,11 +373,11 @@ def test_noise_beyond_the_images_is_where_the_molecule_is(views: Views) -> None:
     """The start's noise lies in the mask, has the data's power, and leaves the images be."""
     n = views.n
     image, inside = image_map(views), ball(n, 0.3)
-    signal = power_of_half(ring_power(views), n)
+    signal = power_by_voxel(ring_power(views), n)
     nothing = ImageMap(torch.zeros(n, n, n), torch.zeros_like(image.half), 0 * image.known)
     noise = first_guess(nothing, signal, inside, 0, 1.0)
     spectrum = torch.fft.rfftn(noise, norm="forward").abs().square()
-    beyond = power_of_half(torch.arange(17.0), n) > 6
+    beyond = power_by_voxel(torch.arange(17.0), n) > 6
     ratio = spectrum[beyond].sum() / signal[beyond].sum()
     assert float(ratio) == pytest.approx(1.0, abs=0.15)
     assert relative(first_guess(image, signal, inside, 0, 0.0), image.volume) < 1e-5

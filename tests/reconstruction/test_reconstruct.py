@@ -20,12 +20,12 @@ from diffragan.errors import DiffraganError
 from diffragan.files.star import read_orientations, write_relion_angles
 from diffragan.files.store import open_results, open_simulation
 from diffragan.microscope.simulate import simulate
-from diffragan.pairs.open import open_measurements
-from diffragan.pairs.write import write_measurements
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.write import write_pairs
 from diffragan.reconstruction import many_views
 from diffragan.reconstruction.choose_views import choose_views, missing_cone_deg
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import FoundFromImages
+from diffragan.reconstruction.orientations.from_images import ImageSearchResult
 from diffragan.reconstruction.run import solve_views
 from diffragan.rotations import relion_angles, rotations_from_relion
 from diffragan.settings import Settings, load_settings
@@ -51,7 +51,7 @@ def views(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
 def pairs(tmp_path_factory: pytest.TempPathFactory, views: Path, settings: Settings) -> Path:
     """The same as an instrument would give them: no truth, no orientations."""
     out = tmp_path_factory.mktemp("pairs") / "pairs.zarr"
-    return write_measurements(open_simulation(views), out, settings)
+    return write_pairs(open_simulation(views), out, settings)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_an_interrupted_run_ends_where_it_would_have(
     from diffragan.reconstruction import run as module
 
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
-    store = open_measurements(views, settings=settings)
+    store = open_pairs(views, settings=settings)
     chosen = choose_views(store, limit=40)
 
     def go(out: Path, stop_at: int | None) -> Any:
@@ -149,29 +149,29 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
 
     searches: list[int] = []
 
-    def search(seen: Views, mass_kda: float | None, **_: object) -> FoundFromImages:
+    def search(seen: Views, mass_kda: float | None, **_: object) -> ImageSearchResult:
         searches.append(len(seen))
         assert seen.rotations[:, 0, 0].eq(1).all()  # nothing is told
-        pairs = open_measurements(views)
+        pairs = open_pairs(views)
         assert pairs.rotation is not None
         true = torch.from_numpy(pairs.rotation[seen.items]).float()
-        return FoundFromImages(replace(seen, rotations=true), (0.3, 0.2), 80.0, False)
+        return ImageSearchResult(replace(seen, rotations=true), (0.3, 0.2), 80.0, False)
 
     monkeypatch.setattr(module, "find_from_images", search)
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
-    step = many_views.Solve.step
+    step = many_views.HalfMaps.step
 
-    def interrupted(self: many_views.Solve, *words: Any) -> None:
+    def interrupted(self: many_views.HalfMaps, *words: Any) -> None:
         if self.iteration == 2:
             raise KeyboardInterrupt
         step(self, *words)
 
-    monkeypatch.setattr(many_views.Solve, "step", interrupted)
+    monkeypatch.setattr(many_views.HalfMaps, "step", interrupted)
     words: list[str | Path] = ["reconstruct", views, "--out", tmp_path / "o", *SET]
     words += ["--find-orientations", "--iterations", "3"]
     assert run(*words)[0] != 0
     assert (tmp_path / "o" / ".run" / "state.pt").exists()
-    monkeypatch.setattr(many_views.Solve, "step", step)
+    monkeypatch.setattr(many_views.HalfMaps, "step", step)
     _, text = run(*words)
     text = " ".join((text + capsys.readouterr().err).split())
     assert searches == [60]
@@ -200,7 +200,7 @@ def test_orientations_come_from_a_star_file(views: Path, pairs: Path, tmp_path: 
     np.testing.assert_allclose(rotations_from_relion(relion_angles(rotation)), rotation, atol=1e-9)
     star = tmp_path / "angles.star"
     write_relion_angles(star, rotation)
-    found = choose_views(open_measurements(pairs), orientations=star)
+    found = choose_views(open_pairs(pairs), orientations=star)
     assert found.rotations is not None
     np.testing.assert_allclose(found.rotations, rotation, atol=1e-6)
     np.testing.assert_array_equal(found.shifts_A, 0)
@@ -210,10 +210,10 @@ def test_orientations_may_be_kept_without_the_truth(
     views: Path, settings: Settings, tmp_path: Path
 ) -> None:
     """As if an earlier step had found them: angles, and no wave to judge by."""
-    out = write_measurements(
+    out = write_pairs(
         open_simulation(views), tmp_path / "known.zarr", settings, n=12, orientations=True
     )
-    found = open_measurements(out)
+    found = open_pairs(out)
     assert not found.has_truth
     assert choose_views(found).rotations is not None
 
@@ -353,7 +353,7 @@ def test_rows_must_match_pairs(pairs: Path, views: Path, tmp_path: Path) -> None
     assert rotation is not None
     write_relion_angles(tmp_path / "few.star", rotation[:5])
     with pytest.raises(DiffraganError, match=r"5 rows and .* 60 pairs"):
-        choose_views(open_measurements(pairs), orientations=tmp_path / "few.star")
+        choose_views(open_pairs(pairs), orientations=tmp_path / "few.star")
     (tmp_path / "empty.star").write_text("data_x\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n")
     with pytest.raises(DiffraganError, match="no RELION angles"):
         read_orientations(tmp_path / "empty.star")
@@ -361,7 +361,7 @@ def test_rows_must_match_pairs(pairs: Path, views: Path, tmp_path: Path) -> None
 
 def test_several_molecules_need_a_choice(simulated: Path, published: Settings) -> None:
     with pytest.raises(DiffraganError, match="--structure"):
-        choose_views(open_measurements(simulated, settings=published))
+        choose_views(open_pairs(simulated, settings=published))
 
 
 def test_nothing_finished_is_lost(finished: Path, views: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.fourier.slices import extract, slices
-from diffragan.fourier.volumes import frequency_radius, to_half
+from diffragan.fourier.volumes import frequency_radius, volume_spectrum
 from diffragan.optics import Optics
 from diffragan.reconstruction.maps.views import Views, side_of
 from diffragan.reconstruction.orientations.from_lines import find_orientations
@@ -61,7 +61,7 @@ def views_of(
     sphere = slices(mask, BOX_A, ENERGY_EV, curved=True)
     n = side_of(flat)
     volume = blobs(n, seed)
-    half = to_half(volume)
+    half = volume_spectrum(volume)
     rotations = torch.from_numpy(quasi_uniform(count, seed)).float()
     generator = torch.Generator().manual_seed(seed)
     slice_values = extract(half, rotations, flat.points)
@@ -126,7 +126,7 @@ def test_refinement_finds_orientations_and_shifts_against_the_true_map(images: b
     )
     for resolution_A in (8.0, 4.0):
         refined = refine_orientations(
-            to_half(volume), start, resolution_A=resolution_A, max_step_deg=4, images=images
+            volume_spectrum(volume), start, resolution_A=resolution_A, max_step_deg=4, images=images
         )
         start = refined.put_into(start)
     assert rms(angle_deg(start.rotations, views.rotations)) < 0.1
@@ -139,7 +139,7 @@ def test_refinement_from_counts() -> None:
     start = replace(views, rotations=wrong_by(views.rotations, 3.0))
     for resolution_A in (8.0, 4.0):
         refined = refine_orientations(
-            to_half(volume), start, resolution_A=resolution_A, max_step_deg=4
+            volume_spectrum(volume), start, resolution_A=resolution_A, max_step_deg=4
         )
         start = refined.put_into(start)
     assert rms(angle_deg(start.rotations, views.rotations)) < 1.2
@@ -149,7 +149,7 @@ def test_a_step_limit_of_nothing_leaves_the_rotations() -> None:
     views, volume = views_of(shift_A=2.0, count=10)
     start = replace(views, shifts_A=torch.zeros_like(views.shifts_A))
     refined = refine_orientations(
-        to_half(volume), start, resolution_A=6.0, max_step_deg=0, rounds=0
+        volume_spectrum(volume), start, resolution_A=6.0, max_step_deg=0, rounds=0
     )
     assert torch.equal(refined.rotations, views.rotations)
     assert rms(refined.shifts_A - views.shifts_A) < 0.05
@@ -162,7 +162,7 @@ def test_strays_stand_out_by_their_score() -> None:
     measured = views.measured.clone()
     measured[:3] = other.measured[:3]
     mixed = replace(views, measured=measured, rotations=wrong_by(views.rotations, 2.0))
-    refined = refine_orientations(to_half(volume), mixed, resolution_A=4.0, max_step_deg=3)
+    refined = refine_orientations(volume_spectrum(volume), mixed, resolution_A=4.0, max_step_deg=3)
     assert refined.score[:3].max() < 0.5
     assert refined.score[3:].min() > 0.8
 
@@ -180,27 +180,27 @@ def test_alignment_to_the_images_own_map() -> None:
 
 def test_hand_is_told_by_the_curved_sphere_and_open_without_it() -> None:
     views, volume = views_of(curved=True)
-    here = hand_of(to_half(volume), views)
+    here = hand_of(volume_spectrum(volume), views)
     assert here.decision == "this"
     assert here.score_this > 0.9
     assert here.score_other == -here.score_this
     seen_other_way = replace(views, rotations=mirrored(views.rotations))
-    there = hand_of(to_half(mirror_image(volume)), seen_other_way)
+    there = hand_of(volume_spectrum(mirror_image(volume)), seen_other_way)
     assert there.decision == "other"
     assert there.sigma < -4
 
 
 def test_mirror_image_has_the_same_flat_slices() -> None:
     views, volume = views_of(count=4)
-    a = extract(to_half(volume), views.rotations, views.flat.points)
-    b = extract(to_half(mirror_image(volume)), mirrored(views.rotations), views.flat.points)
+    a = extract(volume_spectrum(volume), views.rotations, views.flat.points)
+    b = extract(volume_spectrum(mirror_image(volume)), mirrored(views.rotations), views.flat.points)
     assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
 
 
 @pytest.mark.parametrize("electrons", [None, 500.0])
 def test_hand_is_open_for_flat_patterns(electrons: float | None) -> None:
     views, volume = views_of(curved=False, electrons=electrons)
-    assert hand_of(to_half(volume), views).decision == "open"
+    assert hand_of(volume_spectrum(volume), views).decision == "open"
 
 
 @pytest.mark.usefixtures("one_thread")

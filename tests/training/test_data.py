@@ -15,7 +15,7 @@ from diffragan.training.data import (
     ExitWaves,
     epoch_order,
     load_ahead,
-    make_batch,
+    make_train_batch,
     open_exit_waves,
     scale_of,
     split,
@@ -51,7 +51,7 @@ def test_an_item_is_the_same_in_any_batch(data: ExitWaves) -> None:
     def batch(items: list[int], epoch: int = 0) -> Any:
         numbers = np.array(items)
         waves = data.load(numbers)
-        return make_batch(waves, numbers, data.optics, chosen, scale, epoch, CPU)
+        return make_train_batch(waves, numbers, data.optics, chosen, scale, epoch, CPU)
 
     together, alone, later = batch([4, 1, 7]), batch([7]), batch([7], epoch=1)
     torch.testing.assert_close(together.inputs[2:], alone.inputs)

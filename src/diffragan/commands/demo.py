@@ -43,7 +43,7 @@ def demo(
 
     from diffragan.evaluation.scores import score, summarise
     from diffragan.files.store import open_results
-    from diffragan.pairs.open import open_measurements
+    from diffragan.pairs.open import open_pairs
     from diffragan.phasing.run import choose_items, load_context, phase_pairs
     from diffragan.phasing.stability import stability
     from diffragan.report.pair_page import write_report
@@ -61,7 +61,7 @@ def demo(
     last: tuple[Any, ...] = ()
     for name in METHODS:
         settings = load_settings("published", values={"phase.method": name})
-        pairs = open_measurements(example, settings=settings)
+        pairs = open_pairs(example, settings=settings)
         store = out / f"phased_{name}.zarr"
         with progress_bar(f"phasing, {name}", pairs.n) as progress:
             phase_pairs(pairs, store, pairs.settings, overwrite=True, progress=progress)

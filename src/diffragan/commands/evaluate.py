@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from diffragan.files.store import ResultStore
-    from diffragan.pairs.pairs import Measurements
+    from diffragan.pairs.pairs import Pairs
 
 
 def evaluate(
@@ -106,7 +106,7 @@ def run(
     return metrics
 
 
-def open_input(results: ResultStore, input_paths: Sequence[Path] = ()) -> Measurements:
+def open_input(results: ResultStore, input_paths: Sequence[Path] = ()) -> Pairs:
     """The pairs that were phased, imaged as they were then.
 
     Args:
@@ -157,7 +157,7 @@ def open_input(results: ResultStore, input_paths: Sequence[Path] = ()) -> Measur
     return pairs
 
 
-def phased_again(results: ResultStore, pairs: Measurements, count: int) -> dict[str, Any]:
+def phased_again(results: ResultStore, pairs: Pairs, count: int) -> dict[str, Any]:
     """How far the results of `count` pairs move when the pairs are slightly changed.
 
     Raises:

@@ -48,13 +48,13 @@ def image(
         diffragan image 1UBQ.zarr --out noisy.zarr --truth --set pattern.dose_e_per_A2=200
     """
     from diffragan.files.store import open_simulation
-    from diffragan.pairs.write import write_measurements
+    from diffragan.pairs.write import write_pairs
 
     settings = read_settings(preset, config, set_, seed=seed)
     simulation = open_simulation(store)
     n = min(limit or simulation.n, simulation.n)
     with progress_bar("pairs", n) as progress:
-        write_measurements(
+        write_pairs(
             simulation,
             out,
             settings,

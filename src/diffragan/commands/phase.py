@@ -84,7 +84,7 @@ def phase(
 
         diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
     """
-    from diffragan.pairs.open import open_measurements
+    from diffragan.pairs.open import open_pairs
     from diffragan.phasing.run import choose_items, phase_pairs
 
     settings = read_settings(
@@ -102,7 +102,7 @@ def phase(
     if settings.phase.method == "many-views":
         _many_views(pairs, out, settings, image, box_A, limit, chosen, overwrite)
         return
-    found = open_measurements(pairs, settings=settings, image=image, box_A=box_A)
+    found = open_pairs(pairs, settings=settings, image=image, box_A=box_A)
     total = len(choose_items(found.n, limit))
     with progress_bar("pairs phased", total) as progress:
         phase_pairs(

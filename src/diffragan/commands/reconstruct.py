@@ -207,7 +207,7 @@ def run(
     from diffragan.pairs.open import open_all
     from diffragan.reconstruction.checkpoint import clear
     from diffragan.reconstruction.choose_views import choose_views
-    from diffragan.reconstruction.outputs import write_outcome
+    from diffragan.reconstruction.outputs import write_result
     from diffragan.reconstruction.run import solve_views
 
     finished = out / "metrics.json"
@@ -258,7 +258,7 @@ def run(
                 f"{device} has too little memory for this; go on with --device cpu, which takes up "
                 "what was finished."
             ) from None
-        metrics = write_outcome(
+        metrics = write_result(
             out, found, pairs, settings, command=command, phased=phased, tell=tell
         )
     for warning in found.chosen.warnings[len(chosen.warnings) :]:

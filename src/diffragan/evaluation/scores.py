@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,26 +36,10 @@ from diffragan.fourier.correlation import (
     solved,
 )
 from diffragan.fourier.grids import resample
+from diffragan.pairs.pairs import Pairs
 
 # Projections are compared this far out, so that the extrapolated band is seen.
 PROJECTION_END_A = 0.8
-
-
-class Pairs(Protocol):
-    """What evaluation needs of the input of a result store; indices are the input's."""
-
-    @property
-    def n(self) -> int: ...
-    @property
-    def box_A(self) -> float: ...
-    @property
-    def has_truth(self) -> bool: ...
-    @property
-    def pattern_mask(self) -> NDArray[np.bool_]: ...
-    def pattern(self, items: NDArray[np.int64]) -> NDArray[np.float32]: ...
-    def image(self, items: NDArray[np.int64]) -> NDArray[np.float32]: ...
-    def truth_wave(self, items: NDArray[np.int64]) -> NDArray[np.complex64] | None: ...
-    def truth_projection(self, items: NDArray[np.int64]) -> NDArray[np.float32] | None: ...
 
 
 @dataclass(frozen=True)

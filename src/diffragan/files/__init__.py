@@ -1,0 +1,1 @@
+"""One file a format, read and write side by side; nothing is left half-written."""

@@ -1,0 +1,1 @@
+"""Pure maths on Fourier grids in two and three dimensions."""

@@ -120,7 +120,7 @@ def extract(half: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """Fourier values (v, k) complex64 on the slices of v views.
 
     Args:
-        half: from `to_half`, (n, n, n // 2 + 1).
+        half: from `volume_spectrum`, (n, n, n // 2 + 1).
         rotations: (v, 3, 3) float32. points: (k, 3) or (v, k, 3) float32, in voxels.
 
     Raises:
@@ -178,9 +178,9 @@ def insert(
 
 
 def transpose_to_volume(half: Tensor) -> Tensor:
-    """Completes the exact transpose of `to_half` followed by `extract`.
+    """Completes the exact transpose of `volume_spectrum` followed by `extract`.
 
-    For real volumes V and slice values g, Re sum(conj(g) extract(to_half(V))) equals
+    For real volumes V and slice values g, Re sum(conj(g) extract(volume_spectrum(V))) equals
     sum(V transpose_to_volume(insert(g).half)).
     """
     n = half.shape[0]

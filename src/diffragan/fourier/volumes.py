@@ -98,7 +98,7 @@ def window_gain(n: int, largest: float, device: torch.device = CPU) -> Tensor:
     return deconvolution(n, device).clamp(max=largest)
 
 
-def to_half(volume: Tensor) -> Tensor:
+def volume_spectrum(volume: Tensor) -> Tensor:
     """The half volume (n, n, n // 2 + 1) that slices are taken from, the window's fall-off
     divided out; what lies beyond 0.46 of the box is left out."""
     n = volume.shape[-1]
@@ -106,9 +106,9 @@ def to_half(volume: Tensor) -> Tensor:
     return result
 
 
-def to_volume(half: Tensor) -> Tensor:
+def spectrum_volume(half: Tensor) -> Tensor:
     """The volume of a merged half volume, the window's fall-off divided out; 0 beyond 0.46 of the
-    box. Inverse of `to_half` inside."""
+    box. Inverse of `volume_spectrum` inside."""
     n = half.shape[0]
     volume = torch.fft.irfftn(half, s=(n, n, n), norm="forward")
     result: Tensor = volume * deconvolution(n, half.device)

@@ -1,0 +1,1 @@
+"""Atoms to exit wave, and exit wave to pattern, image and projection."""

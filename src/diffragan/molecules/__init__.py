@@ -1,0 +1,1 @@
+"""From a PDB entry or a file to one clean chain."""

@@ -89,7 +89,7 @@ _LONGEST_PEPTIDE_BOND_A = 2.0
 
 
 @dataclass(frozen=True)
-class Change:
+class Edit:
     """One difference between the file read and the structure written."""
 
     kind: Kind
@@ -99,7 +99,7 @@ class Change:
 
 def clean_chain(
     structure: gemmi.Structure, wanted: str | None, name: str
-) -> tuple[gemmi.Chain, list[Change]]:
+) -> tuple[gemmi.Chain, list[Edit]]:
     """One protein chain of the first model: standard residues, heavy atoms only, no alternatives.
 
     Args:
@@ -110,13 +110,13 @@ def clean_chain(
     Raises:
         DiffraganError: no protein, no such chain, or no residue with a backbone.
     """
-    changes: list[Change] = []
+    changes: list[Edit] = []
     if len(structure) > 1:
-        changes.append(Change("models dropped", "", f"the first of {len(structure)} models kept"))
+        changes.append(Edit("models dropped", "", f"the first of {len(structure)} models kept"))
     source = _choose_chain(structure[0], wanted, name, changes)
     for other in structure[0]:
         if other.name != source.name:
-            changes.append(Change("chain dropped", other.name or "blank", _contents(other)))
+            changes.append(Edit("chain dropped", other.name or "blank", _contents(other)))
 
     # What the entry itself says of its modified residues.
     parents = {m.res_id.name: m.parent_comp_id for m in structure.mod_residues}
@@ -133,7 +133,7 @@ def clean_chain(
             hetero[residue.name] += 1
         elif not all(residue.find_atom(atom, "*") for atom in BACKBONE):
             detail = f"{residue.name}: its backbone is incomplete"
-            changes.append(Change("residue removed", where, detail))
+            changes.append(Edit("residue removed", where, detail))
         else:
             hydrogens += sum(atom.is_hydrogen() for atom in residue)
             cleaned.add_residue(_standard_residue(residue, parents, where, changes))
@@ -143,19 +143,17 @@ def clean_chain(
             "give an all-atom model."
         )
     if waters:
-        changes.append(
-            Change("waters removed", cleaned.name, f"{waters} water{'s' * (waters > 1)}")
-        )
+        changes.append(Edit("waters removed", cleaned.name, f"{waters} water{'s' * (waters > 1)}"))
     changes += [
-        Change("hetero atoms removed", cleaned.name, f"{n} x {het}") for het, n in hetero.items()
+        Edit("hetero atoms removed", cleaned.name, f"{n} x {het}") for het, n in hetero.items()
     ]
     if hydrogens:
-        changes.append(Change("hydrogens rebuilt", cleaned.name, f"{hydrogens} in the input"))
+        changes.append(Edit("hydrogens rebuilt", cleaned.name, f"{hydrogens} in the input"))
     for residue in list(cleaned)[:-1]:
         if residue.find_atom("OXT", "*") is not None:
             residue.remove_atom("OXT", "\0")
             where = f"{cleaned.name} {residue.seqid}"
-            changes.append(Change("atoms removed", where, "OXT within the chain"))
+            changes.append(Edit("atoms removed", where, "OXT within the chain"))
     return cleaned, changes + _gaps(cleaned) + _tails(structure, source, cleaned)
 
 
@@ -165,7 +163,7 @@ def chain_sequence(chain: gemmi.Chain) -> str:
 
 
 def _choose_chain(
-    model: gemmi.Model, wanted: str | None, name: str, changes: list[Change]
+    model: gemmi.Model, wanted: str | None, name: str, changes: list[Edit]
 ) -> gemmi.Chain:
     proteins = {chain.name: chain for chain in model if any(map(_in_protein, chain))}
     if not proteins:
@@ -180,7 +178,7 @@ def _choose_chain(
         )
     first = next(iter(proteins))
     detail = f"there is no protein chain A; the first of {names}"
-    changes.append(Change("chain chosen", first or "blank", detail))
+    changes.append(Edit("chain chosen", first or "blank", detail))
     return proteins[first]
 
 
@@ -206,7 +204,7 @@ def _contents(chain: gemmi.Chain) -> str:
 
 
 def _one_conformer(
-    conformers: list[gemmi.Residue], chain: str, changes: list[Change]
+    conformers: list[gemmi.Residue], chain: str, changes: list[Edit]
 ) -> gemmi.Residue:
     """The best-occupied alternative of a residue (ties: first letter), which may name it too."""
     occupancies: dict[str, list[float]] = {}
@@ -240,12 +238,12 @@ def _one_conformer(
         if letters and len(names) > 1:
             detail += f" ({'/'.join(names)})"
         if _in_protein(residue):
-            changes.append(Change("alternative resolved", f"{chain} {residue.seqid}", detail))
+            changes.append(Edit("alternative resolved", f"{chain} {residue.seqid}", detail))
     return residue
 
 
 def _standard_residue(
-    residue: gemmi.Residue, parents: Mapping[str, str], where: str, changes: list[Change]
+    residue: gemmi.Residue, parents: Mapping[str, str], where: str, changes: list[Edit]
 ) -> gemmi.Residue:
     """The residue as one of the twenty, hydrogens and atoms of other residues left out."""
     parent = _parent_name(residue, parents)
@@ -268,9 +266,9 @@ def _standard_residue(
     left_out = f"; left out {' '.join(removed)}" if removed else ""
     if parent != residue.name:
         detail = f"{residue.name} to {parent}{left_out}"
-        changes.append(Change("residue replaced", where, detail))
+        changes.append(Edit("residue replaced", where, detail))
     elif removed:
-        changes.append(Change("atoms removed", where, f"{parent}{left_out.lstrip(';')}"))
+        changes.append(Edit("atoms removed", where, f"{parent}{left_out.lstrip(';')}"))
     return standard
 
 
@@ -309,7 +307,7 @@ def empty_copy(residue: gemmi.Residue) -> gemmi.Residue:
     return copy
 
 
-def _gaps(chain: gemmi.Chain) -> list[Change]:
+def _gaps(chain: gemmi.Chain) -> list[Edit]:
     changes = []
     for residue, following in pairwise(chain):
         if is_bonded(residue, following):
@@ -317,7 +315,7 @@ def _gaps(chain: gemmi.Chain) -> list[Change]:
         missing = _number(following) - _number(residue) - 1
         what = f"{missing} residues by number" if missing > 0 else "the numbering goes on"
         where = f"{chain.name} {residue.seqid} to {following.seqid}"
-        changes.append(Change("gap not filled", where, what))
+        changes.append(Edit("gap not filled", where, what))
     return changes
 
 
@@ -326,7 +324,7 @@ def _number(residue: gemmi.Residue) -> int:
     return 0 if number is None else number
 
 
-def _tails(structure: gemmi.Structure, source: gemmi.Chain, cleaned: gemmi.Chain) -> list[Change]:
+def _tails(structure: gemmi.Structure, source: gemmi.Chain, cleaned: gemmi.Chain) -> list[Edit]:
     """Residues of the entry's sequence before the first and after the last one modelled."""
     entity = structure.get_entity_of(source.get_polymer())
     length = len(entity.full_sequence) if entity is not None else 0
@@ -335,7 +333,7 @@ def _tails(structure: gemmi.Structure, source: gemmi.Chain, cleaned: gemmi.Chain
         return []
     tails = {"before": (first - 1, cleaned[0]), "after": (length - last, cleaned[-1])}
     return [
-        Change("tail not built", f"{side} {cleaned.name} {residue.seqid}", f"{n} residues")
+        Edit("tail not built", f"{side} {cleaned.name} {residue.seqid}", f"{n} residues")
         for side, (n, residue) in tails.items()
         if n > 0
     ]

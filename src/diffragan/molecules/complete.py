@@ -14,7 +14,7 @@ import gemmi
 import numpy as np
 
 from diffragan.errors import DiffraganError
-from diffragan.molecules.clean import HEAVY_ATOMS, Change, empty_copy, is_bonded
+from diffragan.molecules.clean import HEAVY_ATOMS, Edit, empty_copy, is_bonded
 
 # Any number but 0, which OpenMM takes as "a new seed every time".
 _SEED = 1
@@ -27,7 +27,7 @@ _CUTOFF_A = 6.0
 _RELAX_ITERATIONS = 200
 
 
-def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chain, list[Change]]:
+def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chain, list[Edit]]:
     """The cleaned chain with its missing heavy atoms and all hydrogens at `ph`.
 
     Atoms already there keep their coordinates; residues stay as many. The same input gives the
@@ -72,21 +72,21 @@ def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chai
         random.setstate(random_state)
 
     positions_A = np.asarray(fixer.positions.value_in_unit(unit.angstrom))
-    changes: list[Change] = []
+    changes: list[Edit] = []
     complete = gemmi.Chain(chain.name)
     hydrogens = 0
     for index, (residue, built) in enumerate(zip(chain, fixer.topology.residues(), strict=True)):
         where = f"{chain.name} {residue.seqid}"
         heavy = (["CB"] if index in placed else []) + added.get(index, [])
         if heavy:
-            changes.append(Change("heavy atoms added", where, f"{residue.name} {' '.join(heavy)}"))
+            changes.append(Edit("heavy atoms added", where, f"{residue.name} {' '.join(heavy)}"))
         if index in ends:
-            changes.append(Change("terminal atoms added", where, " ".join(ends[index])))
+            changes.append(Edit("terminal atoms added", where, " ".join(ends[index])))
         whole = _completed_residue(residue, built, positions_A)
         hydrogens += sum(atom.is_hydrogen() for atom in whole)
         complete.add_residue(whole)
     how = "" if relaxed else ", roughly placed: Amber has no template for every residue"
-    changes.append(Change("hydrogens added", chain.name, f"{hydrogens} at pH {ph:g}{how}"))
+    changes.append(Edit("hydrogens added", chain.name, f"{hydrogens} at pH {ph:g}{how}"))
     return complete, changes
 
 

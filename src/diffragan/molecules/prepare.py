@@ -19,7 +19,7 @@ import numpy as np
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
-from diffragan.molecules.clean import Change, chain_sequence, clean_chain
+from diffragan.molecules.clean import Edit, chain_sequence, clean_chain
 from diffragan.molecules.fetch import locate, read_coordinates, source_stem
 from diffragan.molecules.structure import load_structure
 from diffragan.settings import PrepareSettings
@@ -56,7 +56,7 @@ class PreparationReport:
     radius_A: float
     diameter_A: float
     sequence: str
-    changes: tuple[Change, ...]
+    changes: tuple[Edit, ...]
     settings: Mapping[str, Any]
     software: Mapping[str, str]
     unchanged: bool = False
@@ -161,7 +161,7 @@ def _read_report(output: Path) -> PreparationReport | None:
     """The report beside an output, or None if there is none that holds for it."""
     try:
         tree = json.loads(output.with_suffix(".json").read_text("utf-8"))
-        tree["changes"] = tuple(Change(**change) for change in tree["changes"])
+        tree["changes"] = tuple(Edit(**change) for change in tree["changes"])
         tree["output"] = output
         report = PreparationReport(**tree)
         sound = load_structure(output).sha256 == report.sha256_out

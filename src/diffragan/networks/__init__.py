@@ -1,0 +1,1 @@
+"""Generator, discriminator, scaling of their inputs, and weight files."""

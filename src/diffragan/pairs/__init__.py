@@ -1,0 +1,1 @@
+"""Pattern and image of n exposures, from whatever file."""

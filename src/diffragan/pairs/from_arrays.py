@@ -16,7 +16,7 @@ from diffragan.files.store import Selection, StructureInfo
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope import imaging
 from diffragan.optics import Optics, q_from_angle
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.settings import ImageSettings, Settings
 
 
@@ -77,7 +77,7 @@ def estimated_dose(
     return np.where(noise > 1e-14, dose, math.inf)
 
 
-class ArrayMeasurements(Measurements):
+class ArrayPairs(Pairs):
     """Patterns and images from array files: a measurement without a store.
 
     Defocus counts from the molecule's own plane here, as an instrument would report it.

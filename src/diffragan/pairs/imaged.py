@@ -11,11 +11,11 @@ from diffragan.files.store import (
     SimulationStore,
 )
 from diffragan.microscope import imaging
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings
 
 
-class SimulatedMeasurements(Measurements):
+class ImagedPairs(Pairs):
     """A simulation store, imaged as its items are asked for.
 
     The noise of an item is set by the run's seed and the item's number alone. Among several inputs

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from diffragan.errors import DiffraganError
 from diffragan.files.store import Selection, StructureInfo
 from diffragan.fourier.grids import resample
-from diffragan.pairs.from_arrays import ArrayMeasurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.pairs.stored import StoredMeasurements
+from diffragan.pairs.from_arrays import ArrayPairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.pairs.stored import StoredPairs
 from diffragan.settings import Settings
 
 # What every view of a map must share: setting, and what the message calls it. The images' dose and
@@ -41,12 +41,12 @@ _SIDE_CLOSE_A = 1e-3
 Value = TypeVar("Value", bound=np.generic)
 
 
-def parts_of(pairs: Measurements) -> tuple[Measurements, ...]:
+def parts_of(pairs: Pairs) -> tuple[Pairs, ...]:
     """The inputs that pairs come from, in order."""
-    return pairs.parts if isinstance(pairs, JoinedMeasurements) else (pairs,)
+    return pairs.parts if isinstance(pairs, JoinedPairs) else (pairs,)
 
 
-class JoinedMeasurements(Measurements):
+class JoinedPairs(Pairs):
     """The items of several inputs, one after the other.
 
     What all views share is taken from the first; there is a truth where every input has one, and
@@ -57,7 +57,7 @@ class JoinedMeasurements(Measurements):
             given twice.
     """
 
-    def __init__(self, parts: Sequence[Measurements]) -> None:
+    def __init__(self, parts: Sequence[Pairs]) -> None:
         self.parts = tuple(parts)
         first = self.parts[0]
         for k, part in enumerate(self.parts[1:], 1):
@@ -124,7 +124,7 @@ class JoinedMeasurements(Measurements):
             return None
         side = self._wave_px
 
-        def read(part: Measurements, own: NDArray[np.int64]) -> NDArray[np.complex64]:
+        def read(part: Pairs, own: NDArray[np.int64]) -> NDArray[np.complex64]:
             wave = part.exit_wave(own)
             assert wave is not None
             return np.asarray(resample(torch.from_numpy(wave), side).numpy(), np.complex64)
@@ -139,7 +139,7 @@ class JoinedMeasurements(Measurements):
     def _gather(
         self,
         items: Selection,
-        read: Callable[[Measurements, NDArray[np.int64]], NDArray[Value]],
+        read: Callable[[Pairs, NDArray[np.int64]], NDArray[Value]],
     ) -> NDArray[Value]:
         """What `read` gives for the items of each part, in the order asked for."""
         asked = items if isinstance(items, slice) else np.asarray(items, dtype=np.int64)
@@ -157,19 +157,19 @@ class JoinedMeasurements(Measurements):
         return result
 
 
-def _run_settings(parts: Sequence[Measurements]) -> Settings:
+def _run_settings(parts: Sequence[Pairs]) -> Settings:
     """The settings that open all parts again as they are.
 
     A measurement store carries its own; the noise of simulated images, and the dose of array
     files, are in those of the run.
     """
-    ruled = [part for part in parts if not isinstance(part, StoredMeasurements)]
+    ruled = [part for part in parts if not isinstance(part, StoredPairs)]
     return (ruled or parts)[0].settings
 
 
-def _check_no_copies(parts: Sequence[Measurements]) -> None:
+def _check_no_copies(parts: Sequence[Pairs]) -> None:
     """Refuses data given twice under two names: half sets that share them agree by themselves."""
-    seen: dict[str, Measurements] = {}
+    seen: dict[str, Pairs] = {}
     for part in parts:
         other = seen.setdefault(part.sha256, part)
         if other is not part:
@@ -178,7 +178,7 @@ def _check_no_copies(parts: Sequence[Measurements]) -> None:
             )
 
 
-def _check_alike(first: Measurements, other: Measurements) -> None:
+def _check_alike(first: Pairs, other: Pairs) -> None:
     """Refuses inputs whose views can't make one map."""
     a, b = first.optics, other.optics
     both = f"{first.name} and {other.name} can't make one map"
@@ -213,9 +213,9 @@ def _check_alike(first: Measurements, other: Measurements) -> None:
             )
 
 
-def _remedy(first: Measurements, other: Measurements, key: str) -> str:
+def _remedy(first: Pairs, other: Pairs, key: str) -> str:
     """What to do about a setting: a measurement store's stands, other inputs take the run's."""
-    stored = [part for part in (first, other) if isinstance(part, StoredMeasurements)]
+    stored = [part for part in (first, other) if isinstance(part, StoredPairs)]
     if len(stored) == 1:
         return (
             f"pass --set {key}={_worded(_setting(stored[0].settings, key))} if that holds for both"
@@ -239,13 +239,13 @@ def _worded(value: float | None) -> str:
     return "none" if value is None else f"{value:.10g}"
 
 
-def _named(part: Measurements) -> bool:
+def _named(part: Pairs) -> bool:
     """Whether an input tells its molecule; an array file is called by its own name alone."""
-    return bool(part.structures) and not isinstance(part, ArrayMeasurements)
+    return bool(part.structures) and not isinstance(part, ArrayPairs)
 
 
 def _molecules(
-    parts: Sequence[Measurements],
+    parts: Sequence[Pairs],
 ) -> tuple[tuple[StructureInfo, ...], NDArray[np.int64]]:
     """All molecules, each once, and every item's among them.
 

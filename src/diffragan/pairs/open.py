@@ -14,22 +14,22 @@ from diffragan.files.store import (
     SimulationStore,
     store_kind,
 )
-from diffragan.pairs.from_arrays import ArrayMeasurements
-from diffragan.pairs.imaged import SimulatedMeasurements
-from diffragan.pairs.joined import JoinedMeasurements
-from diffragan.pairs.pairs import Measurements
-from diffragan.pairs.stored import MeasurementStore, StoredMeasurements
+from diffragan.pairs.from_arrays import ArrayPairs
+from diffragan.pairs.imaged import ImagedPairs
+from diffragan.pairs.joined import JoinedPairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.pairs.stored import MeasurementStore, StoredPairs
 from diffragan.settings import Settings, settings_from_dict
 
 
-def open_measurements(
+def open_pairs(
     path: Path,
     *,
     settings: Settings | None = None,
     image: Path | None = None,
     box_A: float | None = None,
     first: int = 0,
-) -> Measurements:
+) -> Pairs:
     """Pairs from any file the package reads.
 
     Args:
@@ -51,11 +51,11 @@ def open_measurements(
         if image is not None:
             raise DiffraganError(f"{path} is a store and holds its own images; leave out --image.")
         if kind == "simulation":
-            return SimulatedMeasurements(SimulationStore(path), settings, first)
+            return ImagedPairs(SimulationStore(path), settings, first)
         if kind == "measurement":
             store = MeasurementStore(path)
             taken = settings_from_dict(store.settings)
-            return StoredMeasurements(store, replace_run(taken, settings))
+            return StoredPairs(store, replace_run(taken, settings))
         raise DiffraganError(
             f"{path} is a result store; give the pairs it came from ({_input_of(path)})."
         )
@@ -87,7 +87,7 @@ def _from_arrays(
     settings: Settings,
     image: Path | None,
     box_A: float | None,
-) -> Measurements:
+) -> Pairs:
     found = dict(reader(path))
     if image is not None:
         image_reader = arrays.reader(image)
@@ -111,7 +111,7 @@ def _from_arrays(
     mask = found.get("pattern_mask")
     mask = None if mask is None else np.asarray(mask, dtype=bool)
     turned = (found.get("rotation"), found.get("shifts_A"))
-    return ArrayMeasurements(path, settings, box_A, found["pattern"], images, mask, image, *turned)
+    return ArrayPairs(path, settings, box_A, found["pattern"], images, mask, image, *turned)
 
 
 def open_all(
@@ -120,8 +120,8 @@ def open_all(
     settings: Settings | None = None,
     images: Sequence[Path] = (),
     box_A: float | None = None,
-) -> Measurements:
-    """The pairs of one input, or of several in the order given; see `open_measurements`.
+) -> Pairs:
+    """The pairs of one input, or of several in the order given; see `open_pairs`.
 
     Args:
         images: a file of images for each input, or none.
@@ -135,10 +135,10 @@ def open_all(
             f"There are {len(paths)} inputs and {len(images)} files of images; give --image once "
             "for each input, in the same order."
         )
-    parts: list[Measurements] = []
+    parts: list[Pairs] = []
     for k, path in enumerate(paths):
         parts.append(
-            open_measurements(
+            open_pairs(
                 path,
                 settings=settings,
                 image=images[k] if images else None,
@@ -146,4 +146,4 @@ def open_all(
                 first=sum(part.n for part in parts),
             )
         )
-    return parts[0] if len(parts) == 1 else JoinedMeasurements(parts)
+    return parts[0] if len(parts) == 1 else JoinedPairs(parts)

@@ -1,6 +1,6 @@
 """One door for pairs, whatever file they come in.
 
-`open_measurements` takes a measurement or simulation store (.zarr, or zipped .zarr.zip), arrays
+`open_pairs` takes a measurement or simulation store (.zarr, or zipped .zarr.zip), arrays
 (.npy, .npz), image stacks (.mrc, .mrcs), RELION particles (.star) and HDF5 (.h5). Nothing is read
 until items are asked for.
 """
@@ -27,7 +27,7 @@ from diffragan.optics import Optics
 from diffragan.settings import Settings
 
 
-class Measurements(ABC):
+class Pairs(ABC):
     """Pairs of pattern and image, with the truth beside them where there is one.
 
     pattern_mask: (m, m) bool, True where the pattern is valid, zero frequency at [m//2, m//2].

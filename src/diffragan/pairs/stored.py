@@ -10,11 +10,11 @@ from diffragan.files.store import (
     Store,
 )
 from diffragan.pairs.from_arrays import checked_image, checked_pattern
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings
 
 
-class StoredMeasurements(Measurements):
+class StoredPairs(Pairs):
     """A measurement store."""
 
     def __init__(self, store: Store, settings: Settings) -> None:

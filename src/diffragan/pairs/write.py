@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffragan.files.store import ArraySpec, SimulationStore, StoreWriter, info_to_json
-from diffragan.pairs.imaged import SimulatedMeasurements
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.settings import Settings
 
 
-def write_measurements(
+def write_pairs(
     simulation: SimulationStore,
     out: Path,
     settings: Settings,
@@ -35,7 +35,7 @@ def write_measurements(
     Raises:
         DiffraganError: `out` exists and was made otherwise.
     """
-    pairs = SimulatedMeasurements(simulation, settings)
+    pairs = ImagedPairs(simulation, settings)
     n = simulation.n if n is None else n
     m, wave_px = pairs.m, simulation.n_px
     specs = {

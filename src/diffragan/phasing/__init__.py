@@ -1,0 +1,1 @@
+"""One pair at a time: methods, proposals, solvers, supports, starts, trust."""

@@ -3,7 +3,7 @@
 A method is a function from a batch of pairs to a `Phased`. To add one:
 
     @method("mine")
-    def mine(batch: Batch, context: Context) -> Phased:
+    def mine(batch: PairBatch, context: Context) -> Phased:
         wave = ...  # (b, m, m), from batch.amplitude, batch.image and batch.optics
         return phased_wave(wave, batch)
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """b pairs as a method sees them.
 
     pattern: (b, m, m) float32, fraction of the beam, zero frequency at [m//2, m//2].
@@ -87,7 +87,7 @@ class Context:
     weights: LoadedWeights | None = None
 
 
-Method = Callable[[Batch, Context], Phased]
+Method = Callable[[PairBatch, Context], Phased]
 
 
 METHODS: dict[str, Method] = {}
@@ -107,7 +107,7 @@ def method(name: str) -> Callable[[Method], Method]:
 
 
 def phased_wave(
-    wave: Tensor, batch: Batch, *, trust: Tensor | None = None, r_factor: Tensor | None = None
+    wave: Tensor, batch: PairBatch, *, trust: Tensor | None = None, r_factor: Tensor | None = None
 ) -> Phased:
     """A `Phased` from a wave (b, m, m) at the centre plane; `trust` is (b, m, m), FFT order."""
     projection = projection_of_centre_wave(
@@ -117,7 +117,7 @@ def phased_wave(
     return Phased(projection, wave.to(torch.complex64), r_factor, rings)
 
 
-def _ring_mean(values: Tensor, batch: Batch) -> Tensor:
+def _ring_mean(values: Tensor, batch: PairBatch) -> Tensor:
     """(b, rings) mean over the valid pixels of each ring; 0 where a ring has none."""
     m = values.shape[-1]
     mask = batch.pattern_mask.flatten()

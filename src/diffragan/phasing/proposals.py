@@ -12,21 +12,21 @@ from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import frequency_grid, resample
 from diffragan.optics import Optics, aberration, transfer_function
 from diffragan.phasing.method import (
-    Batch,
+    PairBatch,
 )
 from diffragan.settings import ImageSettings
 
 _NETWORK_TRUST = 0.95  # no frequency of a network is trusted more
 
 
-def image_proposal(batch: Batch) -> Proposal:
+def image_proposal(batch: PairBatch) -> Proposal:
     """The image's own phases, CTF-corrected."""
     return propose_from_image(
         batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
     )
 
 
-def network_proposal(projection: Tensor, batch: Batch, worth: Sequence[float] = ()) -> Proposal:
+def network_proposal(projection: Tensor, batch: PairBatch, worth: Sequence[float] = ()) -> Proposal:
     """Phases of a network's projections (b, y, x), its CTF undone, inside the measured band.
 
     The trust is abs(X) / A, X the amplitude that the network gives a frequency: an estimate of

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from diffragan.errors import DiffraganError
 from diffragan.files.store import ArraySpec, StoreWriter, info_to_json, unfinished
 from diffragan.microscope.imaging import item_seed
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.phasing import methods  # noqa: F401  (registers every method)
-from diffragan.phasing.method import METHODS, NEEDS_WEIGHTS, Batch, Context, Phased
+from diffragan.phasing.method import METHODS, NEEDS_WEIGHTS, Context, PairBatch, Phased
 from diffragan.settings import Settings
 
 METHOD_NOISE = 2
@@ -25,11 +25,11 @@ METHOD_NOISE = 2
 BUNDLED_WEIGHTS = "published.safetensors"
 
 
-def make_batch(
-    pairs: Measurements, items: NDArray[np.int64], settings: Settings, device: torch.device
-) -> Batch:
+def make_pair_batch(
+    pairs: Pairs, items: NDArray[np.int64], settings: Settings, device: torch.device
+) -> PairBatch:
     """The pairs of some items, on the device."""
-    return Batch(
+    return PairBatch(
         pattern=torch.from_numpy(pairs.pattern(items)).to(device),
         pattern_mask=torch.from_numpy(pairs.pattern_mask).to(device),
         image=torch.from_numpy(pairs.image(items)).to(device),
@@ -83,7 +83,7 @@ def choose_items(n: int, limit: int | None) -> NDArray[np.int64]:
 
 
 def phase_pairs(
-    pairs: Measurements,
+    pairs: Pairs,
     out: Path,
     settings: Settings,
     *,
@@ -111,7 +111,9 @@ def phase_pairs(
     fresh = overwrite or not (out.exists() or unfinished(out).exists())
     began = time.perf_counter()
     first = (
-        METHODS[name](make_batch(pairs, items[:1], settings, device), context) if fresh else None
+        METHODS[name](make_pair_batch(pairs, items[:1], settings, device), context)
+        if fresh
+        else None
     )
     specs = {} if first is None else result_specs(first, pairs)
     writer = StoreWriter(out, "result", len(items), specs, header, overwrite=overwrite)
@@ -129,7 +131,7 @@ def phase_pairs(
     for start in range(0, len(pending), size):
         places = np.concatenate(pending[start : start + size])
         began = time.perf_counter()
-        batch = make_batch(pairs, items[places], settings, device)
+        batch = make_pair_batch(pairs, items[places], settings, device)
         phased = METHODS[name](batch, context)
         seconds = (time.perf_counter() - began) / len(places)
         arrays = result_arrays(phased) | {"seconds": np.full(len(places), seconds)}
@@ -146,7 +148,7 @@ def phase_pairs(
 
 
 def result_header(
-    method: str, pairs: Measurements, settings: Settings, weights: dict[str, Any] | None = None
+    method: str, pairs: Pairs, settings: Settings, weights: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Where a result store's content comes from: method, input, settings, weights."""
     return {
@@ -163,7 +165,7 @@ def _running_r(phased: Phased) -> str:
     return "" if phased.r_factor is None else f"(R {float(phased.r_factor.median()):.3f})"
 
 
-def result_specs(first: Phased, pairs: Measurements) -> dict[str, ArraySpec]:
+def result_specs(first: Phased, pairs: Pairs) -> dict[str, ArraySpec]:
     """The arrays of a result store whose items look like these."""
     units = {
         "projection": "mean intensity",

@@ -22,9 +22,9 @@ from diffragan.evaluation.similarity import ssim
 from diffragan.fourier.correlation import band_means, frc, ring_q
 from diffragan.fourier.grids import quarter_turn, shift
 from diffragan.microscope import imaging
-from diffragan.pairs.pairs import Measurements
-from diffragan.phasing.method import METHODS, Batch, Context
-from diffragan.phasing.run import METHOD_NOISE, make_batch
+from diffragan.pairs.pairs import Pairs
+from diffragan.phasing.method import METHODS, Context, PairBatch
+from diffragan.phasing.run import METHOD_NOISE, make_pair_batch
 from diffragan.settings import Settings
 
 SHIFT_A = (1.0, 0.6)
@@ -37,16 +37,16 @@ Undo = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Change:
+class Perturbation:
     """A changed batch, and how its projections are brought back for comparison."""
 
     name: str
-    batch: Batch
+    batch: PairBatch
     undo: Undo
 
 
 def stability(
-    pairs: Measurements,
+    pairs: Pairs,
     items: NDArray[np.int64],
     settings: Settings,
     context: Context,
@@ -64,9 +64,9 @@ def stability(
     box = pairs.box_A
     for item in items:
         one = np.array([item])
-        batch = make_batch(pairs, one, settings, device)
+        batch = make_pair_batch(pairs, one, settings, device)
         plain = method(batch, context).projection.cpu()
-        for change in _changes(pairs, one, settings, batch):
+        for change in _perturbations(pairs, one, settings, batch):
             moved = change.undo(method(change.batch, context).projection.cpu())
             rows.setdefault(change.name, []).append((frc(plain, moved), ssim(moved, plain)[0]))
     result: dict[str, Any] = {}
@@ -106,21 +106,21 @@ def turn(array: Tensor, angle_deg: float) -> Tensor:
     return torch.from_numpy(np.stack(slices)).to(array.dtype)
 
 
-def _changes(
-    pairs: Measurements, item: NDArray[np.int64], settings: Settings, batch: Batch
-) -> list[Change]:
+def _perturbations(
+    pairs: Pairs, item: NDArray[np.int64], settings: Settings, batch: PairBatch
+) -> list[Perturbation]:
     box = pairs.box_A
     back = (-SHIFT_A[0], -SHIFT_A[1])
     moved = f"shifted by {math.hypot(*SHIFT_A):.1f} Å"
     exit_wave = pairs.exit_wave(item)
     if exit_wave is None:
         return [
-            Change(
+            Perturbation(
                 moved,
                 replace(batch, image=shift(batch.image, SHIFT_A, box)),
                 lambda p: shift(p, back, box),
             ),
-            Change(
+            Perturbation(
                 "turned by 90 degrees",
                 replace(
                     batch,
@@ -133,7 +133,7 @@ def _changes(
         ]
     wave = torch.from_numpy(exit_wave)
 
-    def again(new_wave: Tensor, seed: int) -> Batch:
+    def again(new_wave: Tensor, seed: int) -> PairBatch:
         seeds = [imaging.item_seed(seed, int(i)) for i in item]
         measured = imaging.measure(new_wave, pairs.optics, settings, seeds)
         return replace(
@@ -146,11 +146,11 @@ def _changes(
 
     seed = settings.seed
     return [
-        Change(moved, again(shift(wave, SHIFT_A, box), seed), lambda p: shift(p, back, box)),
-        Change(
+        Perturbation(moved, again(shift(wave, SHIFT_A, box), seed), lambda p: shift(p, back, box)),
+        Perturbation(
             f"turned by {TURN_DEG:g} degrees",
             again(turn(wave, TURN_DEG), seed),
             lambda p: turn(p, -TURN_DEG),
         ),
-        Change("other noise", again(wave, seed + 1), lambda p: p),
+        Perturbation("other noise", again(wave, seed + 1), lambda p: p),
     ]

@@ -15,7 +15,7 @@ from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import frequency_grid
 from diffragan.optics import Optics, aberration, transfer_function
 from diffragan.phasing.method import (
-    Batch,
+    PairBatch,
 )
 from diffragan.phasing.proposals import Proposal
 from diffragan.settings import ImageSettings
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _SPREAD = (0.6, 1.0, 1.4, 1.0)
 
 
-def first_support(batch: Batch, proposal: Proposal, starts: int) -> Tensor:
+def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
     """Supports (b, starts, m, m) before anything was phased.
 
     Raises:
@@ -62,7 +62,7 @@ def first_support(batch: Batch, proposal: Proposal, starts: int) -> Tensor:
     return torch.stack([above_fraction(values, level) for level in levels], 1)
 
 
-def check_ratio(found: Tensor, batch: Batch) -> None:
+def check_ratio(found: Tensor, batch: PairBatch) -> None:
     """Refuses supports (b, m, m) with more unknowns than measurements; warns below 1.5."""
     ratio = measured_to_unknown(found, batch.pattern_mask)
     worst = int(ratio.argmin())

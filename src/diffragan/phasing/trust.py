@@ -32,7 +32,7 @@ class Verdict:
     solved: Tensor
 
 
-def agreement(spectra: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def mean_phase(spectra: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Mean unit phase over answers, and what chance alone would make of its length.
 
     Args:
@@ -60,7 +60,7 @@ def verdict(
     """Mean phases of the starts, with a trust calibrated on simulated proteins.
 
     Starts count by exp(-10 (R / lowest R - 1)). The trust of a ring is a logistic function of
-    their agreement there and beyond 4 Å, of the lowest R, of the R that counting noise explains,
+    their mean_phase there and beyond 4 Å, of the lowest R, of the R that counting noise explains,
     of the proposal's own trust and of q; docs/phasing.md tells how its numbers were found. Where
     the best start fits the proposal less well than the proposal's trust promises, the image is of
     something else or the object is out of place, and the trust falls with the fit.
@@ -74,7 +74,7 @@ def verdict(
     """
     lowest = r.min(1).values
     weight = torch.exp(-10 * (r / lowest[:, None].clamp_min(_TINY) - 1))
-    mean, chance = agreement(spectra, weight)
+    mean, chance = mean_phase(spectra, weight)
     chance = chance.clamp(max=0.95)[:, None]
     rings = _Rings(mask, box_A)
     # E|mean|² = chance + (1 - chance) t² where the answers scatter about a common phase.
@@ -105,7 +105,7 @@ def verdict(
     if not bool(solved_rings.any()):
         solved_rings = rings.q >= rings.q[rings.count > 0].max() / 2
     solved = (by_ring * solved_rings).sum(-1) / solved_rings.sum() >= 0.5
-    # Inside a ring the trust follows the pixels' own agreement.
+    # Inside a ring the trust follows the pixels' own mean_phase.
     length = mean.abs()
     relative = length / rings.spread(rings.mean(length)).clamp_min(1e-6)
     trust = (rings.spread(by_ring) * relative).clamp(0, 1) * mask

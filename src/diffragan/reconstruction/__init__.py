@@ -1,0 +1,1 @@
+"""Many views of one molecule into a map."""

@@ -13,10 +13,10 @@ import torch
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors
 from diffragan.fourier.volumes import CPU
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction import many_views
-from diffragan.reconstruction.choose_views import Chosen
-from diffragan.reconstruction.many_views import Solve
+from diffragan.reconstruction.choose_views import ViewSelection
+from diffragan.reconstruction.many_views import HalfMaps
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import Settings
 
@@ -30,7 +30,7 @@ _HALF_TENSORS = ("x", "map", "mask", "power")
 
 
 def run_key(
-    pairs: Measurements, chosen: Chosen, settings: Settings, start_waves: Path | None
+    pairs: Pairs, chosen: ViewSelection, settings: Settings, start_waves: Path | None
 ) -> dict[str, Any]:
     """What an unfinished run must share with the command that goes on with it."""
     given = chosen.rotations
@@ -70,7 +70,7 @@ def clear(out: Path) -> None:
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
 
 
-def save_state(path: Path, solve: Solve, seconds: float) -> None:
+def save_state(path: Path, solve: HalfMaps, seconds: float) -> None:
     """Write the run's state in one step; its tensors are the CPU's, wherever the run is."""
     halves = [
         {name: getattr(h, name).cpu() for name in _HALF_TENSORS}
@@ -102,7 +102,7 @@ def save_state(path: Path, solve: Solve, seconds: float) -> None:
 
 def restored(
     path: Path, views: Views, settings: Settings, mass_kda: float | None
-) -> tuple[Solve, float]:
+) -> tuple[HalfMaps, float]:
     """The run as `save_state` left it, on the views' device, and the seconds it had taken."""
     from diffragan.reconstruction.maps.agreement import Agreement
     from diffragan.reconstruction.maps.image_map import ImageMap
@@ -126,7 +126,7 @@ def restored(
         half.curved = kept["curved"]
         half.prepare()
         halves.append(half)
-    solve = Solve((halves[0], halves[1]), settings.many_views, plain.pop("plan"))
+    solve = HalfMaps((halves[0], halves[1]), settings.many_views, plain.pop("plan"))
     for name, value in plain.items():
         setattr(solve, name, value)
     solve.measure = None if kept["measure"] is None else Agreement(**kept["measure"])

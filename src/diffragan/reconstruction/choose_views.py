@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.star import read_orientations
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.rotations import quasi_uniform
 
 LEAST_VIEWS = 10
@@ -23,7 +23,7 @@ _CONE_WARNING_DEG = 10.0
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ViewSelection:
     """The views of one molecule.
 
     items: (v,) indices in the input. rotations: (v, 3, 3), or None where they are to be found.
@@ -39,14 +39,14 @@ class Chosen:
 
 
 def choose_views(
-    pairs: Measurements,
+    pairs: Pairs,
     *,
     structure: str | None = None,
     limit: int | None = None,
     orientations: Path | None = None,
     find: bool = False,
     mass_kda: float | None = None,
-) -> Chosen:
+) -> ViewSelection:
     """The views to work on, checked.
 
     Args:
@@ -96,7 +96,7 @@ def choose_views(
                 "side."
             )
     mass = mass_kda or info.mass_kda or None
-    return Chosen(items, rotations, shifts, info.stem, mass, tuple(warnings))
+    return ViewSelection(items, rotations, shifts, info.stem, mass, tuple(warnings))
 
 
 def missing_cone_deg(rotations: NDArray[np.float64]) -> float:
@@ -111,7 +111,7 @@ def missing_cone_deg(rotations: NDArray[np.float64]) -> float:
     return float(np.degrees(np.arcsin(min(nearest, 1.0))))
 
 
-def _molecule(pairs: Measurements, structure: str | None) -> int:
+def _molecule(pairs: Pairs, structure: str | None) -> int:
     stems = [s.stem for s in pairs.structures]
     if structure is not None:
         if structure not in stems:
@@ -130,7 +130,7 @@ def _molecule(pairs: Measurements, structure: str | None) -> int:
 
 
 def _given(
-    pairs: Measurements, items: NDArray[np.int64], file: Path | None
+    pairs: Pairs, items: NDArray[np.int64], file: Path | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rotations and shifts of the items, from the STAR file or the input itself."""
     if file is not None:

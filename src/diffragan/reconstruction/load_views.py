@@ -15,13 +15,13 @@ from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import frequency_grid
 from diffragan.fourier.slices import Slices, slices
 from diffragan.optics import Optics, aberration, transfer_function
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 from diffragan.settings import ImageSettings
 
 
 def load_views(
-    pairs: Measurements,
+    pairs: Pairs,
     items: NDArray[np.int64],
     rotations: NDArray[np.float64],
     scratch: Path,
@@ -86,7 +86,7 @@ def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
 
 def _arrays(
     scratch: Path,
-    pairs: Measurements,
+    pairs: Pairs,
     items: NDArray[np.int64],
     flat: Slices,
     ki: int,

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from diffragan.fourier.volumes import radius_px, to_half
+from diffragan.fourier.volumes import radius_px, volume_spectrum
 from diffragan.reconstruction.maps.agreement import Agreement, agreement
 from diffragan.reconstruction.maps.image_map import image_map, ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.hand import hand_of
-from diffragan.reconstruction.phased_map import HalfSet
+from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.settings import ManyViewsSettings
 
 _TIGHT = 0.40  # of the box: a mask that goes further out asks for padding
@@ -40,13 +40,13 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Solve:
+class HalfMaps:
     """The run of both halves, one iteration at a time.
 
     stage: index in `plan`, the resolutions (None: all), then "polish" and "done" by `phase`.
     """
 
-    halves: tuple[HalfSet, HalfSet]
+    halves: tuple[PhasedMap, PhasedMap]
     settings: ManyViewsSettings
     plan: list[float | None]
     stage: int = 0
@@ -59,7 +59,7 @@ class Solve:
     history: list[Row] = field(default_factory=list)
     measure: Agreement | None = None
 
-    def to(self, device: torch.device) -> Solve:
+    def to(self, device: torch.device) -> HalfMaps:
         """The same run on a device."""
         return replace(self, halves=(self.halves[0].to(device), self.halves[1].to(device)))
 
@@ -103,7 +103,7 @@ class Solve:
     def _go_on(self) -> None:
         """To the next resolution, or to the polish."""
         if self.settings.orientations != "given":
-            self.halves[1].lay_onto(self.halves[0])
+            self.halves[1].align_to(self.halves[0])
         if self.settings.ewald and not self.halves[0].curved:
             self._take_hand()
         if self.stage + 1 < len(self.plan):
@@ -119,7 +119,7 @@ class Solve:
 
     def _take_hand(self) -> None:
         """Orientations found from nothing: the hand that the Ewald sphere's curvature tells."""
-        sigma = sum(hand_of(to_half(h.map), h.views).sigma for h in self.halves)
+        sigma = sum(hand_of(volume_spectrum(h.map), h.views).sigma for h in self.halves)
         for half in self.halves:
             if sigma < 0:
                 half.mirror()
@@ -129,7 +129,7 @@ class Solve:
     def _check(self, tell: Callable[[Row], None] | None) -> None:
         """R, weights and the half sets' agreement."""
         for half in self.halves:
-            half.judge_views()
+            half.weigh_views()
         self.measure = agreement(*self.halves)
         mean = self.measure.mean
         gained = mean > self.best + _GAIN
@@ -166,7 +166,7 @@ def plan_of(views: Views, settings: ManyViewsSettings) -> list[float | None]:
     return [*march, None]
 
 
-def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, seed: int) -> Solve:
+def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, seed: int) -> HalfMaps:
     """Both half sets, even and odd views, each with its own start and mask.
 
     Where a mask comes close to the box's edge the volume is padded, unless the settings say.
@@ -181,7 +181,7 @@ def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, see
         )
         if reach > _TIGHT:
             halves = _halves(views.padded(_PADDING), settings, mass_kda, seed, plan[0])
-    return Solve(halves, settings, plan)
+    return HalfMaps(halves, settings, plan)
 
 
 def _halves(
@@ -190,7 +190,7 @@ def _halves(
     mass_kda: float | None,
     seed: int,
     resolution_A: float | None,
-) -> tuple[HalfSet, HalfSet]:
+) -> tuple[PhasedMap, PhasedMap]:
     halves = tuple(half_set(k, views, settings, mass_kda, seed) for k in (0, 1))
     for half in halves:
         half.begin(resolution_A)
@@ -199,12 +199,12 @@ def _halves(
 
 def half_set(
     k: int, views: Views, settings: ManyViewsSettings, mass_kda: float | None, seed: int
-) -> HalfSet:
+) -> PhasedMap:
     """Half set 0 or 1, not begun yet."""
-    return HalfSet(str(k + 1), views.every_second(k), settings, mass_kda, 2 * seed + k)
+    return PhasedMap(str(k + 1), views.every_second(k), settings, mass_kda, 2 * seed + k)
 
 
-def joined(solve: Solve, views: Views) -> HalfSet:
+def joined(solve: HalfMaps, views: Views) -> PhasedMap:
     """All views polished together from the mean of the half maps: the map that is handed out.
 
     Nothing is left out here, and the half maps stay as they are. The views lie on their device.
@@ -215,7 +215,7 @@ def joined(solve: Solve, views: Views) -> HalfSet:
         whole_array = getattr(views, name).clone()
         whole_array[0::2], whole_array[1::2] = (getattr(h.full, name) for h in solve.halves)
         views = replace(views, **{name: whole_array})
-    whole = HalfSet("all", views, solve.settings, first.mass_kda, first.seed, keep_free=False)
+    whole = PhasedMap("all", views, solve.settings, first.mass_kda, first.seed, keep_free=False)
     whole.views, whole.power = views, ring_power(views)
     whole.image = image_map(views, whole.power)
     whole.mask, whole.curved = first.mask | second.mask, first.curved
@@ -223,7 +223,7 @@ def joined(solve: Solve, views: Views) -> HalfSet:
     whole.prepare()
     for _ in range(polish_steps(solve.settings, views)):
         whole.polish()
-    whole.judge_views()
+    whole.weigh_views()
     if solve.settings.orientations != "given":
         whole.place()
     return whole

@@ -20,7 +20,7 @@ from diffragan.files.store import ResultStore, open_results
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.slices import Slices, slices
 from diffragan.fourier.volumes import centred
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction.choose_views import LEAST_VIEWS, missing_cone_deg
 from diffragan.reconstruction.maps.agreement import HALF_SET_THRESHOLD
 from diffragan.reconstruction.maps.mask import envelope
@@ -34,7 +34,7 @@ def merge_results(
     store: Path,
     out: Path,
     *,
-    pairs: Measurements | None = None,
+    pairs: Pairs | None = None,
     command: str,
     mass_kda: float | None = None,
 ) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from diffragan.files.store import ResultStore, open_results
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.slices import Slices
 from diffragan.fourier.volumes import best_shift, centred, moved
-from diffragan.pairs.pairs import Measurements
+from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction.maps.mask import grown
 from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.phased_views import METHOD, write_phased
-from diffragan.reconstruction.run import Outcome
+from diffragan.reconstruction.run import ReconstructionResult
 from diffragan.report.map_page import VolumeReport, write_volume_report
 from diffragan.settings import Settings, settings_to_toml
 
@@ -37,10 +37,10 @@ PHASED = "phased.zarr"
 _TRUTH_VIEWS = 1078
 
 
-def write_outcome(
+def write_result(
     out: Path,
-    found: Outcome,
-    pairs: Measurements,
+    found: ReconstructionResult,
+    pairs: Pairs,
     settings: Settings,
     *,
     command: str,
@@ -135,7 +135,7 @@ def write_outcome(
 def write_stack(
     out: Path,
     results: ResultStore,
-    pairs: Measurements,
+    pairs: Pairs,
     shifts_A: NDArray[Any],
     settings: Settings,
 ) -> None:
@@ -162,7 +162,7 @@ def write_stack(
 
 
 def truth_curve(
-    pairs: Measurements,
+    pairs: Pairs,
     items: NDArray[np.int64],
     rotations: Tensor,
     geometry: Slices,

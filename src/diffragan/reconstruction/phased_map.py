@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffragan.fourier.volumes import best_shift, moved, resized, rotated, to_half
+from diffragan.fourier.volumes import best_shift, moved, resized, rotated, volume_spectrum
 from diffragan.phasing.solvers import SOLVERS, RealSpace, advance
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
@@ -18,7 +18,7 @@ from diffragan.reconstruction.maps.image_map import (
     ImageMap,
     first_guess,
     image_map,
-    power_of_half,
+    power_by_voxel,
     ring_power,
     shift_onto,
 )
@@ -27,7 +27,7 @@ from diffragan.reconstruction.maps.view_weights import view_r, view_weights
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.hand import mirror_image
 from diffragan.reconstruction.orientations.refine import (
-    Refined,
+    Alignment,
     align_to_images,
     refine_orientations,
 )
@@ -50,7 +50,7 @@ _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
 
 
 @dataclass
-class HalfSet:
+class PhasedMap:
     """One half set and where its run is.
 
     full: its views to the measured edge; views: the same to the present resolution. x: iterate,
@@ -118,13 +118,17 @@ class HalfSet:
         edge_A = views.optics.box_A / float(views.flat.radius.max())
         self._turn(
             refine_orientations(
-                to_half(self.map), views, resolution_A=edge_A, max_step_deg=_TURN_DEG, rounds=2
+                volume_spectrum(self.map),
+                views,
+                resolution_A=edge_A,
+                max_step_deg=_TURN_DEG,
+                rounds=2,
             )
         )
         self.image = self._images()
         self.prepare()
 
-    def lay_onto(self, other: HalfSet) -> None:
+    def align_to(self, other: PhasedMap) -> None:
         """Turn and move map and views into the other half's frame, where orientations are free.
 
         Each half may drift as a whole, since nothing ties its frame. The turn is the common part
@@ -134,7 +138,7 @@ class HalfSet:
         few = self.views.sample(_FRAME_VIEWS)
         edge_A = self.views.optics.box_A / float(self.views.flat.radius.max())
         there = refine_orientations(
-            to_half(other.map),
+            volume_spectrum(other.map),
             few,
             resolution_A=max(3.0, edge_A),
             max_step_deg=2.0,
@@ -169,11 +173,11 @@ class HalfSet:
         """Find where each image has the molecule of the present map; orientations stay."""
         self._turn(
             refine_orientations(
-                to_half(self.map), self.views, resolution_A=5.0, max_step_deg=0.0, rounds=0
+                volume_spectrum(self.map), self.views, resolution_A=5.0, max_step_deg=0.0, rounds=0
             )
         )
 
-    def _turn(self, refined: Refined) -> None:
+    def _turn(self, refined: Alignment) -> None:
         self.full, self.views = refined.put_into(self.full), refined.put_into(self.views)
 
     def prepare(self) -> None:
@@ -214,7 +218,7 @@ class HalfSet:
             reach_A=0.5 * self.views.optics.box_A,
         )
 
-    def to(self, device: torch.device) -> HalfSet:
+    def to(self, device: torch.device) -> PhasedMap:
         """The same half set, begun, on a device."""
         moved = copy(self)
         for name, value in vars(self).items():
@@ -247,7 +251,7 @@ class HalfSet:
         shift = shift_onto(self.map, self.image)
         self.x, self.map = moved(self.x, shift), moved(self.map, shift)
 
-    def judge_views(self) -> None:
+    def weigh_views(self) -> None:
         """R of every view against the map; views that fit badly lose their say."""
         r = view_r(self.map, self.views, self.project.geometry)
         weights = view_weights(r) if self.settings.reject else torch.ones_like(r)
@@ -259,4 +263,4 @@ class HalfSet:
             self.project.reweigh()
 
     def _signal(self) -> Tensor:
-        return power_of_half(self.power, self.views.n, self.views.flat.padding)
+        return power_by_voxel(self.power, self.views.n, self.views.flat.padding)

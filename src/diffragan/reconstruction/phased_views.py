@@ -11,14 +11,14 @@ from torch import Tensor
 
 from diffragan.files.store import ArraySpec, StoreWriter
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import to_half
-from diffragan.pairs.pairs import Measurements
+from diffragan.fourier.volumes import volume_spectrum
+from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Phased, phased_wave
-from diffragan.phasing.run import make_batch, result_arrays, result_header, result_specs
+from diffragan.phasing.run import make_pair_batch, result_arrays, result_header, result_specs
 from diffragan.reconstruction.maps.merge_waves import wave_from_object
 from diffragan.reconstruction.maps.view_weights import view_r
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.phased_map import HalfSet
+from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.settings import Settings
 
 METHOD = "many-views"
@@ -52,8 +52,8 @@ def phased_spectrum(half: Tensor, views: Views, block: slice, *, curved: bool) -
 
 def write_phased(
     out: Path,
-    pairs: Measurements,
-    whole: HalfSet,
+    pairs: Pairs,
+    whole: PhasedMap,
     trust: Tensor,
     settings: Settings,
     *,
@@ -69,7 +69,7 @@ def write_phased(
         seconds: of the whole run, shared out evenly.
     """
     views, curved = whole.views, settings.many_views.ewald
-    half = to_half(whole.map)
+    half = volume_spectrum(whole.map)
     r = view_r(whole.map, views, whole.project.geometry)
     m = views.flat.m
     by_ring = torch.zeros(m // 2 + 1)
@@ -80,7 +80,7 @@ def write_phased(
 
     def phase(places: slice) -> Phased:
         items = views.items[places]
-        batch = make_batch(pairs, items, settings, torch.device("cpu"))
+        batch = make_pair_batch(pairs, items, settings, torch.device("cpu"))
         spectrum = phased_spectrum(half, views, places, curved=curved) * weight
         wave = wave_from_object(spectrum, batch.direct_beam, m)
         drawn = phased_wave(wave, batch)

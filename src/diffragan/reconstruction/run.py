@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 
 from diffragan.files.atomic import save_tensors
-from diffragan.fourier.volumes import CPU, to_half
-from diffragan.pairs.pairs import Measurements
+from diffragan.fourier.volumes import CPU, volume_spectrum
+from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction import many_views
 from diffragan.reconstruction.checkpoint import SCRATCH, STATE, claim, restored, run_key, save_state
-from diffragan.reconstruction.choose_views import Chosen
+from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.load_views import load_views
-from diffragan.reconstruction.many_views import Row, Solve
+from diffragan.reconstruction.many_views import HalfMaps, Row
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import find_from_images
 from diffragan.reconstruction.orientations.from_lines import find_orientations
 from diffragan.reconstruction.orientations.hand import hand_of
-from diffragan.reconstruction.phased_map import HalfSet
+from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.settings import Settings
 
 _SAVE_EVERY_S = 60.0
@@ -38,16 +38,16 @@ Tell = Callable[[str, int, int | None, str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReconstructionResult:
     """What a run gives, on the CPU.
 
     whole: the map of all views. seconds: of all sessions together. device: where it was solved.
     """
 
-    solve: Solve
-    whole: HalfSet
+    solve: HalfMaps
+    whole: PhasedMap
     views: Views
-    chosen: Chosen
+    chosen: ViewSelection
     seconds: float
     converged: bool
     verdict: str
@@ -56,15 +56,15 @@ class Outcome:
 
 
 def solve_views(
-    pairs: Measurements,
-    chosen: Chosen,
+    pairs: Pairs,
+    chosen: ViewSelection,
     out: Path,
     settings: Settings,
     *,
     start_waves: Path | None = None,
     device: torch.device = CPU,
     tell: Tell | None = None,
-) -> Outcome:
+) -> ReconstructionResult:
     """Phase all views together; an interrupted run in `out` goes on where it stopped, also on
     another device.
 
@@ -125,7 +125,7 @@ def solve_views(
     converged, verdict = judged(solve, settings)
     hand = hand_in_words(whole, converged)
     seconds = spent + time.perf_counter() - began
-    return Outcome(
+    return ReconstructionResult(
         solve.to(CPU),
         whole.to(CPU),
         views.to(CPU),
@@ -178,9 +178,9 @@ def _oriented(
     return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
 
 
-def hand_in_words(whole: HalfSet, converged: bool) -> str:
+def hand_in_words(whole: PhasedMap, converged: bool) -> str:
     """What the difference of Friedel mates says of the map's hand."""
-    told = hand_of(to_half(whole.map), whole.views)
+    told = hand_of(volume_spectrum(whole.map), whole.views)
     if not converged or told.decision == "open":
         return "open (Friedel mates do not tell it)"
     sure = f"{abs(told.sigma):.0f} standard errors, from the difference of Friedel mates"
@@ -189,7 +189,7 @@ def hand_in_words(whole: HalfSet, converged: bool) -> str:
     return f"the mirror image of the map ({sure}); check the sign of the angles"
 
 
-def judged(solve: Solve, settings: Settings) -> tuple[bool, str]:
+def judged(solve: HalfMaps, settings: Settings) -> tuple[bool, str]:
     """Whether a finished run converged, and why in words."""
     from diffragan.optics import q_from_angle
 

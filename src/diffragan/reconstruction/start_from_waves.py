@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.store import ResultStore, open_results
-from diffragan.pairs.pairs import Measurements
-from diffragan.reconstruction.many_views import Solve
+from diffragan.pairs.pairs import Pairs
+from diffragan.reconstruction.many_views import HalfMaps
 from diffragan.reconstruction.maps.merge_waves import merge_waves
-from diffragan.reconstruction.phased_map import HalfSet
+from diffragan.reconstruction.phased_map import PhasedMap
 
 
-def begin_from_waves(solve: Solve, path: Path, pairs: Measurements) -> None:
+def begin_from_waves(solve: HalfMaps, path: Path, pairs: Pairs) -> None:
     """Put phased waves of the same pairs in the place of each half's start.
 
     Each half takes the waves of its own views alone, weighted by their trust. The image map stays
@@ -44,7 +44,7 @@ def begin_from_waves(solve: Solve, path: Path, pairs: Measurements) -> None:
         _replace_start(half, results, place)
 
 
-def _replace_start(half: HalfSet, results: ResultStore, place: dict[int, int]) -> None:
+def _replace_start(half: PhasedMap, results: ResultStore, place: dict[int, int]) -> None:
     views = half.views
 
     def rows(items: NDArray[np.int64]) -> list[int]:

@@ -11,7 +11,7 @@ FIGURE_DPI = 150
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ReportFigure:
     """A figure with its file name, caption and text for those who don't see it."""
 
     name: str

@@ -53,7 +53,7 @@ _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, AMBER, INK)
 
 
 @dataclass(frozen=True)
-class Further:
+class ExtraCurve:
     """How a further curve by resolution is drawn, and what the caption says of it."""
 
     label: str
@@ -63,8 +63,8 @@ class Further:
 
 
 # Beside the two Fourier shell correlations, by the names of fsc.csv.
-FURTHER = {
-    "free": Further(
+EXTRA_CURVES = {
+    "free": ExtraCurve(
         "free correlation",
         GREEN,
         "s",
@@ -73,7 +73,7 @@ FURTHER = {
         "like the half maps' line); it has gaps where too little was left out, or too few "
         "electrons count, to tell.",
     ),
-    "expected": Further(
+    "expected": ExtraCurve(
         "expected with the truth",
         PURPLE,
         "",
@@ -136,7 +136,7 @@ def fsc_figure(
 
     Args:
         q, half, truth: (s,) 1/Å and correlations.
-        others: further curves (s,) by their names in `FURTHER`, with gaps where they are nan.
+        others: further curves (s,) by their names in `EXTRA_CURVES`, with gaps where they are nan.
         half_A, truth_A: where the curves fall below 0.143 and 0.5, for dots and legend.
         edge_A: resolution at which the pattern ends.
     """
@@ -165,7 +165,7 @@ def fsc_figure(
                       zorder=4)  # fmt: skip
         axis.plot(q[beam:], curve[beam:], style, color=colour, label=label)
     for name, curve in (others or {}).items():
-        look = FURTHER[name]
+        look = EXTRA_CURVES[name]
         drawn: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": look.label}
         axis.plot(q[beam:], curve[beam:], ":", markersize=2.8, linewidth=1.2, **drawn)
     axis.set_ylabel("Fourier shell correlation")

@@ -26,7 +26,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.correlation import BAND_EDGES_A, COARSEST_A, resolution_at
 from diffragan.report import map_figures as figures
-from diffragan.report.html import Drawn, png
+from diffragan.report.html import ReportFigure, png
 from diffragan.report.surfaces import Surface, surfaces
 
 HALF_THRESHOLD, TRUTH_THRESHOLD = 0.143, 0.5
@@ -49,7 +49,7 @@ class VolumeReport:
     metrics: fsc_0p143_A, truth_fsc_0p5_A, converged, rounds, n_views, seconds, voxel_A, molecule,
         hand, warnings, and where known method, mass_da, measured_to_A; any may be missing.
     settings_toml: the settings as written beside the map.
-    others: further curves (s,) to draw, by their names in `volume_figures.FURTHER`; nan where one
+    others: further curves (s,) to draw, by their names in `map_figures.EXTRA_CURVES`; nan where one
         can't be told.
     """
 
@@ -131,7 +131,7 @@ def opening(found: VolumeReport) -> list[str]:
     return said
 
 
-def draw_volume(found: VolumeReport) -> list[Drawn]:
+def draw_volume(found: VolumeReport) -> list[ReportFigure]:
     """The figures that these results allow, in the order of the page."""
     volume = _array(found.map)
     mask = None if found.mask is None else _array(found.mask).astype(bool)
@@ -139,7 +139,7 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
     others = {name: _array(curve) for name, curve in found.others.items()}
     # A run that left nothing out has no such curve to show.
     others = {name: curve for name, curve in others.items() if np.isfinite(curve).any()}
-    further = "".join(f" {figures.FURTHER[name].said}" for name in others)
+    further = "".join(f" {figures.EXTRA_CURVES[name].said}" for name in others)
     outlined = "" if mask is None else " The orange line is the mask."
     with_truth = (
         ""
@@ -148,7 +148,7 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
         "truth at 0.5 mean the same resolution, if nothing but noise parts them"
     )
     drawn = [
-        Drawn(
+        ReportFigure(
             "fsc",
             figures.fsc_figure(
                 _array(found.q), _array(found.fsc_half), truth, others,
@@ -159,13 +159,13 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
             "Line plot of Fourier shell correlation against spatial frequency. "
             + " ".join(opening(found)[:2]),
         ),
-        Drawn(
+        ReportFigure(
             "sections",
             figures.sections_figure(volume, found.voxel_A, mask),
             f"The three sections through the centre, on one grey scale.{outlined}",
             "Three central sections of the map.",
         ),
-        Drawn(
+        ReportFigure(
             "projections",
             figures.projections_figure(volume, found.voxel_A, mask),
             "The map summed along its three axes.",
@@ -174,7 +174,7 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
     ]  # fmt: skip
     if found.history:
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "history",
                 figures.history_figure(found.history),
                 "Each half of the data by iteration: the amplitude R-factor, which needs no "
@@ -184,7 +184,7 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
         )
     if len(found.rotations):
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "orientations",
                 figures.orientations_figure(found.rotations),
                 "From where the molecule was seen, in its own frame, each region of the sphere "
@@ -196,7 +196,7 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
     weights = np.asarray(found.weights, dtype=float)
     if len(weights) and np.ptp(weights) > 0:
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "weights",
                 figures.weights_figure(weights),
                 "How much each view counts in the map.",
@@ -208,7 +208,7 @@ def draw_volume(found: VolumeReport) -> list[Drawn]:
 
 def render_volume(
     found: VolumeReport,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[ReportFigure],
     pngs: Mapping[str, bytes],
     meshes: Sequence[Surface],
     command: str,

@@ -25,7 +25,7 @@ from diffragan.files.atomic import write_atomically
 from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import BAND_EDGES_A, SOLVED_BAND_A, band_means, resolution_at
 from diffragan.report import pair_figures as figures
-from diffragan.report.html import Drawn, png
+from diffragan.report.html import ReportFigure, png
 
 INVENTING_METHODS = ("published", "network", "hybrid")
 
@@ -79,13 +79,13 @@ def write_report(
 
 def draw(
     results: ResultStore, truth: Pairs | None, scores: Scores, metrics: Mapping[str, Any]
-) -> list[Drawn]:
+) -> list[ReportFigure]:
     """The figures that these results allow, in the order of the page."""
-    drawn: list[Drawn] = []
+    drawn: list[ReportFigure] = []
     examples = [] if truth is None else choose_examples(results, truth, scores)
     if scores.primary is not None:
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "frc",
                 figures.frc_figure(metrics),
                 "Fourier ring correlation with the truth: mean over all images, and the range "
@@ -100,7 +100,7 @@ def draw(
         )
     elif metrics["trust"] is not None:
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "trust",
                 figures.trust_figure(metrics),
                 "The method's own estimate of how right its phases are, by resolution: the "
@@ -111,7 +111,7 @@ def draw(
     if examples:
         has_target = examples[0].target is not None
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "gallery",
                 figures.gallery_figure(examples),
                 "What was measured and what came out, for the best, the median and the worst "
@@ -126,7 +126,7 @@ def draw(
     if results.r_factor is not None and np.isfinite(results.r_factor).any():
         at_2A = _frc_at_2A(scores)
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "r_factor",
                 figures.r_factor_figure(results.r_factor, at_2A),
                 "Amplitude R-factor of every image: how far the constrained model is from the "
@@ -144,8 +144,8 @@ def _truth_figures(
     scores: Scores,
     metrics: Mapping[str, Any],
     examples: list[figures.Example],
-) -> list[Drawn]:
-    drawn: list[Drawn] = []
+) -> list[ReportFigure]:
+    drawn: list[ReportFigure] = []
     names = {"wave": "Wave", "projection": "Projection", "image": "Image against target"}
     maps = {
         title: found.numpy()
@@ -154,7 +154,7 @@ def _truth_figures(
     }
     if maps:
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "frc_2d",
                 figures.frc_2d_figure(maps, results.box_A, results.n),
                 f"Correlation with the truth at each Fourier pixel over all {results.n} images. "
@@ -167,7 +167,7 @@ def _truth_figures(
     middle = examples[len(examples) // 2] if examples else None
     if middle is not None and middle.target is not None:
         drawn += [
-            Drawn(
+            ReportFigure(
                 "ssim",
                 figures.ssim_figure(middle),
                 "Structural similarity of the median image to its target. The white line "
@@ -176,7 +176,7 @@ def _truth_figures(
                 f"Target, phased projection and their similarity map; the mean over all images "
                 f"is {_number(metrics['ssim_mean'])}.",
             ),
-            Drawn(
+            ReportFigure(
                 "difference",
                 figures.difference_figure(middle),
                 "Where the phased projection of the median image differs from its target: "
@@ -188,7 +188,7 @@ def _truth_figures(
         ]
     if any(block["frc"] is not None for block in metrics["structures"].values()):
         drawn.append(
-            Drawn(
+            ReportFigure(
                 "structures",
                 figures.structures_figure(metrics),
                 "Mean FRC of each structure over all its orientations.",
@@ -301,7 +301,7 @@ def opening(metrics: Mapping[str, Any]) -> list[str]:
 
 def render(
     metrics: Mapping[str, Any],
-    drawn: list[Drawn],
+    drawn: list[ReportFigure],
     pngs: Mapping[str, bytes],
     *,
     command: str = "",

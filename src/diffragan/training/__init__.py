@@ -1,0 +1,1 @@
+"""The run that trains the conditional GAN."""

@@ -41,7 +41,7 @@ BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainBatch:
     """What one step needs, on the device.
 
     inputs: (b, 2, 256, 256) and target: (b, 1, 256, 256), both in [-1, 1].
@@ -203,7 +203,7 @@ def turn(wave: Tensor, quarters: int) -> Tensor:
     return torch.roll(turned, rolls, (-2, -1))
 
 
-def make_batch(
+def make_train_batch(
     waves: NDArray[np.complex64],
     items: Items,
     optics: Optics,
@@ -211,7 +211,7 @@ def make_batch(
     scale: TargetScale,
     epoch: int,
     device: torch.device,
-) -> Batch:
+) -> TrainBatch:
     """Image exit waves (b, n, n) of these items as the epoch wants them."""
     seeds = [(int(item), epoch) for item in items]
     wave = torch.from_numpy(waves).to(device)
@@ -220,7 +220,7 @@ def make_batch(
         wave = torch.stack([turn(w, t) for w, t in zip(wave, turns, strict=True)])
     measured = measure(wave, optics, settings, [item_seed(settings.seed, *s, NOISE) for s in seeds])
     truth = projection(wave, optics, settings.projection)
-    return Batch(
+    return TrainBatch(
         inputs=prepare_inputs(
             measured.pattern, measured.pattern_mask, measured.image, settings.network
         ),

@@ -40,7 +40,7 @@ from diffragan.training.data import (
     Items,
     epoch_order,
     load_ahead,
-    make_batch,
+    make_train_batch,
     scale_of,
     split,
     spread_over_structures,
@@ -145,7 +145,7 @@ def train(
             order = epoch_order(train_items, settings.seed, progress.epoch, config.batch_size)
             mine = [b[processes.rank :: processes.count] for b in order[progress.position :]]
             for items, waves in load_ahead(data, mine[: total - progress.step]):
-                batch = make_batch(
+                batch = make_train_batch(
                     waves, items, data.optics, settings, state.target, progress.epoch, device
                 )
                 inputs = batch.inputs.contiguous(memory_format=memory_format(device))

@@ -16,7 +16,7 @@ from diffragan.networks.generator import PublishedGenerator, propose
 from diffragan.networks.scaling import TargetScale, projection_from_output
 from diffragan.optics import q_from_angle
 from diffragan.settings import Settings
-from diffragan.training.data import VALIDATION_EPOCH, ExitWaves, Items, make_batch
+from diffragan.training.data import VALIDATION_EPOCH, ExitWaves, Items, make_train_batch
 
 ITEMS_AT_ONCE = 8
 GRID_ROWS = 4
@@ -53,7 +53,7 @@ def validate(
     rows: list[list[Tensor]] = []
     for start in range(0, len(items), ITEMS_AT_ONCE):
         chosen = items[start : start + ITEMS_AT_ONCE]
-        batch = make_batch(
+        batch = make_train_batch(
             data.load(chosen), chosen, data.optics, settings, scale, VALIDATION_EPOCH, device
         )
         output = propose(generator, batch.inputs, batch.dropout_seeds)

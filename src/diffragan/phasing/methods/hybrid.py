@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from diffragan.phasing.method import (
     METHODS,
-    Batch,
     Context,
+    PairBatch,
     Phased,
     method,
 )
@@ -18,7 +18,7 @@ from diffragan.phasing.proposals import (
 
 
 @method("hybrid")
-def from_network(batch: Batch, context: Context) -> Phased:
+def from_network(batch: PairBatch, context: Context) -> Phased:
     """The same, each frequency starting from the image or the network, whichever knows more."""
     projection = METHODS["published"](batch, context).projection
     worth = () if context.weights is None else context.weights.metadata.validation_curve

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffragan.errors import DiffraganError
-from diffragan.phasing.method import Batch, Context, Phased, method
+from diffragan.phasing.method import Context, PairBatch, Phased, method
 
 if TYPE_CHECKING:
     pass
@@ -15,7 +15,7 @@ PUBLISHED_BOX_A = 70.0
 
 
 @method("published")
-def published_network(batch: Batch, context: Context) -> Phased:
+def published_network(batch: PairBatch, context: Context) -> Phased:
     """The generator of Matinyan et al. (2024): pattern and image in, projection out."""
     from diffragan.networks.generator import propose
     from diffragan.networks.scaling import prepare_inputs, projection_from_output

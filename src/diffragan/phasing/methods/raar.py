@@ -18,8 +18,8 @@ from torch import Tensor
 from diffragan.phasing import support
 from diffragan.phasing.method import (
     NEEDS_WEIGHTS,
-    Batch,
     Context,
+    PairBatch,
     Phased,
     method,
     phased_wave,
@@ -45,7 +45,7 @@ Watch = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Refined:
+class Phases:
     """What the iterations give for b pairs.
 
     spectrum: (b, m, m) complex64, zero frequency first: measured amplitude x trust x phase of the
@@ -61,7 +61,7 @@ class Refined:
 
 
 @method("raar")
-def from_image(batch: Batch, context: Context) -> Phased:
+def from_image(batch: PairBatch, context: Context) -> Phased:
     """Projection algorithms from the image's own phases, without any weights."""
     return phased_by_projections(batch, refine(batch, image_proposal(batch)))
 
@@ -69,7 +69,7 @@ def from_image(batch: Batch, context: Context) -> Phased:
 NEEDS_WEIGHTS.add("hybrid")
 
 
-def pattern_modulus(batch: Batch, model: str) -> Modulus:
+def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
     """The measured amplitudes (b, 1, ·, ·) with what counting allows."""
     settings = batch.settings
     mask = torch.fft.ifftshift(batch.pattern_mask)
@@ -87,12 +87,12 @@ def pattern_modulus(batch: Batch, model: str) -> Modulus:
 
 
 def refine(
-    batch: Batch,
+    batch: PairBatch,
     proposal: Proposal,
     *,
     fixed_support: Tensor | None = None,
     watch: Watch | None = None,
-) -> Refined:
+) -> Phases:
     """Iterate from a proposal of the wave's phases, a few pairs at a time.
 
     On a CPU pairs run one by one, so a pair's result does not depend on its batch; on an
@@ -126,7 +126,7 @@ def refine(
         )
         some = Proposal(proposal.phase[span], proposal.trust[span])
         parts.append(_refine(part, some, found[span], fixed_support is None, watch))
-    return Refined(
+    return Phases(
         torch.cat([p.spectrum for p in parts]),
         torch.cat([p.trust for p in parts]),
         torch.cat([p.start_r for p in parts]),
@@ -135,8 +135,8 @@ def refine(
 
 
 def _refine(
-    batch: Batch, proposal: Proposal, supports: Tensor, shrink: bool, watch: Watch | None
-) -> Refined:
+    batch: PairBatch, proposal: Proposal, supports: Tensor, shrink: bool, watch: Watch | None
+) -> Phases:
     settings, box = batch.settings.phase, batch.optics.box_A
     starts, model = settings.starts, settings.model
     amplitude, trust = batch.amplitude, proposal.trust
@@ -177,10 +177,10 @@ def _refine(
     fallen = trust * valid > found.trust
     best = torch.where(fallen, phase, found.phase)
     trust = torch.where(fallen, trust, found.trust)
-    return Refined(amplitude * trust * best, trust, r, found.solved)
+    return Phases(amplitude * trust * best, trust, r, found.solved)
 
 
-def _noise_r(batch: Batch, valid: Tensor) -> Tensor:
+def _noise_r(batch: PairBatch, valid: Tensor) -> Tensor:
     """(b,) R between true amplitudes and counted ones: square roots of counts have sd 1/2."""
     dose = batch.settings.pattern.dose_e_per_A2
     if dose is None:
@@ -209,7 +209,7 @@ def _iterate(
 
 
 def _restart(
-    x: Tensor, space: RealSpace, r: Tensor, batch: Batch, model: str, number: int
+    x: Tensor, space: RealSpace, r: Tensor, batch: PairBatch, model: str, number: int
 ) -> Tensor:
     """The worse half of the starts begins again around the best, in the best one's support."""
     b, starts = r.shape
@@ -262,7 +262,7 @@ def _deadline(settings: PhaseSettings, pairs: int) -> float | None:
     return time.perf_counter() + settings.time_budget_s * pairs
 
 
-def phased_by_projections(batch: Batch, refined: Refined) -> Phased:
+def phased_by_projections(batch: PairBatch, refined: Phases) -> Phased:
     spectrum = 1j * refined.spectrum
     spectrum[..., 0, 0] = batch.direct_beam.to(spectrum)
     wave = torch.fft.ifft2(spectrum, norm="forward")

@@ -14,7 +14,7 @@ from diffragan.fourier.volumes import best_shift, moved
 from diffragan.reconstruction.maps.free_set import free_correlation
 
 if TYPE_CHECKING:
-    from diffragan.reconstruction.phased_map import HalfSet
+    from diffragan.reconstruction.phased_map import PhasedMap
 
 
 HALF_SET_THRESHOLD = 0.143
@@ -88,7 +88,7 @@ class Agreement:
         return torch.cat((torch.ones(1), self.expected))
 
 
-def agreement(first: HalfSet, second: HalfSet) -> Agreement:
+def agreement(first: PhasedMap, second: PhasedMap) -> Agreement:
     """The half sets' agreement in the band that they use at present."""
     views, other = first.views, second.map
     if first.settings.orientations != "given":

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.slices import Inserter, Slices, extract
-from diffragan.fourier.volumes import frequency_radius, radius_px, to_half, window_gain
-from diffragan.reconstruction.maps.image_map import ImageMap, power_of_half, ring_of
+from diffragan.fourier.volumes import frequency_radius, radius_px, volume_spectrum, window_gain
+from diffragan.reconstruction.maps.image_map import ImageMap, power_by_voxel, ring_of
 from diffragan.reconstruction.maps.views import Views
 
 BALL = 0.45  # of the box: the volume is kept inside this radius
@@ -79,7 +79,7 @@ class DataStep:
         damping = torch.full_like(slices, self.damping)
         if views.electrons is not None:
             # A correction's noise, 1 / (4 electrons slices), against the signal it corrects.
-            signal = power_of_half(self.power, views.n, geometry.padding)
+            signal = power_by_voxel(self.power, views.n, geometry.padding)
             damping = damping + 0.25 / (views.electrons * signal.clamp_min(1e-30))
         share = 1 / (slices + damping)
         self._share = torch.where((slices > 1e-3) & self._used, share, 0.0)
@@ -87,7 +87,7 @@ class DataStep:
     def __call__(self, x: Tensor) -> Tensor:
         """The volume after its slices were corrected."""
         views, geometry, n = self.views, self.geometry, self.views.n
-        half = to_half(x)
+        half = volume_spectrum(x)
         collected = Inserter(n, x.device)
         for block in views.blocks():
             rotations = views.rotations[block]

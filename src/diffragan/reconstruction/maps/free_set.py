@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import frequency_radius, to_half
+from diffragan.fourier.volumes import frequency_radius, volume_spectrum
 from diffragan.reconstruction.maps.data_step import DataStep, abs_squared
 from diffragan.reconstruction.maps.image_map import ring_of
 
@@ -77,7 +77,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     every = geometry.valid.sum(0).clamp_min(1)
     seen = torch.ones(1, device=views.device) if geometry.curved else every
     sums = torch.zeros(7, count, dtype=torch.float64, device=views.device)
-    half, core = to_half(volume), step.free.to(torch.complex64)
+    half, core = volume_spectrum(volume), step.free.to(torch.complex64)
     blocks = list(views.blocks(16))
     for block in blocks[:: max(1, len(views) // limit)]:
         turn = views.rotations[block]

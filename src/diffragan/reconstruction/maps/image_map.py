@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.slices import Inserter
-from diffragan.fourier.volumes import best_shift, frequency_radius, to_volume
+from diffragan.fourier.volumes import best_shift, frequency_radius, spectrum_volume
 from diffragan.reconstruction.maps.views import Views
 
 # Of an image's power, what is of second order in the potential: it shows whatever the defocus.
@@ -48,7 +48,7 @@ def ring_of(views: Views) -> Tensor:
     return (views.flat.radius + 0.5).long()
 
 
-def power_of_half(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
+def power_by_voxel(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
     """A power by ring spread over a half volume's voxels; 0 beyond the last ring, and zero
     frequency as the first ring."""
     radius = (frequency_radius(n, power.device) / padding + 0.5).long()
@@ -85,13 +85,13 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
         total.add((seen * factor).contiguous(), views.rotations[block], points)
         weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
     information = weight.half().real
-    signal = power_of_half(power, n, views.flat.padding)
+    signal = power_by_voxel(power, n, views.flat.padding)
     rings = ring_of(views)[:count]
     strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
     strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
-    beyond_linear = second_order / power_of_half(strength, n, views.flat.padding).clamp_min(1e-12)
+    beyond_linear = second_order / power_by_voxel(strength, n, views.flat.padding).clamp_min(1e-12)
     damped = information * signal * (1 + beyond_linear) + 1
-    volume = to_volume(total.half() * signal / damped)
+    volume = spectrum_volume(total.half() * signal / damped)
     known = information * signal / damped
     return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
 
@@ -100,7 +100,7 @@ def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, nois
     """A start (n, n, n): the image map, and beyond it noise of the measured power in the mask.
 
     Args:
-        signal: (n, n, n // 2 + 1) power (`power_of_half`). inside: (n, n, n) bool.
+        signal: (n, n, n // 2 + 1) power (`power_by_voxel`). inside: (n, n, n) bool.
         noise: factor on the noise's amplitude.
     """
     n = inside.shape[-1]

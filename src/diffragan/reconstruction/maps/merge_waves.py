@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.fourier.slices import Inserter, Slices
-from diffragan.fourier.volumes import to_volume
+from diffragan.fourier.volumes import spectrum_volume
 
 Waves = Callable[[NDArray[np.int64]], NDArray[np.complex64]]
 
@@ -90,4 +90,4 @@ def merge_waves(
         total.add((values * say).contiguous(), turn, geometry.points)
         slices.add((say + 0j).contiguous(), turn, geometry.points)
     share = slices.half().real + damping
-    return to_volume(total.half() / share)
+    return spectrum_volume(total.half() / share)

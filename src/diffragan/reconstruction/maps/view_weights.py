@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffragan.fourier.slices import Slices, extract
 from diffragan.fourier.volumes import (
-    to_half,
+    volume_spectrum,
 )
 from diffragan.reconstruction.maps.views import Views
 
@@ -20,7 +20,7 @@ def view_r(volume: Tensor, views: Views, geometry: Slices, count: int | None = N
     Args:
         count: use the first pairs only, out to some resolution.
     """
-    half = to_half(volume)
+    half = volume_spectrum(volume)
     points = geometry.points if count is None else geometry.inner(count)
     count = len(geometry) if count is None else count
     valid = geometry.valid[:, :count]

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from diffragan.files.atomic import save_tensors
 from diffragan.fourier.slices import Inserter, extract
-from diffragan.fourier.volumes import to_half, to_volume
-from diffragan.reconstruction.maps.image_map import power_of_half, ring_of, ring_power
+from diffragan.fourier.volumes import spectrum_volume, volume_spectrum
+from diffragan.reconstruction.maps.image_map import power_by_voxel, ring_of, ring_power
 from diffragan.reconstruction.maps.mask import envelope
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.refine import align_to_images
@@ -128,7 +128,7 @@ class AbInitio:
         self.reach_A = shift_reach_A
         self.transfer = self.views.transfer[: len(self.views.flat)]
         self.rings = ring_of(self.views)[: len(self.transfer)]
-        self.signal = power_of_half(power, self.views.n, self.views.flat.padding)
+        self.signal = power_by_voxel(power, self.views.n, self.views.flat.padding)
         self.noise = views.image_noise.clamp_min(1e-6 * float(power[1:].max()))
         # What an image is judged by where nothing is explained: all that patterns say is there.
         self.shown = self.transfer**2 * power[self.rings]
@@ -213,7 +213,7 @@ class AbInitio:
             blur_A=_BLUR_A,
             margin_A=_ROOM_A,
         )
-        half, points = to_half(model.volume * mask), self.views.flat.points[band]
+        half, points = volume_spectrum(model.volume * mask), self.views.flat.points[band]
         together = max(1, _SLICES // len(points))
         parts = [extract(half, some, points) for some in torch.split(grid, together)]
         return torch.cat(parts) * self.transfer[band]
@@ -249,11 +249,11 @@ class AbInitio:
             known.add((factor * self.transfer + 0j).contiguous(), turn, points)
         information = known.half().real
         merged = total.half() * self.signal / (information * self.signal + 1)
-        return Model(to_volume(merged), unexplained)
+        return Model(spectrum_volume(merged), unexplained)
 
 
 @dataclass(frozen=True)
-class FoundFromImages:
+class ImageSearchResult:
     """Views placed by their images, in one of two hands.
 
     starts: what part of the images' signal each random start came to explain.
@@ -277,7 +277,7 @@ def find_from_images(
     stages: tuple[Stage, ...] = STAGES,
     keep: Path | None = None,
     progress: Callable[[str], None] | None = None,
-) -> FoundFromImages:
+) -> ImageSearchResult:
     """Orientations and shifts from nothing.
 
     A sample of the images is tried from random starts until two of them agree. The better map
@@ -334,7 +334,7 @@ def find_from_images(
     aligned = align_to_images(placed, schedule_A=_ALIGNED_A)
     score = float(aligned.score.median())
     tell(f"all views: patterns and the images' map correlate by {score:.3f}")
-    return FoundFromImages(
+    return ImageSearchResult(
         aligned.put_into(placed),
         tuple(float(one["explained"]) for one in done),
         agree_deg if len(done) > 1 else None,

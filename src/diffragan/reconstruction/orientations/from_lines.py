@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
-from diffragan.fourier.volumes import to_half
+from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import image_map, ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.common_lines import (
@@ -50,7 +50,7 @@ class Found:
     """Orientations found from nothing, in one of the two hands.
 
     rotations: (v, 3, 3) float32. shifts_A: (v, 2). score: (v,) correlation of each pattern with
-        that of the images' map (`orient.Refined`).
+        that of the images' map (`orient.Alignment`).
     agreement: (v,) typical correlation along the lines a view shares with the core's views.
     chance: the same where nothing fits: what a search finds in scrambled lines.
     volume: (n, n, n) the images' map, FFT order. core: items of views the search began with.
@@ -160,7 +160,7 @@ def find_orientations(
     views = replace(views, rotations=rotations)
     power = ring_power(views)
     for resolution_A in _SHIFTS_A:
-        half = to_half(image_map(views, power).volume)
+        half = volume_spectrum(image_map(views, power).volume)
         here = image_agreement(half, views, resolution_A)
         other = replace(views, rotations=_HALF_TURN * views.rotations)
         wrong = image_agreement(half, other, resolution_A) > here
@@ -174,7 +174,7 @@ def find_orientations(
         views = refined.put_into(views)
     image = image_map(views, power)
     refined = refine_orientations(
-        to_half(image.volume), views, resolution_A=_SHIFTS_A[-1], max_step_deg=0, rounds=0
+        volume_spectrum(image.volume), views, resolution_A=_SHIFTS_A[-1], max_step_deg=0, rounds=0
     )
     note(f"patterns and the images' map correlate by {refined.score.median():.3f}")
     return Found(

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffragan.fourier.slices import extract
 from diffragan.reconstruction.maps.image_map import ring_of
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.refine import pairs_within
+from diffragan.reconstruction.orientations.refine import pixel_count
 
 _SURE = 4.0  # standard errors from which the hand is taken as told
 
@@ -46,9 +46,9 @@ def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) ->
     are different points, and the mirror image exchanges them.
 
     Args:
-        half: (n, n, n // 2 + 1) from `to_half`.
+        half: (n, n, n // 2 + 1) from `volume_spectrum`.
     """
-    count = len(views.curved) if resolution_A is None else pairs_within(views, resolution_A)
+    count = len(views.curved) if resolution_A is None else pixel_count(views, resolution_A)
     both = (views.curved.valid[0] & views.curved.valid[1])[:count]
     rings, points = ring_of(views)[:count], views.curved.inner(count)
     bins = int(rings.max()) + 1

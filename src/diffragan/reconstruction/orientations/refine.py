@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import to_half
+from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import image_map, ring_of, ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.rotations import angle_deg, turned
@@ -33,7 +33,7 @@ _LEAST_EXPECTED = 0.2  # of a ring's mean: the least expectation a count is weig
 
 
 @dataclass(frozen=True)
-class Refined:
+class Alignment:
     """Orientations after a refinement.
 
     rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y.
@@ -52,7 +52,7 @@ class Refined:
         return replace(views, rotations=self.rotations, shifts_A=self.shifts_A)
 
 
-def pairs_within(views: Views, resolution_A: float) -> int:
+def pixel_count(views: Views, resolution_A: float) -> int:
     """How many leading pairs lie inside a resolution."""
     return int((views.flat.radius <= views.optics.box_A / resolution_A + 0.5).sum())
 
@@ -84,7 +84,7 @@ class _Relation:
 
 
 class _Block:
-    """Measurements of some views, and what a map's slices say to them."""
+    """Pairs of some views, and what a map's slices say to them."""
 
     def __init__(self, half: Tensor, views: Views, block: slice, count: int) -> None:
         self.half, self.views = half, views
@@ -254,7 +254,7 @@ def refine_orientations(
     rounds: int = 3,
     shift_reach_A: float = 6.0,
     images: bool = True,
-) -> Refined:
+) -> Alignment:
     """Turn every view to where a map explains it best.
 
     Levenberg-Marquardt in three small angles; a step is kept only if the view's misfit falls.
@@ -263,13 +263,13 @@ def refine_orientations(
     transfer x slice, weighted by their noise and the map's error.
 
     Args:
-        half: (n, n, n // 2 + 1) from `to_half`.
+        half: (n, n, n // 2 + 1) from `volume_spectrum`.
         resolution_A: the finest resolution compared.
         max_step_deg: the largest turn of one round.
         shift_reach_A: how far from their present value shifts are looked for; 0 keeps them.
         images: whether images have a say in the orientation (they always tell the shift).
     """
-    count = pairs_within(views, resolution_A)
+    count = pixel_count(views, resolution_A)
     relation, shifts = _relation(half, views, count, shift_reach_A)
     rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
     for block in views.blocks():
@@ -296,7 +296,7 @@ def refine_orientations(
             damping = torch.where(better, damping / 4, damping * 10).clamp(1e-4, 1e4)
         rotations[block], shifts[block] = rotation, shift
         score[block] = data.score(slices, relation)
-    return Refined(rotations, shifts, score, angle_deg(rotations, views.rotations))
+    return Alignment(rotations, shifts, score, angle_deg(rotations, views.rotations))
 
 
 def align_to_images(
@@ -308,7 +308,7 @@ def align_to_images(
     shift_reach_A: float = 6.0,
     prepare: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Refined:
+) -> Alignment:
     """Orientations and shifts that agree with the images' own map: map, refine, and again.
 
     Args:
@@ -320,7 +320,7 @@ def align_to_images(
     for done, resolution_A in enumerate(schedule_A, 1):
         volume = image_map(views, power).volume
         refined = refine_orientations(
-            to_half(volume if prepare is None else prepare(volume)),
+            volume_spectrum(volume if prepare is None else prepare(volume)),
             views,
             resolution_A=resolution_A,
             max_step_deg=max_step_deg,
@@ -331,12 +331,12 @@ def align_to_images(
         if progress is not None:
             progress(done)
     score = torch.zeros(len(views), device=views.device) if refined is None else refined.score
-    return Refined(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
+    return Alignment(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
 
 
 def image_agreement(half: Tensor, views: Views, resolution_A: float) -> Tensor:
     """(v,) correlation of each image with the map's at the best shift within 10 Å."""
-    count = pairs_within(views, resolution_A)
+    count = pixel_count(views, resolution_A)
     out = torch.empty(len(views), device=views.device)
     for block in views.blocks():
         data = _Block(half, views, block, count)
