@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.evaluation.scores import Pairs, Scores, like
+from diffragan.evaluation.scores import Scores, like
 from diffragan.evaluation.tables import frc_csv, item_table
 from diffragan.files.atomic import write_atomically
 from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import BAND_EDGES_A, SOLVED_BAND_A, band_means, resolution_at
+from diffragan.pairs.pairs import Pairs
 from diffragan.report import pair_figures as figures
 from diffragan.report.html import ReportFigure, png
 
