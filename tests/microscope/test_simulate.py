@@ -149,7 +149,7 @@ def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
         "from conftest import COARSE, cluster; from diffragan.settings import load_settings; "
-        "from diffragan.simulate import simulate; "
+        "from diffragan.microscope.simulate import simulate; "
         "s = load_settings('published', overrides=[*COARSE, 'simulate.orientations=500']); "
         "simulate([cluster('one', 1)], Path(sys.argv[2]), s, workers=2, "
         "progress=lambda n: print(n, flush=True))"

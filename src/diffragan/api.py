@@ -1,0 +1,112 @@
+"""The public face: one call for each step of the chain, the same that the commands make.
+
+Everything takes paths or what an earlier call returned. Settings come from `load_settings`, or as
+dotted keys: `phase(pairs, "phased.zarr", method="raar", settings=load_settings(...))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffragan.progress import Progress, no_progress
+from diffragan.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from diffragan.files.store import SimulationStore
+    from diffragan.pairs.pairs import Pairs
+
+__all__ = ["load_settings", "make_pairs", "open_pairs", "simulate"]
+
+
+def open_pairs(
+    source: Path | str | Sequence[Path | str],
+    *,
+    image: Path | str | Sequence[Path | str] = (),
+    box_A: float | None = None,
+    settings: Settings | None = None,
+) -> Pairs:
+    """Pairs of pattern and image from a store or file, or from several as one.
+
+    Args:
+        source: .zarr, .npy, .npz, .mrc, .mrcs, .star, .h5, or several of them.
+        image: the images, where they lie in files of their own; one for each source.
+        box_A: side of the field in Å, where no file tells it.
+        settings: how a simulation is imaged, or how measured arrays were taken.
+
+    Raises:
+        DiffraganError: a file that is missing, damaged or of another kind.
+    """
+    from diffragan.pairs.open import open_all
+
+    return open_all(_paths(source), settings=settings, images=_paths(image), box_A=box_A)
+
+
+def simulate(
+    structures: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    settings: Settings | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> SimulationStore:
+    """Exit waves of prepared structures (.cif, or folders of them) into a simulation store.
+
+    Raises:
+        DiffraganError: a structure that is missing, not prepared or larger than its box.
+    """
+    from diffragan.files.store import open_simulation
+    from diffragan.microscope.simulate import simulate as run
+    from diffragan.molecules.structure import load_structure
+
+    loaded = [load_structure(path) for path in _paths(structures)]
+    store = run(
+        loaded,
+        Path(out),
+        settings or load_settings(),
+        workers=workers,
+        overwrite=overwrite,
+        progress=lambda done: progress("exit waves", done),
+    )
+    return open_simulation(store)
+
+
+def make_pairs(
+    simulation: Path | str,
+    out: Path | str,
+    *,
+    truth: bool = False,
+    orientations: bool = False,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Pairs:
+    """Patterns and images of a simulation store, as an instrument would give them.
+
+    Args:
+        truth: keep exit waves and orientations beside them. orientations: these alone.
+
+    Raises:
+        DiffraganError: no simulation store, or `out` was made otherwise.
+    """
+    from diffragan.files.store import open_simulation
+    from diffragan.pairs.write import write_pairs
+
+    chosen = settings or load_settings()
+    written = write_pairs(
+        open_simulation(Path(simulation)),
+        Path(out),
+        chosen,
+        truth=truth,
+        orientations=orientations,
+        overwrite=overwrite,
+        progress=lambda done: progress("pairs", done),
+    )
+    return open_pairs(written, settings=chosen)
+
+
+def _paths(source: Path | str | Sequence[Path | str]) -> list[Path]:
+    found = [source] if isinstance(source, Path | str) else source
+    return [Path(path) for path in found]
