@@ -31,6 +31,7 @@ ROOMS = (
     "optics",
     "fourier",
     "settings rotations progress",
+    "plugins",
     "errors",
 )
 LEVEL = {name: k for k, line in enumerate(ROOMS) for name in line.split()}
