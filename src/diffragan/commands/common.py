@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from diffragan.errors import DiffraganError
-
 if TYPE_CHECKING:
-    import torch
-
     from diffragan.settings import Settings
 
 
@@ -42,28 +38,6 @@ def read_settings(
 
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return load_settings(preset, file=config, overrides=set_ or (), values=dotted)
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device of that name; `auto` is the GPU where there is one."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise DiffraganError(f"There is no device '{name}'; use auto, cpu or cuda.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DiffraganError("No CUDA device was found; use --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DiffraganError(
-            f"There is no '{name}': {torch.cuda.device_count()} CUDA devices were found, from "
-            "cuda:0 on."
-        )
-    return device
 
 
 @contextmanager
