@@ -31,7 +31,7 @@ ROOMS = (
     "optics",
     "fourier",
     "settings rotations progress",
-    "plugins",
+    "devices plugins",
     "errors",
 )
 LEVEL = {name: k for k, line in enumerate(ROOMS) for name in line.split()}

@@ -135,7 +135,7 @@ class PhaseSettings(Frozen):
 
     method: str = Field(default="image", description="a name in the registry of methods")
     batch_size: Annotated[int, Field(ge=1)] = 8
-    solver: Literal["er", "hio", "raar", "rrr"] = "rrr"
+    solver: str = Field(default="rrr", description="er, hio, raar, rrr or another registered")
     beta: Annotated[float, Field(gt=0, le=2)] = 0.7
     starts: Annotated[int, Field(ge=1, le=10_000)] = 4
     iterations: Annotated[int, Field(ge=1)] = 1500
@@ -191,7 +191,7 @@ class PhaseSettings(Frozen):
 class ManyViewsSettings(Frozen):
     """Phasing all views of one molecule together, in 3D."""
 
-    solver: Literal["er", "hio", "raar", "rrr"] = "raar"
+    solver: str = Field(default="raar", description="as phase.solver")
     beta: Annotated[float, Field(gt=0, le=2)] = 0.9
     march_A: tuple[Positive, ...] = Field(
         default=(3.0, 2.0), description="resolutions to climb at before all that was measured"

@@ -185,7 +185,7 @@ def test_every_command_has_help_with_examples() -> None:
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffragan.commands.common import pick_device
+    from diffragan.devices import pick_device
     from diffragan.errors import DiffraganError
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -14,7 +14,6 @@ from diffragan.commands.common import (
     Preset,
     Seed,
     Set,
-    pick_device,
     progress_bar,
     read_settings,
 )
@@ -84,6 +83,7 @@ def phase(
 
         diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
     """
+    from diffragan.devices import pick_device
     from diffragan.pairs.open import open_pairs
     from diffragan.phasing.run import choose_items, phase_pairs
 

@@ -18,7 +18,6 @@ from diffragan.commands.common import (
     Seed,
     Set,
     note,
-    pick_device,
     read_settings,
     staged_progress,
 )
@@ -112,6 +111,7 @@ def reconstruct(
     """
     from rich.console import Console
 
+    from diffragan.devices import pick_device
     from diffragan.errors import DiffraganError
 
     if method not in ("many-views", "merge"):

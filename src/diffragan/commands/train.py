@@ -15,7 +15,6 @@ from diffragan.commands.common import (
     Seed,
     Set,
     note,
-    pick_device,
     progress_bar,
     read_settings,
 )
@@ -64,6 +63,7 @@ def train(
     """
     import torch
 
+    from diffragan.devices import pick_device
     from diffragan.training.data import open_exit_waves
     from diffragan.training.loop import total_steps
     from diffragan.training.loop import train as run

@@ -18,11 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffragan.errors import DiffraganError
 from diffragan.phasing.modulus import Modulus, from_fourier, to_fourier
+from diffragan.plugins import load_plugins
 
 Constraint = Callable[[Tensor], Tensor]
 
@@ -35,30 +38,22 @@ class RealSpace:
     positive: the (real part of the) object is not negative.
     damping: factor on the imaginary part of a complex object, 1 for none. Below 1 this is a
         relaxation, not a projection.
-    extra: further constraints, applied after the others in turn (see `CONSTRAINTS`).
     """
 
     support: Tensor
     positive: bool = True
     damping: float = 1.0
-    extra: tuple[Constraint, ...] = ()
 
-    @property
-    def is_cone(self) -> bool:
-        """Whether the projection of k x is k times that of x, for k > 0."""
-        return not self.extra
+    # The projection of k x is k times that of x, for k > 0.
+    is_cone: ClassVar[bool] = True
 
     def __call__(self, x: Tensor) -> Tensor:
         """The nearest object that obeys (damping aside)."""
         support = self.support
         if x.is_complex():
             real = x.real.clamp_min(0) if self.positive else x.real
-            x = torch.complex(real * support, x.imag * support * self.damping)
-        else:
-            x = (x.clamp_min(0) if self.positive else x) * support
-        for constraint in self.extra:
-            x = constraint(x)
-        return x
+            return torch.complex(real * support, x.imag * support * self.damping)
+        return (x.clamp_min(0) if self.positive else x) * support
 
 
 @dataclass(frozen=True)
@@ -72,17 +67,36 @@ class Steps:
     e: float
 
 
-SOLVERS: dict[str, Callable[[float], Steps]] = {}
+Solver = Callable[[float], Steps]
+
+# Those of other packages (entry points `diffragan.solvers`) join when `find_solver` wants them.
+SOLVERS: dict[str, Solver] = {}
 
 
-def solver(name: str) -> Callable[[Callable[[float], Steps]], Callable[[float], Steps]]:
-    """Register a solver: a function from beta to its `Steps`."""
+def solver(name: str) -> Callable[[Solver], Solver]:
+    """Register a solver: a function from beta to its `Steps`, for 2D and 3D alike."""
 
-    def register(function: Callable[[float], Steps]) -> Callable[[float], Steps]:
+    def register(function: Solver) -> Solver:
         SOLVERS[name] = function
         return function
 
     return register
+
+
+def find_solver(name: str) -> Solver:
+    """The solver of that name.
+
+    Raises:
+        DiffraganError: no such solver here or in an installed plug-in.
+    """
+    if name not in SOLVERS:
+        for other, function in load_plugins("diffragan.solvers").items():
+            SOLVERS.setdefault(other, function)
+    if name not in SOLVERS:
+        raise DiffraganError(
+            f"There is no solver '{name}'; choose from {', '.join(sorted(SOLVERS))}."
+        )
+    return SOLVERS[name]
 
 
 @solver("er")
@@ -125,7 +139,7 @@ def advance(steps: Steps, x: Tensor, y: Tensor, constraint: Constraint) -> Tenso
 
 
 @dataclass
-class Hold:
+class ProposalPull:
     """A proposal that pulls the spectrum: weight (..., m, ·) in [0, 1] towards `spectrum`."""
 
     spectrum: Tensor
@@ -150,14 +164,14 @@ class State:
 class Run:
     """Iterations of one solver; an iterator of `State`s that never ends by itself.
 
-    Everything may be changed between steps: `constraint` (support, damping), `hold` and `steps`.
+    Everything may be changed between steps: `constraint` (support, damping), `pull` and `steps`.
     """
 
     x: Tensor
     project_modulus: Modulus
     constraint: Constraint
     steps: Steps
-    hold: Hold | None = None
+    pull: ProposalPull | None = None
     iteration: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[State]:
@@ -168,10 +182,10 @@ class Run:
         """One iteration."""
         s, x = self.steps, self.x
         spectrum = to_fourier(x)
-        hold = self.hold
-        if hold is not None and hold.strength > 0:
-            pull = (hold.strength * hold.weight).to(spectrum.dtype)
-            spectrum = torch.lerp(spectrum, hold.spectrum.to(spectrum.dtype), pull)
+        pull = self.pull
+        if pull is not None and pull.strength > 0:
+            weight = (pull.strength * pull.weight).to(spectrum.dtype)
+            spectrum = torch.lerp(spectrum, pull.spectrum.to(spectrum.dtype), weight)
         y = from_fourier(self.project_modulus.project_spectrum(spectrum), self.project_modulus.m)
         self.x = advance(s, x, y, self.constraint)
         self.iteration += 1
@@ -185,13 +199,13 @@ def iterate(
     constraint: Constraint,
     *,
     beta: float = 0.8,
-    hold: Hold | None = None,
+    pull: ProposalPull | None = None,
 ) -> Run:
     """Start a solver of the registry from objects x (..., m, m), float or complex.
 
     `next(iter(run))` or `run.step()` gives the states one by one.
 
     Raises:
-        KeyError: no such solver.
+        DiffraganError: no such solver.
     """
-    return Run(x.clone(), modulus, constraint, SOLVERS[name](beta), hold)
+    return Run(x.clone(), modulus, constraint, find_solver(name)(beta), pull)

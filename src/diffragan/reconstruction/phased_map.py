@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.volumes import best_shift, moved, resized, rotated, volume_spectrum
-from diffragan.phasing.solvers import SOLVERS, RealSpace, advance
+from diffragan.phasing.solvers import RealSpace, advance, find_solver
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.image_map import (
@@ -235,7 +235,7 @@ class PhasedMap:
         due = min(s.register_every, s.check_every, s.mask_every)
         if iteration % due == 0:
             self.map = density(y)
-        self.x = advance(SOLVERS[s.solver](s.beta), self.x, y, density)
+        self.x = advance(find_solver(s.solver)(s.beta), self.x, y, density)
         if iteration % s.register_every == 0:
             self.register()
         if iteration % s.mask_every == 0:

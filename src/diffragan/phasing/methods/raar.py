@@ -26,7 +26,7 @@ from diffragan.phasing.method import (
 )
 from diffragan.phasing.modulus import Modulus, friedel_mate, measured_modulus
 from diffragan.phasing.proposals import Proposal, image_proposal
-from diffragan.phasing.solvers import Hold, RealSpace, Run, iterate
+from diffragan.phasing.solvers import ProposalPull, RealSpace, Run, iterate
 from diffragan.phasing.starts import align, concentration, random_starts
 from diffragan.phasing.support import first_support
 from diffragan.phasing.trust import verdict
@@ -145,13 +145,13 @@ def _refine(
     modulus = pattern_modulus(batch, model)
     x = random_starts(amplitude, phase, trust, batch.seeds, starts, model)
     space = RealSpace(supports, settings.positive, settings.damping)
-    hold = _hold(amplitude * phase, trust, model)
+    pull = _proposal_pull(amplitude * phase, trust, model)
     until = _deadline(settings, len(amplitude))
     lengths = _round_lengths(settings)
     done = 0
     for k, length in enumerate(lengths):
         run = iterate(
-            settings.solver, x, modulus, space, beta=settings.beta, hold=None if k else hold
+            settings.solver, x, modulus, space, beta=settings.beta, pull=None if k else pull
         )
         _iterate(run, space, length, done, settings, until)
         done += length
@@ -201,8 +201,8 @@ def _iterate(
     for step in range(length):
         part = (done + step) / settings.iterations
         space.damping = settings.damping + part * (settings.damping_end - settings.damping)
-        if run.hold is not None:
-            run.hold.strength = settings.hold * max(0.0, 1 - step / (length * settings.hold_until))
+        if run.pull is not None:
+            run.pull.strength = settings.hold * max(0.0, 1 - step / (length * settings.hold_until))
         run.step()
         if until is not None and time.perf_counter() > until:
             return
@@ -235,14 +235,14 @@ def _restart(
     return x
 
 
-def _hold(target: Tensor, trust: Tensor, model: str) -> Hold:
-    """The proposal (b, m, m) as something to hold on to, weight trust²."""
+def _proposal_pull(target: Tensor, trust: Tensor, model: str) -> ProposalPull:
+    """The pull of the proposal (b, m, m), weight trust²."""
     weight = trust**2
     if model == "real":
         half = target.shape[-1] // 2 + 1
         target = 0.5 * (target + friedel_mate(target).conj())[..., :half]
         weight = 0.5 * (weight + friedel_mate(weight))[..., :half]
-    return Hold(target[:, None], weight[:, None])
+    return ProposalPull(target[:, None], weight[:, None])
 
 
 def _object(spectrum: Tensor, model: str) -> Tensor:
