@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffragan.errors import DiffraganError
-from diffragan.settings import load_settings, preset_names, settings_from_dict, settings_to_toml
+from diffragan.settings import (
+    given_by_hand,
+    load_settings,
+    preset_names,
+    settings_from_dict,
+    settings_to_toml,
+)
 
 
 def test_layers_win_in_order(tmp_path: Path) -> None:
@@ -71,3 +78,48 @@ def test_files_and_stores_return_the_same_settings(preset: str, tmp_path: Path) 
     assert load_settings("default", file=file) == settings
     assert load_settings("published", file=file) == settings
     assert settings_from_dict(settings.model_dump(mode="json")) == settings
+
+
+OLD: dict[str, dict[str, Any]] = {
+    "many_views": {"march_A": [4.0], "beta": 0.8},
+    "network": {"size_px": 256, "width": 0.5},
+}
+
+
+def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    """A renamed key keeps its value and a removed one goes, in stores as in settings files."""
+    file = tmp_path / "old.toml"
+    file.write_text("[many_views]\nmarch_A = [4.0]\n[network]\nsize_px = 256\n")
+    for found in (settings_from_dict(OLD), load_settings(file=file)):
+        assert found.many_views.resolution_steps_A == (4.0,)
+    assert settings_from_dict(OLD).many_views.beta == 0.8
+    assert settings_from_dict(OLD).network.width == 0.5
+    assert OLD["many_views"]["march_A"] == [4.0]
+
+
+@pytest.mark.parametrize(
+    ("pair", "word"),
+    [
+        ("many_views.march_A=[4]", r"many_views\.resolution_steps_A"),
+        ("network.size_px=256", "256 pixels.*leave it out"),
+    ],
+)
+def test_an_old_key_that_is_typed_is_refused_with_the_new_one(pair: str, word: str) -> None:
+    """Who types it can type the present one."""
+    with pytest.raises(DiffraganError, match=word):
+        load_settings(overrides=[pair])
+
+
+def test_what_was_given_by_hand_is_known(tmp_path: Path) -> None:
+    """A file, --set and options are the user's word; presets and defaults are not."""
+    file = tmp_path / "mine.toml"
+    file.write_text("[image]\ncs_mm = 2.7\n")
+    found = load_settings(
+        "published", file=file, overrides=["image.snr=none"], values={"energy_ev": 300e3}
+    )
+    for key in ("image.cs_mm", "image.snr", "energy_ev"):
+        assert given_by_hand(found, key), key
+    for key in ("image.defocus_A", "simulate.box_A", "seed", "pattern.max_angle_mrad"):
+        assert not given_by_hand(found, key), key
+    assert found.image.defocus_A == -1000
+    assert not given_by_hand(settings_from_dict({}), "image.defocus_A")

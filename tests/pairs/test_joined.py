@@ -36,7 +36,8 @@ from quick_runs import QUICK, run
 VIEWS, CUT = 41, 17
 # Far from converged, which the laws below don't need.
 # On the CPU, where sums are repeatable to the bit.
-SHORT = ["--iterations", "3", "--set", "many_views.march_A=[2.0]", "--set", "many_views.polish=1"]
+SHORT = ["--iterations", "3", "--set", "many_views.resolution_steps_A=[2.0]"]
+SHORT += ["--set", "many_views.polish=1"]
 SHORT += ["--device", "cpu"]
 
 

@@ -46,8 +46,8 @@ ATOMS = molecule(1)
 KDA = mass_kda(ATOMS)
 # Every part of a run is due within its few iterations.
 SHORT = ManyViewsSettings(
-    march_A=(4.5,), mask_blur_A=1.5, mask_margin_A=2, hold_iterations=2, iterations=3, polish=1,
-    mask_every=2, register_every=2, check_every=2, realign_every=2,
+    resolution_steps_A=(4.5,), mask_blur_A=1.5, mask_margin_A=2, hold_iterations=2, iterations=3,
+    polish=1, mask_every=2, register_every=2, check_every=2, realign_every=2,
 )  # fmt: skip
 SAME = 5e-4  # both take the window's weights from a table, at most one entry apart
 
@@ -237,7 +237,7 @@ def test_runs_that_turn_views_end_there(
     """Rounding grows in them, so that no map is compared: all parts are, in the tests before."""
     brief_start = partial(align_to_images, schedule_A=(8.0,), rounds=1)
     monkeypatch.setattr(half_set, "align_to_images", brief_start)
-    brief = {"orientations": mode, "iterations": 2, "march_A": (), "padding": 1.0}
+    brief = {"orientations": mode, "iterations": 2, "resolution_steps_A": (), "padding": 1.0}
     _, whole = whole_run(views.to(device), SHORT.model_copy(update=brief))
     assert whole.map.device == whole.views.rotations.device == device
     assert bool(whole.map.isfinite().all())
@@ -278,7 +278,7 @@ def test_slices_go_out_and_back_with_the_same_weights(views: Views, device: torc
 
 def test_a_folder_is_solved_on_a_device(tmp_path: Path, device: torch.device) -> None:
     """What comes back lies on the CPU, as all that writes results expects."""
-    few = ("iterations=1", "polish=1", "march_A=[8.0]", "padding=1")
+    few = ("iterations=1", "polish=1", "resolution_steps_A=[8.0]", "padding=1")
     settings = load_settings(overrides=[f"many_views.{word}" for word in few])
     pairs = open_pairs(views_path(), settings=settings)
     settings = pairs.settings.model_copy(update={"many_views": settings.many_views})

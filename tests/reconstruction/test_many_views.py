@@ -46,7 +46,7 @@ from weak_objects import sentence
 ATOMS = molecule(1)
 KDA = mass_kda(ATOMS)
 VIEWS = 80
-SMALL = ManyViewsSettings(padding=1, march_A=(), mask_blur_A=1.5, mask_margin_A=2)
+SMALL = ManyViewsSettings(padding=1, resolution_steps_A=(), mask_blur_A=1.5, mask_margin_A=2)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -365,7 +365,7 @@ def test_weights_fall_between_three_and_six_deviations() -> None:
 
 def test_the_climb_ends_with_all_that_was_measured(views: Views) -> None:
     """Resolutions of the settings that lie near the edge or beyond are left out."""
-    marching = ManyViewsSettings(march_A=(2.05, 5.0, 3.0))
+    marching = ManyViewsSettings(resolution_steps_A=(2.05, 5.0, 3.0))
     assert mv.plan_of(views, marching) == [5.0, 3.0, None]
 
 

@@ -183,7 +183,8 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
 def test_a_run_that_did_not_converge_says_so(views: Path, tmp_path: Path) -> None:
     """Three iterations phase nothing: exit code 3, in words, with everything written to look at."""
     out = tmp_path / "out"
-    short = ["--iterations", "3", "--set", "image.snr=0.02", "--set", "many_views.march_A=[]"]
+    short = ["--iterations", "3", "--set", "image.snr=0.02"]
+    short += ["--set", "many_views.resolution_steps_A=[]"]
     code, text = run("reconstruct", views, "--out", out, *SET, *short)
     assert code == 3
     assert "NOT CONVERGED" in text

@@ -24,6 +24,9 @@ from torch import Tensor
 from diffragan.fourier.grids import resample
 from diffragan.settings import NetworkSettings
 
+SIZE_PX = 256  # side of what the networks take and give
+
+
 LEVELS_16_BIT = 65535.0
 
 
@@ -77,12 +80,12 @@ def prepare_inputs(
         pattern: intensities (b, m, m), zero frequency at [m // 2, m // 2], masked pixels 0.
         pattern_mask: (m, m) or (b, m, m), true where the pattern is valid.
         image: intensities (b, k, k), mean 1.
-        network: says which preparation and how many pixels.
+        network: says which preparation.
 
     Returns:
-        (b, 2, size_px, size_px) float32 in [-1, 1]: pattern, image.
+        (b, 2, SIZE_PX, SIZE_PX) float32 in [-1, 1]: pattern, image.
     """
-    n_px = network.size_px
+    n_px = SIZE_PX
     if network.preparation == "published":
         prepared = [_published(pattern, n_px), _published(image, n_px)]
     else:
@@ -94,11 +97,11 @@ def prepare_inputs(
 
 
 def prepare_target(projection: Tensor, network: NetworkSettings, scale: TargetScale) -> Tensor:
-    """Training target (b, 1, size_px, size_px) from projections (b, n, n) of mean 1.
+    """Training target (b, 1, SIZE_PX, SIZE_PX) from projections (b, n, n) of mean 1.
 
     Projections are band limited and periodic, so other pixel counts are reached in Fourier space.
     """
-    projection = resample(projection, network.size_px)
+    projection = resample(projection, SIZE_PX)
     if network.preparation == "published":
         return to_unit_range(projection)[:, None]
     return ((projection - 1) / scale.scale)[:, None]
@@ -107,7 +110,7 @@ def prepare_target(projection: Tensor, network: NetworkSettings, scale: TargetSc
 def projection_from_output(
     output: Tensor, network: NetworkSettings, scale: TargetScale, n_px: int
 ) -> Tensor:
-    """Projections (b, n_px, n_px), mean near 1, from network output (b, 1, size_px, size_px).
+    """Projections (b, n_px, n_px), mean near 1, from network output (b, 1, SIZE_PX, SIZE_PX).
 
     The `published` target is scaled image by image, so its physical scale is lost; the mean
     minimum and maximum of the training set stand in for it.

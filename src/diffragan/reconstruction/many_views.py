@@ -162,8 +162,8 @@ def plan_of(views: Views, settings: ManyViewsSettings) -> list[float | None]:
     """The resolutions of the climb: those of the settings that end well inside the pattern, then
     all that was measured."""
     edge_A = views.optics.box_A / float(views.flat.radius.max())
-    march = sorted((r for r in settings.march_A if r > 1.15 * edge_A), reverse=True)
-    return [*march, None]
+    coarse = (r for r in settings.resolution_steps_A if r > 1.15 * edge_A)
+    return [*sorted(coarse, reverse=True), None]
 
 
 def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, seed: int) -> HalfMaps:

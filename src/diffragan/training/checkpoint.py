@@ -21,6 +21,7 @@ from diffragan.networks.discriminator import PatchDiscriminator
 from diffragan.networks.generator import PublishedGenerator
 from diffragan.networks.scaling import TargetScale
 from diffragan.settings import Settings
+from diffragan.settings.old_keys import present_keys
 
 FORMAT = 1
 NAME = "checkpoint.pt"
@@ -106,7 +107,7 @@ def load_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
     """
     try:
         tree: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found, saved = tree["format"], json.loads(tree["identity"])
+        found, saved = tree["format"], present_keys(json.loads(tree["identity"]))
     except Exception as error:  # torch.load has no exception of its own
         raise DiffraganError(
             f"The checkpoint {path} can't be read ({type(error).__name__}); remove it to start "

@@ -1,20 +1,14 @@
 """Every choice a run depends on: frozen, validated, with units in the names.
 
-A `Settings` object is built from a preset (`presets/*.toml`), then a TOML file, then
-`key=value` pairs, each laid over the one before. It is written into every output.
+It is written into every output.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from diffragan.errors import DiffraganError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -99,7 +93,6 @@ class NetworkSettings(Frozen):
     """Generator and discriminator of the conditional GAN."""
 
     preparation: Literal["published", "amplitude"] = "published"
-    size_px: Literal[256] = 256
     width: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="factor on every channel count of the published network"
     )
@@ -193,7 +186,7 @@ class ManyViewsSettings(Frozen):
 
     solver: str = Field(default="raar", description="as phase.solver")
     beta: Annotated[float, Field(gt=0, le=2)] = 0.9
-    march_A: tuple[Positive, ...] = Field(
+    resolution_steps_A: tuple[Positive, ...] = Field(
         default=(3.0, 2.0), description="resolutions to climb at before all that was measured"
     )
     iterations: Annotated[int, Field(ge=1)] = Field(
@@ -265,126 +258,3 @@ class Settings(Frozen):
     train: TrainSettings = TrainSettings()
     phase: PhaseSettings = PhaseSettings()
     many_views: ManyViewsSettings = ManyViewsSettings()
-
-
-def preset_names() -> list[str]:
-    """Names of the presets in the package."""
-    files = resources.files("diffragan").joinpath("presets").iterdir()
-    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
-
-
-def load_settings(
-    preset: str = "default",
-    *,
-    file: Path | None = None,
-    overrides: Iterable[str] = (),
-    values: Mapping[str, Any] | None = None,
-) -> Settings:
-    """Settings from a preset, a TOML file, `section.key=value` pairs and Python values.
-
-    Each layer wins over the one before it; `values` (dotted keys, None skipped) comes last.
-
-    Raises:
-        DiffraganError: an unknown preset, key or value; the message names what is allowed.
-    """
-    if preset not in preset_names():
-        raise DiffraganError(
-            f"There is no preset '{preset}'; the presets are {', '.join(preset_names())}."
-        )
-    text = resources.files("diffragan").joinpath("presets", f"{preset}.toml").read_text("utf-8")
-    tree: dict[str, Any] = tomllib.loads(text)
-    if file is not None:
-        _lay_over(tree, _read_toml(file))
-    for pair in overrides:
-        key, found, value = pair.partition("=")
-        if not found:
-            raise DiffraganError(f"--set takes key=value, for example image.snr=2, not '{pair}'.")
-        _lay_over(tree, _nested(key.strip(), _parse_value(value.strip())))
-    for key, value in (values or {}).items():
-        if value is not None:
-            _lay_over(tree, _nested(key, value))
-    return settings_from_dict(tree)
-
-
-def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
-    """Validated settings from a nested dictionary, as stores keep them.
-
-    Raises:
-        DiffraganError: an unknown key or a value out of range.
-    """
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise DiffraganError(_plain(error)) from None
-
-
-def settings_to_toml(settings: Settings) -> str:
-    """The settings as TOML that `load_settings(file=...)` reads back; None is left out."""
-    import json
-
-    lines: list[str] = []
-    tree = settings.model_dump(mode="json", exclude_none=True)
-    lines += [f"{k} = {json.dumps(v)}" for k, v in tree.items() if not isinstance(v, dict)]
-    for section, content in tree.items():
-        if isinstance(content, dict):
-            lines += ["", f"[{section}]"]
-            lines += [f"{k} = {json.dumps(v)}" for k, v in content.items()]
-            # TOML has no null: a value that a preset sets and the user unset is written out.
-            lines += [
-                f'{k} = "none"'
-                for k, v in getattr(settings, section)
-                if v is None and k not in content
-            ]
-    return "\n".join(lines) + "\n"
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise DiffraganError(f"The settings file {file} can't be read: {reason}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DiffraganError(f"The settings file {file} is not TOML: {error}.") from None
-
-
-def _parse_value(text: str) -> Any:
-    """A TOML value where it is one, a bare string otherwise; `none` unsets."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _lay_over(base: dict[str, Any], top: Mapping[str, Any]) -> None:
-    for key, value in top.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _lay_over(base[key], value)
-        elif isinstance(value, Mapping):
-            base[key] = {}
-            _lay_over(base[key], value)
-        else:
-            base[key] = None if value == "none" else value
-
-
-def _plain(error: ValidationError) -> str:
-    """The first validation error as one sentence: key, value, what is allowed."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Settings
-        for part in first["loc"][:-1]:
-            annotation = model.model_fields[str(part)].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-        names = ", ".join(sorted(model.model_fields))
-        return f"There is no setting '{key}'; here the settings are {names}."
-    reason = first["msg"].removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
-    return f"The setting {key} can't be {first['input']!r}: {reason}."

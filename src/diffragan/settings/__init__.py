@@ -1,0 +1,39 @@
+"""Every choice a run depends on: its sections, their layers, and the keys of earlier versions."""
+
+from diffragan.settings.layers import (
+    given_by_hand,
+    load_settings,
+    preset_names,
+    settings_from_dict,
+    settings_to_toml,
+)
+from diffragan.settings.sections import (
+    ImageSettings,
+    ManyViewsSettings,
+    NetworkSettings,
+    PatternSettings,
+    PhaseSettings,
+    PrepareSettings,
+    ProjectionSettings,
+    Settings,
+    SimulationSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "ImageSettings",
+    "ManyViewsSettings",
+    "NetworkSettings",
+    "PatternSettings",
+    "PhaseSettings",
+    "PrepareSettings",
+    "ProjectionSettings",
+    "Settings",
+    "SimulationSettings",
+    "TrainSettings",
+    "given_by_hand",
+    "load_settings",
+    "preset_names",
+    "settings_from_dict",
+    "settings_to_toml",
+]
