@@ -14,10 +14,11 @@ from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diffragan.files.store import SimulationStore
+    from diffragan.evaluation.evaluation import Evaluation
+    from diffragan.files.store import ResultStore, SimulationStore
     from diffragan.pairs.pairs import Pairs
 
-__all__ = ["load_settings", "make_pairs", "open_pairs", "simulate"]
+__all__ = ["evaluate", "load_settings", "make_pairs", "open_pairs", "simulate"]
 
 
 def open_pairs(
@@ -105,6 +106,58 @@ def make_pairs(
         progress=lambda done: progress("pairs", done),
     )
     return open_pairs(written, settings=chosen)
+
+
+def evaluate(
+    results: Path | str | ResultStore,
+    out: Path | str | None = None,
+    *,
+    input: Pairs | Path | str | Sequence[Path | str] = (),
+    stability: int = 0,
+    progress: Progress = no_progress,
+) -> Evaluation:
+    """How right phased results are: FRC, SSIM, phase errors, as the dictionary of metrics.json.
+
+    Args:
+        results: a result store of `phase`.
+        out: folder for report.html, metrics.json, frc.csv, items.csv and figures; None writes
+            nothing.
+        input: the pairs that were phased, with their truth (default: as the results recall). Of
+            results from several inputs once for each, in the same order.
+        stability: phase so many pairs again, slightly changed, and say how far the results move.
+
+    Raises:
+        DiffraganError: no such results; their input is missing, changed or of other size.
+    """
+    import shlex
+    from dataclasses import replace
+
+    from diffragan.evaluation.evaluation import Evaluation
+    from diffragan.evaluation.scores import metrics_of, score
+    from diffragan.files.store import ResultStore, open_results
+    from diffragan.pairs.of_results import pairs_of_results
+    from diffragan.pairs.pairs import Pairs
+
+    store = results if isinstance(results, ResultStore) else open_results(Path(results))
+    given = [] if isinstance(input, Pairs) else _paths(input)
+    pairs = input if isinstance(input, Pairs) else pairs_of_results(store, given)
+    scores = score(store, pairs, progress=progress)
+    metrics = metrics_of(store, scores)
+    if stability:
+        from diffragan.phasing.stability import stability_of_results
+
+        metrics["stability"] = stability_of_results(store, pairs, stability)
+    evaluation = Evaluation(store, pairs, scores, metrics)
+    if out is None:
+        return evaluation
+    from diffragan.report.pair_page import write_report
+
+    words = ["diffragan", "evaluate", str(store.path), "--out", str(out)]
+    for path in given:
+        words += ["--input", str(path)]
+    words += ["--stability", str(stability)] if stability else []
+    page = write_report(Path(out), evaluation, command=shlex.join(words))
+    return replace(evaluation, page=page)
 
 
 def _paths(source: Path | str | Sequence[Path | str]) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
-from diffragan.commands.evaluate import metrics_table, open_input, run
+from diffragan.api import evaluate
+from diffragan.commands.evaluate import metrics_table
 from diffragan.errors import DiffraganError
-from diffragan.evaluation.scores import evaluate, score, summarise
+from diffragan.evaluation.evaluation import Evaluation
+from diffragan.evaluation.scores import metrics_of, score
 from diffragan.files.store import (
     ArraySpec,
     ResultStore,
@@ -32,6 +32,7 @@ from diffragan.fourier.correlation import frc
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope.imaging import projection_of_centre_wave
 from diffragan.optics import Optics, propagate
+from diffragan.pairs.of_results import pairs_of_results
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
@@ -141,7 +142,7 @@ def test_the_truth_scores_perfectly_whatever_its_overall_phase(
 ) -> None:
     """A wave's overall phase is not observable, so turning it costs nothing."""
     turn = torch.polar(torch.tensor(1.0), torch.tensor(0.7))
-    metrics = evaluate(world.results("true", true_wave * turn), world.pairs, batch_size=2)
+    metrics = evaluate(world.results("true", true_wave * turn), input=world.pairs)
     assert metrics["frc_of"] == "wave"
     np.testing.assert_allclose(metrics["frc"]["mean"], 1, atol=1e-4)
     assert metrics["solved_fraction"] == 1
@@ -159,7 +160,7 @@ def test_the_truth_scores_perfectly_whatever_its_overall_phase(
 
 
 def test_wrong_phases_beyond_4_angstrom_show(noisy: ResultStore, world: World) -> None:
-    metrics = evaluate(noisy, world.pairs)
+    metrics = evaluate(noisy, input=world.pairs)
     assert metrics["frc_0p5_A"] == pytest.approx(4.0, abs=0.3)
     assert metrics["solved_fraction"] == 0
     assert metrics["seen_in_training"] == ["1ABC"]
@@ -169,10 +170,14 @@ def test_wrong_phases_beyond_4_angstrom_show(noisy: ResultStore, world: World) -
 def test_batches_do_not_matter_and_curves_are_those_of_metrics(
     noisy: ResultStore, world: World, true_wave: torch.Tensor
 ) -> None:
-    seen: list[int] = []
-    one = score(noisy, world.pairs, batch_size=2, progress=seen.append)
+    seen: list[tuple[int, int | None]] = []
+
+    def progress(stage: str, done: int, total: int | None = None, word: str = "") -> None:
+        seen.append((done, total))
+
+    one = score(noisy, world.pairs, batch_size=2, progress=progress)
     other = score(noisy, world.pairs, batch_size=N)
-    assert seen == [2, 4, 5]
+    assert seen == [(2, 5), (4, 5), (5, 5)]
     assert one.wave is not None
     assert other.wave is not None
     torch.testing.assert_close(one.wave.values, other.wave.values)
@@ -190,7 +195,7 @@ def test_batches_do_not_matter_and_curves_are_those_of_metrics(
 
 
 def test_projection_only_results_fill_the_top_level_from_the_projection(world: World) -> None:
-    metrics = evaluate(world.results("projections", None), world.pairs)
+    metrics = evaluate(world.results("projections", None), input=world.pairs)
     assert metrics["frc_of"] == "projection"
     assert {key: metrics[key] for key in FRC_KEYS} == metrics["projection_frc"]
     assert metrics["phase_error_deg"] is None
@@ -204,10 +209,12 @@ def test_report_is_complete_valid_and_opens_offline(
 ) -> None:
     pairs = world.pairs if truth == "with" else world.blind
     scores = score(noisy, pairs)
-    metrics = summarise(noisy, scores)
+    metrics = metrics_of(noisy, scores)
     bands = {"image": 0.99, "diffraction": 0.8, "extrapolated": None}
     metrics["stability"] = {"shift by 1 pixel": {"band_mean_frc": bands, "ssim": 0.9}}
-    page = write_report(tmp_path, noisy, pairs, scores, metrics, command="diffragan evaluate x")
+    page = write_report(
+        tmp_path, Evaluation(noisy, pairs, scores, metrics), command="diffragan evaluate x"
+    )
 
     def refuse(constant: str) -> float:
         raise AssertionError(f"{constant} in metrics.json")
@@ -261,16 +268,23 @@ def test_report_is_complete_valid_and_opens_offline(
         assert curves == []
 
 
-def test_command_opens_the_recorded_input(
+def test_one_call_opens_the_recorded_input_and_says_what_it_found(
     noisy: ResultStore, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A path is enough: the store knows its pairs, and what is returned reads like metrics.json."""
     monkeypatch.setattr("diffragan.report.pair_page.draw", lambda *_: [])  # drawn in the test above
-    printed = io.StringIO()
-    metrics = run(noisy.path, tmp_path / "out", (), Console(file=printed, width=80))
-    assert metrics["truth"] is True
-    assert "1ABC" in printed.getvalue()
-    assert (tmp_path / "out" / "report.html").exists()
-    assert metrics_table(metrics).row_count == 3
+    evaluation = evaluate(noisy.path, tmp_path / "out")
+    assert dict(evaluation) == evaluation.metrics
+    assert evaluation["truth"] is True
+    assert evaluation.page == tmp_path / "out" / "report.html"
+    stored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(dict(evaluation)))
+    assert repr(evaluation).startswith("<Evaluation: 5 results of 'image', FRC of the wave 0.5 at")
+    assert "0% solved, R 0.030" in repr(evaluation)
+    assert "5 results of 'image', no truth, R" in repr(evaluate(noisy, input=world.blind))
+    command = f"diffragan evaluate {noisy.path} --out {tmp_path / 'out'}"
+    assert command in evaluation.page.read_text("utf-8")
+    assert metrics_table(evaluation).row_count == 3
     left = [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
     assert left == []
 
@@ -280,11 +294,11 @@ def test_a_missing_changed_or_foreign_input_is_refused(
 ) -> None:
     gone = world.results("gone", true_wave, input={"path": str(tmp_path / "x.zarr"), "sha256": ""})
     with pytest.raises(DiffraganError, match="--input"):
-        open_input(gone)
-    assert open_input(gone, [world.pairs.path]).n == N
+        pairs_of_results(gone)
+    assert pairs_of_results(gone, [world.pairs.path]).n == N
     entry = {"path": str(world.pairs.path), "sha256": "0" * 64}
     with pytest.raises(DiffraganError, match=r"changed.*--input"):
-        open_input(world.results("changed", true_wave, input=entry))
+        pairs_of_results(world.results("changed", true_wave, input=entry))
     foreign = world.results("foreign", true_wave, optics={**vars(OPTICS), "box_A": 50.0})
     with pytest.raises(DiffraganError, match="box of 50"):
         score(foreign, world.pairs)
@@ -292,8 +306,8 @@ def test_a_missing_changed_or_foreign_input_is_refused(
 
 def test_a_simulation_store_is_a_truth_too(noisy: ResultStore, world: World) -> None:
     """It is imaged on the way, and its waves are those beside the pairs."""
-    pairs = open_input(noisy, [world.root / "sim.zarr"])
-    direct, imaged = evaluate(noisy, world.pairs), evaluate(noisy, pairs)
+    pairs = pairs_of_results(noisy, [world.root / "sim.zarr"])
+    direct, imaged = evaluate(noisy, input=world.pairs), evaluate(noisy, input=pairs)
     np.testing.assert_allclose(direct["frc"]["mean"], imaged["frc"]["mean"], atol=1e-5)
     np.testing.assert_allclose(
         direct["image_frc"]["frc"]["mean"], imaged["image_frc"]["frc"]["mean"], atol=1e-5
@@ -303,14 +317,14 @@ def test_a_simulation_store_is_a_truth_too(noisy: ResultStore, world: World) -> 
 def test_opening_sentences_say_how_far_and_no_further(
     noisy: ResultStore, world: World, true_wave: torch.Tensor
 ) -> None:
-    said = " ".join(opening(evaluate(noisy, world.pairs)))
+    said = " ".join(opening(evaluate(noisy, input=world.pairs)))
     assert "falls below 0.5 at 4." in said or "falls below 0.5 at 3." in said
     assert "The pattern ends at 1.2" in said
     assert "trained on 1ABC" in said
-    blind = " ".join(opening(evaluate(noisy, world.blind)))
+    blind = " ".join(opening(evaluate(noisy, input=world.blind)))
     assert "no truth" in blind
     assert "R-factor" in blind
-    network = evaluate(world.results("net", true_wave, method="published"), world.pairs)
+    network = evaluate(world.results("net", true_wave, method="published"), input=world.pairs)
     assert "the network invents" in " ".join(opening(network))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from conftest import cluster
-from diffragan.commands.evaluate import open_input
 from diffragan.errors import DiffraganError
 from diffragan.files.star import write_relion_angles
 from diffragan.files.store import (
@@ -26,6 +25,7 @@ from diffragan.files.store import (
 from diffragan.microscope.simulate import simulate
 from diffragan.pairs.from_arrays import ArrayPairs
 from diffragan.pairs.joined import JoinedPairs, parts_of
+from diffragan.pairs.of_results import pairs_of_results
 from diffragan.pairs.open import open_all, open_pairs
 from diffragan.pairs.write import write_pairs
 from diffragan.reconstruction.checkpoint import run_key
@@ -123,9 +123,9 @@ def test_a_store_cut_in_two_makes_the_map_of_the_whole(
     assert str(days["two"]) in judged["provenance"]["input"]
 
     results = open_results(phased)
-    assert open_input(results, [days["one"], days["two"]]).n == VIEWS
+    assert pairs_of_results(results, [days["one"], days["two"]]).n == VIEWS
     with pytest.raises(DiffraganError, match="another order"):
-        open_input(results, [days["two"], days["one"]])
+        pairs_of_results(results, [days["two"], days["one"]])
     code, text = run("evaluate", phased, "--out", tmp_path / "r", "--input", str(days["one"]))
     assert code == 2
     assert "2 inputs" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 if TYPE_CHECKING:
+    from diffragan.progress import Progress
     from diffragan.settings import Settings
 
 
@@ -75,7 +76,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Report]:
 
 
 @contextmanager
-def staged_progress() -> Iterator[Callable[[str, int, int | None, str], None]]:
+def staged_progress() -> Iterator[Progress]:
     """Bars for a run of several stages, a new one for each; silent when there is no terminal.
 
     Yields a function that is told the stage, how much of it is done, of how much (None where
@@ -95,7 +96,7 @@ def staged_progress() -> Iterator[Callable[[str, int, int | None, str], None]]:
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int | None, word: str) -> None:
+        def tell(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, count="", word="")
             count = f"{done}" if total is None else f"{done}/{total}"

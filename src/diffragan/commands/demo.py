@@ -38,11 +38,11 @@ def demo(
     """
     import shutil
     import time
+    from dataclasses import replace
 
     from rich.console import Console
 
-    from diffragan.evaluation.scores import score, summarise
-    from diffragan.files.store import open_results
+    from diffragan.api import evaluate
     from diffragan.pairs.open import open_pairs
     from diffragan.phasing.run import choose_items, load_context, phase_pairs
     from diffragan.phasing.stability import stability
@@ -58,18 +58,14 @@ def demo(
     # Wide enough for the table where there is no terminal to ask.
     console = Console(width=max(Console().width, 100))
     compared: dict[str, Any] = {}
-    last: tuple[Any, ...] = ()
     for name in METHODS:
         settings = load_settings("published", values={"phase.method": name})
         pairs = open_pairs(example, settings=settings)
         store = out / f"phased_{name}.zarr"
         with progress_bar(f"phasing, {name}", pairs.n) as progress:
             phase_pairs(pairs, store, pairs.settings, overwrite=True, progress=progress)
-        results = open_results(store)
-        scores = score(results, pairs)
-        compared[name] = summarise(results, scores)
-        last = (results, pairs, scores)
-    results, pairs, scores = last
+        evaluation = evaluate(store, input=pairs)
+        compared[name] = dict(evaluation)
     metrics = compared[METHODS[-1]]
     context, _ = load_context(METHODS[-1], None, _cpu())
     metrics["stability"] = stability(pairs, choose_items(pairs.n, 2), pairs.settings, context)
@@ -77,7 +73,7 @@ def demo(
         name: {key: found[key] for key in _COMPARED} for name, found in compared.items()
     }
     metrics["many_views"] = many_views(out / "many-views", console)
-    page = write_report(out, results, pairs, scores, metrics, command="diffragan demo")
+    page = write_report(out, replace(evaluation, metrics=metrics), command="diffragan demo")
     molecule = pairs.structures[0]
     console.print(
         f"\n{molecule.stem}, {molecule.mass_kda:.1f} kDa, {pairs.n} orientations; the weights "

@@ -1,13 +1,13 @@
 """Metrics over a result store: FRC, SSIM, phase errors, by item, by structure and in the mean.
 
-`score` reads results and truth in batches and keeps one curve per item; `summarise` turns the
+`score` reads results and truth in batches and keeps one curve per item; `metrics_of` turns the
 scores into the plain dictionary of metrics.json.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ from diffragan.fourier.correlation import (
 )
 from diffragan.fourier.grids import resample
 from diffragan.pairs.pairs import Pairs
+from diffragan.progress import Progress, no_progress
 
 # Projections are compared this far out, so that the extrapolated band is seen.
 PROJECTION_END_A = 0.8
@@ -86,36 +87,26 @@ class Scores:
         return frc_2d(self.sums_2d[name]) if name in self.sums_2d else None
 
 
-def evaluate(results: ResultStore, truth: Pairs | None, *, batch_size: int = 16) -> dict[str, Any]:
-    """The contents of metrics.json for phased results; see `summarise`.
-
-    Args:
-        results: a result store.
-        truth: the pairs that were phased; None, or pairs without truth, give only the figures
-            that need none.
-
-    Raises:
-        DiffraganError: results and truth don't belong together.
-    """
-    return summarise(results, score(results, truth, batch_size=batch_size))
-
-
 def score(
     results: ResultStore,
-    truth: Pairs | None,
+    truth: Pairs,
     *,
     batch_size: int = 16,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = no_progress,
 ) -> Scores:
     """Compares every result with its truth, `batch_size` at a time.
 
     Waves are compared over valid pattern pixels, after turning each so that its direct beam has
     phase zero: a wave's overall phase is not observable. Projections are compared on their own
-    grid, to 0.8 Å. `progress` is called with the number of items done.
+    grid, to 0.8 Å.
+
+    Args:
+        truth: the pairs that were phased; where they hold no truth, only what needs none is given.
+
+    Raises:
+        DiffraganError: results and truth don't belong together.
     """
     scores = Scores()
-    if truth is None:
-        return scores
     check_match(results, truth)
     mask = torch.as_tensor(np.asarray(truth.pattern_mask), dtype=torch.bool)
     m = mask.shape[-1]
@@ -136,7 +127,7 @@ def score(
         for name, values in _compare(results, truth, part, mask, scores.sums_2d).items():
             rows.setdefault(name, []).append(values.cpu())
         done += len(part)
-        progress(done)
+        progress("results compared", done, results.n)
     joined = {name: torch.cat(values) for name, values in rows.items()}
 
     scores.wave = _curves(joined.pop("wave", None), measured, results.box_A)
@@ -192,7 +183,7 @@ def _compare(
     return rows
 
 
-def summarise(results: ResultStore, scores: Scores) -> dict[str, Any]:
+def metrics_of(results: ResultStore, scores: Scores) -> dict[str, Any]:
     """The dictionary of metrics.json: plain numbers, lists and None, never NaN.
 
     The FRC keys at the top level, `solved_fraction` among them, are of the wave; a method that

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from diffragan.errors import DiffraganError
 from diffragan.evaluation.similarity import ssim
+from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import band_means, frc, ring_q
 from diffragan.fourier.grids import quarter_turn, shift
 from diffragan.microscope import imaging
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import METHODS, Context, PairBatch
-from diffragan.phasing.run import METHOD_NOISE, make_pair_batch
-from diffragan.settings import Settings
+from diffragan.phasing.run import METHOD_NOISE, choose_items, load_context, make_pair_batch
+from diffragan.settings import Settings, settings_from_dict
 
 SHIFT_A = (1.0, 0.6)
 
@@ -81,6 +84,33 @@ def stability(
             "n": len(found),
         }
     return result
+
+
+def stability_of_results(results: ResultStore, pairs: Pairs, count: int) -> dict[str, Any]:
+    """How far `count` results, spread evenly over the store, move; see `stability`.
+
+    Args:
+        pairs: those that the results were phased from.
+
+    Raises:
+        DiffraganError: the method phases all views together, or the weights of the first phasing
+            are gone or changed.
+    """
+    if results.method == "many-views":
+        raise DiffraganError(
+            "many-views phases all views together, so single pairs can't be phased again; leave "
+            "out --stability (its two half sets say how far to trust it)."
+        )
+    record = results.header.get("weights") or {}
+    path = Path(record["path"]) if record.get("path") else None
+    context, loaded = load_context(results.method, path, torch.device("cpu"))
+    if loaded and loaded["sha256"] != results.weights_sha256:
+        raise DiffraganError(
+            f"The weights that {results.path} was phased with have changed since, so the pairs "
+            "can't be phased again alike; leave out --stability, or phase them anew."
+        )
+    items = results.items[choose_items(results.n, count)]
+    return stability(pairs, items, settings_from_dict(results.settings), context)
 
 
 def turn(array: Tensor, angle_deg: float) -> Tensor:

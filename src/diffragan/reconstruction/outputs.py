@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan import __version__
-from diffragan.evaluation.scores import score, summarise
+from diffragan.evaluation.scores import metrics_of, score
 from diffragan.files.atomic import write_atomically
 from diffragan.files.csv import write_history
 from diffragan.files.mrc import write_map
@@ -107,8 +107,13 @@ def write_result(
         "device": found.device,
         "peak_memory_mb": peak_memory_mb(),
         "warnings": list(found.chosen.warnings),
-        "views": summarise(
-            results, score(results, pairs, progress=lambda d: tell("comparing", d, len(views), ""))
+        "views": metrics_of(
+            results,
+            score(
+                results,
+                pairs,
+                progress=lambda _, done, total=None, word="": tell("comparing", done, total, word),
+            ),
         ),
     }
     write_atomically(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())

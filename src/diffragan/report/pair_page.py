@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffragan.evaluation.evaluation import Evaluation
 from diffragan.evaluation.scores import Scores, like
 from diffragan.evaluation.tables import frc_csv, item_table
 from diffragan.files.atomic import write_atomically
@@ -43,27 +44,20 @@ BAND_NAMES = {
 }
 
 
-def write_report(
-    out: Path,
-    results: ResultStore,
-    truth: Pairs | None,
-    scores: Scores,
-    metrics: Mapping[str, Any],
-    *,
-    command: str = "",
-) -> Path:
+def write_report(out: Path, evaluation: Evaluation, *, command: str = "") -> Path:
     """Writes metrics.json, frc.csv, items.csv, figures/*.png and report.html into `out`.
 
     Args:
         out: folder, made if missing; files of the same names are replaced one by one.
-        results, truth, scores: as `diffragan.evaluation.scores.score` took and gave them.
-        metrics: `summarise`'s dictionary. If it holds `stability`, the page shows it as a table:
+        evaluation: if its metrics hold `stability`, the page shows it as a table:
             {perturbation: {"band_mean_frc": {band: value}, "ssim": value}}.
         command: the command line, for the page's end.
 
     Returns:
         the page's path.
     """
+    results, truth, scores = evaluation.results, evaluation.pairs, evaluation.scores
+    metrics = evaluation.metrics
     drawn = draw(results, truth, scores, metrics)
     pngs = {one.name: png(one.figure) for one in drawn}
     page = render(metrics, drawn, pngs, command=command)
@@ -73,7 +67,7 @@ def write_report(
     write_atomically(out / "frc.csv", frc_csv(results, scores).encode())
     write_atomically(out / "items.csv", item_table(results, scores).encode())
     write_atomically(out / "report.html", page.encode())
-    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(dict(metrics), indent=2, allow_nan=False) + "\n"
     write_atomically(out / "metrics.json", text.encode())
     return out / "report.html"
 
