@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffragan.files.store import ResultStore, SimulationStore
     from diffragan.pairs.pairs import Pairs
 
-__all__ = ["evaluate", "load_settings", "make_pairs", "open_pairs", "simulate"]
+__all__ = ["evaluate", "export", "load_settings", "make_pairs", "open_pairs", "simulate"]
 
 
 def open_pairs(
@@ -158,6 +158,42 @@ def evaluate(
     words += ["--stability", str(stability)] if stability else []
     page = write_report(Path(out), evaluation, command=shlex.join(words))
     return replace(evaluation, page=page)
+
+
+def export(
+    results: ResultStore | Path | str,
+    out: Path | str,
+    *,
+    parts: Sequence[str] = (),
+    formats: Sequence[str] = ("mrc", "tiff", "star"),
+    wave_as: str = "amplitude-phase",
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Path:
+    """A folder of phased waves and projections for other programs, and what each file holds.
+
+    Args:
+        parts: `wave`, `projection`; none named: those that the results have.
+        formats: `mrc` and `tiff` hold the store's numbers as float32 stacks; `star` is particles
+            for RELION, normalised, protein bright, with angles where they are known.
+        wave_as: `amplitude-phase` or `real-imaginary`.
+
+    Raises:
+        DiffraganError: no result store, a part that it lacks, or a folder that is there.
+    """
+    from diffragan.files.export import export_results
+    from diffragan.files.store import ResultStore, open_results
+
+    store = results if isinstance(results, ResultStore) else open_results(Path(results))
+    return export_results(
+        store,
+        Path(out),
+        parts=parts,
+        formats=formats,
+        wave_as=wave_as,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def _paths(source: Path | str | Sequence[Path | str]) -> list[Path]:

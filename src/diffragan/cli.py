@@ -11,6 +11,7 @@ import typer
 
 from diffragan.commands.demo import demo
 from diffragan.commands.evaluate import evaluate
+from diffragan.commands.export import export
 from diffragan.commands.image import image
 from diffragan.commands.phase import phase
 from diffragan.commands.prepare import prepare
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, simulate, image, train, phase, evaluate, reconstruct):
+for command in (demo, prepare, simulate, image, train, phase, evaluate, reconstruct, export):
     app.command()(command)
 
 

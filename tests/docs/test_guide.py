@@ -57,6 +57,7 @@ LEFT = (
     "run/samples/",
     "run/settings.toml",
     "mine.zarr",
+    "exported",
     "pair.npz",
     "pair-phased.zarr",
     "stack-phased.zarr",

@@ -100,9 +100,27 @@ def read_map(path: Path) -> tuple[NDArray[np.float32], float]:
 
 
 def write_image_stack(
-    path: Path, batches: Iterable[NDArray[Any]], count: int, pixel_A: float
+    path: Path,
+    batches: Iterable[NDArray[Any]],
+    count: int,
+    pixel_A: float,
+    *,
+    normalise: bool = True,
+    label: str = "diffragan projections",
 ) -> int:
-    """Streams normalised images into an MRC stack and returns their side in pixels."""
+    """Streams images into an MRC stack of mode 2 (float32) and returns their side in pixels.
+
+    Args:
+        batches: (k, y, x) each, together `count` images of one square size.
+        pixel_A: side of a pixel in Å.
+        normalise: bring the background to mean 0 and standard deviation 1, as RELION wants it;
+            otherwise the numbers are written as they are.
+        label: up to 80 ASCII characters for the header.
+
+    Raises:
+        DiffraganError: another number of images, one that is not square or not finite, or the
+            disk refuses.
+    """
     moments, written, side = _Moments(), 0, 0
     background = np.zeros((0, 0), dtype=bool)
     with replacing(path) as file:
@@ -116,16 +134,16 @@ def write_image_stack(
             if not written:
                 background = _outside_circle(side)
                 file.write(_header((count, side, side), pixel_A, _IMAGE_STACK, "").tobytes())
-            normal = _normalised(images, background)
+            normal = _normalised(images, background) if normalise else images.astype("<f4")
             if not np.isfinite(normal).all():
-                raise DiffraganError(f"A projection for {path} holds NaN or infinite values.")
+                raise DiffraganError(f"An image for {path} holds NaN or infinite values.")
             moments.add(normal)
             file.write(normal.tobytes())
             written += len(normal)
         if written != count or not count:
             raise DiffraganError(f"{path} was to hold {count} images and got {written}.")
         # The header stands first in the file, and its statistics are known last.
-        header = _header((count, side, side), pixel_A, _IMAGE_STACK, "diffragan projections")
+        header = _header((count, side, side), pixel_A, _IMAGE_STACK, label)
         moments.put(header)
         file.seek(0)
         file.write(header.tobytes())

@@ -179,7 +179,7 @@ def write_projections(
     batches: Iterable[NDArray[Any]],
     count: int,
     pixel_A: float,
-    rotations: NDArray[np.float64],
+    rotations: NDArray[np.float64] | None,
     energy_ev: float,
     cs_mm: float = 0,
     shifts_A: NDArray[Any] | None = None,
@@ -196,7 +196,7 @@ def write_projections(
         batches: (k, y, x) each, together `count` images of one square size, protein positive.
         count: number of images, at least 1.
         pixel_A: side of a pixel in Å.
-        rotations: (count, 3, 3), r' = R r, projection along z.
+        rotations: (count, 3, 3), r' = R r, projection along z; None leaves the angles out.
         energy_ev, cs_mm: beam energy in eV and spherical aberration in mm, for the optics table.
         shifts_A: (count, 2) as y, x in Å: RELION's origins, that is how far each image must be
             moved to bring the molecule's centre to pixel [n // 2, n // 2]. A molecule that
@@ -207,9 +207,8 @@ def write_projections(
         DiffraganError: numbers of images, rotations or columns differ, an image is not square or
             not finite, or the disk refuses.
     """
-    columns = {"shifts_A": shifts_A} if shifts_A is not None else {}
-    for name, found in {"rotations": rotations, **columns, **(extra or {})}.items():
-        if len(found) != count:
+    for name, found in {"rotations": rotations, "shifts_A": shifts_A, **(extra or {})}.items():
+        if found is not None and len(found) != count:
             raise DiffraganError(f"{path} is to hold {count} images, but {len(found)} {name}.")
     if path.suffix != ".mrcs":
         raise DiffraganError(f"RELION knows image stacks by the suffix .mrcs; rename {path}.")
@@ -237,17 +236,19 @@ def write_projections(
 def _particles(
     stack: str,
     count: int,
-    rotations: NDArray[np.float64],
+    rotations: NDArray[np.float64] | None,
     shifts_A: NDArray[Any] | None,
     extra: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
-    rot, tilt, psi = relion_angles(np.asarray(rotations, dtype=np.float64)).T
+    angles: dict[str, Any] = {}
+    if rotations is not None:
+        columns = relion_angles(np.asarray(rotations, dtype=np.float64)).T
+        names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        angles = dict(zip(names, columns, strict=True))
     y, x = np.zeros((2, count)) if shifts_A is None else np.asarray(shifts_A, float).T
     return {
         "rlnImageName": [f"{k + 1:06d}@{stack}" for k in range(count)],
-        "rlnAngleRot": rot,
-        "rlnAngleTilt": tilt,
-        "rlnAnglePsi": psi,
+        **angles,
         "rlnOriginXAngst": x,
         "rlnOriginYAngst": y,
         "rlnOpticsGroup": np.ones(count, dtype=int),
