@@ -1,4 +1,4 @@
-"""Orientations and shifts against a map, from nothing, and the hand: on small random objects."""
+"""Orientations and shifts against a map, and the hand: on small random objects."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffragan.errors import DiffraganError
 from diffragan.fourier.slices import extract, slices
 from diffragan.fourier.volumes import frequency_radius, volume_spectrum
 from diffragan.optics import Optics
 from diffragan.reconstruction.maps.views import Views, side_of
-from diffragan.reconstruction.orientations.from_lines import find_orientations
 from diffragan.reconstruction.orientations.hand import hand_of, mirror_image
 from diffragan.reconstruction.orientations.refine import align_to_images, refine_orientations
 from diffragan.rotations import angle_deg, mirrored, misorientation_deg, quasi_uniform, turned
@@ -201,31 +199,3 @@ def test_mirror_image_has_the_same_flat_slices() -> None:
 def test_hand_is_open_for_flat_patterns(electrons: float | None) -> None:
     views, volume = views_of(curved=False, electrons=electrons)
     assert hand_of(volume_spectrum(volume), views).decision == "open"
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_orientations_from_nothing() -> None:
-    views, _ = views_of(count=24, m=48, shift_A=2.0, noise=0.01)
-    blank = replace(
-        views,
-        rotations=torch.eye(3).repeat(24, 1, 1),
-        shifts_A=torch.zeros_like(views.shifts_A),
-    )
-    found = find_orientations(blank, core=14, finest_A=2.0, grid=8000)
-    angle = min(
-        (
-            misorientation_deg(found.rotations, true)
-            for true in (views.rotations, mirrored(views.rotations))
-        ),
-        key=lambda a: float(a.median()),
-    )
-    assert angle.median() < 1.5
-    assert (angle < 6).float().mean() > 0.9
-    assert found.agreement.median() > found.chance + 0.2
-    assert len(found.core) == 14
-
-
-def test_too_few_views_to_find_orientations() -> None:
-    views, _ = views_of(count=3)
-    with pytest.raises(DiffraganError, match="4 or more"):
-        find_orientations(views)

@@ -22,7 +22,6 @@ from diffragan.reconstruction.load_views import load_views
 from diffragan.reconstruction.many_views import HalfMaps, Row
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import find_from_images
-from diffragan.reconstruction.orientations.from_lines import find_orientations
 from diffragan.reconstruction.orientations.hand import hand_of
 from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.settings import Settings
@@ -71,7 +70,7 @@ def solve_views(
     Args:
         start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
             the start in place of the images and noise.
-        device: where the solve runs; only common lines are searched on the CPU.
+        device: where the solve runs.
         tell: told the stage's name, the steps done, of how many (None: not known), and a word.
 
     Raises:
@@ -153,26 +152,21 @@ def _oriented(
             tell("orientations", steps[0], None, f"({text})")
 
         warning: list[str] = []
-        if many.find_by == "images":
-            by_images = find_from_images(
-                views,
-                mass_kda,
-                seed=settings.seed,
-                starts=many.find_starts,
-                keep=scratch / "starts.pt",
-                progress=note,
-            )
-            found = by_images.views
-            if not by_images.sure:
-                warning = [
-                    f"No two of {len(by_images.starts)} random starts came to the same map, so the "
-                    "orientations are doubtful; give more views, or more starts (--set "
-                    "many_views.find_starts=...)."
-                ]
-        else:
-            by_lines = find_orientations(views.to(CPU), seed=settings.seed, progress=note)
-            found = replace(views, rotations=by_lines.rotations, shifts_A=by_lines.shifts_A)
-        placed = {name: getattr(found, name).cpu() for name in ("rotations", "shifts_A")}
+        search = find_from_images(
+            views,
+            mass_kda,
+            seed=settings.seed,
+            starts=many.find_starts,
+            keep=scratch / "starts.pt",
+            progress=note,
+        )
+        if not search.sure:
+            warning = [
+                f"No two of {len(search.starts)} random starts came to the same map, so the "
+                "orientations are doubtful; give more views, or more starts (--set "
+                "many_views.find_starts=...)."
+            ]
+        placed = {name: getattr(search.views, name).cpu() for name in ("rotations", "shifts_A")}
         save_tensors(kept, {"placed": placed, "warning": warning})
     read = torch.load(kept, weights_only=True)
     return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]

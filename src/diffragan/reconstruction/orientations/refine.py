@@ -332,19 +332,3 @@ def align_to_images(
             progress(done)
     score = torch.zeros(len(views), device=views.device) if refined is None else refined.score
     return Alignment(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
-
-
-def image_agreement(half: Tensor, views: Views, resolution_A: float) -> Tensor:
-    """(v,) correlation of each image with the map's at the best shift within 10 Å."""
-    count = pixel_count(views, resolution_A)
-    out = torch.empty(len(views), device=views.device)
-    for block in views.blocks():
-        data = _Block(half, views, block, count)
-        slices = data.slices(views.rotations[block])
-        shift = data.best_shift(slices, views.shifts_A[block], 10.0, None)
-        error = data.residual(slices, shift)
-        model = data.transfer * slices[:, : len(data.transfer)]
-        seen = error + model
-        size = torch.linalg.vector_norm(seen, dim=1) * torch.linalg.vector_norm(model, dim=1)
-        out[block] = (seen * model.conj()).sum(1).real / size.clamp_min(1e-30)
-    return out
