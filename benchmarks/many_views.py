@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.fourier.interpolation import PAD, WIDTH, _places
+from diffragan.fourier.interpolation import window_voxels
+from diffragan.fourier.loops import PAD, WIDTH
 from diffragan.fourier.slices import Inserter, extract
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.pairs.open import open_pairs
@@ -73,7 +74,10 @@ def _parts(views: Views, curved: bool) -> dict[str, Callable[[], object]]:
         extract(volume_spectrum(x), views.rotations[:BLOCK], geometry.points),
     )
     padded = torch.zeros((n, n, n // 2 + 1 + 2 * PAD), dtype=torch.complex64)
-    at = [next(_places(views.rotations[b], geometry.points, n)[1])[0].int() for b in views.blocks()]
+    at = [
+        next(window_voxels(views.rotations[b], geometry.points, n)[1])[0].int()
+        for b in views.blocks()
+    ]
     out = torch.empty_like(values)
 
     def take() -> None:

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from diffragan.fourier.grids import even_fast_length
-from diffragan.fourier.interpolation import WIDTH
+from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import slices
 from diffragan.fourier.volumes import radius_px
 from diffragan.optics import Optics, aberration

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from diffragan.fourier import slices as F
 from diffragan.fourier.correlation import fsc
-from diffragan.fourier.interpolation import PAD, _places, extract_points, insert_points
+from diffragan.fourier.interpolation import extract_points, insert_points, window_voxels
+from diffragan.fourier.loops import PAD
 from diffragan.fourier.volumes import (
     centred,
     resized,
@@ -220,7 +221,7 @@ def test_the_compiled_loops_and_the_gathers_agree(curved: bool) -> None:
     generator = torch.Generator().manual_seed(5)
     padded = torch.randn((n, n, n // 2 + 1 + 2 * PAD, 2), generator=generator)
     volume = torch.view_as_complex(padded)
-    conjugate, neighbours = _places(turn, points, n)
+    conjugate, neighbours = window_voxels(turn, points, n)
     around = list(neighbours)
     flat = volume.reshape(-1)
     total = sum((flat[i] * w for i, w in around), torch.zeros(()))

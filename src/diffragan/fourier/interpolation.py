@@ -1,9 +1,9 @@
-"""Interpolation in a padded half volume of Fourier space: the inner loops.
+"""Interpolation in a padded half volume of Fourier space.
 
 A half volume holds kx = -PAD to n/2 + PAD (x last), ky and kz in FFT order. A point is
 interpolated from the WIDTH³ voxels around it with a separable Kaiser-Bessel window (Jackson et
-al., IEEE Trans. Med. Imaging 10, 473 (1991)), and inserted with the same weights. On the CPU the
-loops are compiled by Numba; elsewhere they are gathers and scatters of torch.
+al., IEEE Trans. Med. Imaging 10, 473 (1991)), and inserted with the same weights. On the CPU by
+compiled loops (`loops`); elsewhere by gathers and scatters of torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
@@ -19,14 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WIDTH = 3  # window, in voxels
-
-
-PAD = 2  # columns beyond both ends of kx
-
-
-STEPS = 1024  # table entries per voxel
-
+from diffragan.fourier.loops import PAD, STEPS, WIDTH, extract_loop, insert_loop, run_loop
 
 # Shape of the window for an object that fills 0.7 of the box (Beatty et al., IEEE TMI 24, 799).
 _OVERSAMPLING = 1.4
@@ -80,9 +72,10 @@ def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """
     if padded.device.type == "cpu":
         out = torch.empty((len(rotations), points.shape[-2]), dtype=torch.complex64)
-        _extract_cpu(padded.numpy(), rotations.numpy(), points.numpy(), window_table(), out.numpy())
+        arrays = (padded.numpy(), rotations.numpy(), points.numpy(), window_table(), out.numpy())
+        run_loop(extract_loop, *arrays)
         return out
-    conjugate, neighbours = _places(rotations, points, padded.shape[0])
+    conjugate, neighbours = window_voxels(rotations, points, padded.shape[0])
     flat = padded.reshape(-1)
     total = torch.zeros(conjugate.shape, dtype=padded.dtype, device=padded.device)
     for index, weight in neighbours:
@@ -101,22 +94,17 @@ def insert_points(padded: Tensor, values: Tensor, rotations: Tensor, points: Ten
     if padded.device.type == "cpu":
         real = torch.view_as_real(padded)
         real = real.reshape(*padded.shape[:-1], -1)
-        _insert_cpu(
-            real.numpy(),
-            values.contiguous().numpy(),
-            rotations.numpy(),
-            points.numpy(),
-            window_table(),
-        )
+        given = (values.contiguous().numpy(), rotations.numpy(), points.numpy())
+        run_loop(insert_loop, real.numpy(), *given, window_table())
         return
-    conjugate, neighbours = _places(rotations, points, padded.shape[1])
+    conjugate, neighbours = window_voxels(rotations, points, padded.shape[1])
     flat = torch.view_as_real(padded[0]).reshape(-1, 2)
     turned = torch.where(conjugate, values.conj(), values).to(padded.dtype)
     for index, weight in neighbours:
         flat.index_add_(0, index.reshape(-1), torch.view_as_real(turned * weight).reshape(-1, 2))
 
 
-def _places(
+def window_voxels(
     rotations: Tensor, points: Tensor, n: int
 ) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor]]]:
     """Which points (v, k) lie at x < 0 and are seen by their mates, and then, one neighbour after
@@ -148,86 +136,3 @@ def _neighbours(first: Tensor, weight: Tensor, n: int) -> Iterator[tuple[Tensor,
 @lru_cache(maxsize=4)
 def _table_on(device: torch.device) -> Tensor:
     return torch.from_numpy(window_table()).to(device)
-
-
-_HALF = WIDTH / 2
-
-
-_jit: Any = numba.njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
-
-
-@_jit  # type: ignore[untyped-decorator]
-def _extract_cpu(
-    padded: Any, rotations: Any, points: Any, table: Any, out: Any
-) -> None:  # pragma: no cover - compiled
-    n = padded.shape[0]
-    for v in numba.prange(out.shape[0]):
-        r = rotations[v]
-        own = points[v] if points.ndim == 3 else points
-        for k in range(out.shape[1]):
-            a, b, c = own[k, 0], own[k, 1], own[k, 2]
-            x = a * r[0, 0] + b * r[1, 0] + c * r[2, 0]
-            y = a * r[0, 1] + b * r[1, 1] + c * r[2, 1]
-            z = a * r[0, 2] + b * r[1, 2] + c * r[2, 2]
-            sign = np.float32(1)
-            if x < 0:
-                x, y, z, sign = -x, -y, -z, np.float32(-1)
-            x, y, z = x - np.float32(_HALF), y - np.float32(_HALF), z - np.float32(_HALF)
-            fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
-            tx, ty, tz = int((x - fx) * STEPS), int((y - fy) * STEPS), int((z - fz) * STEPS)
-            ix, iy, iz = int(fx) + 1 + PAD, int(fy) + 1, int(fz) + 1
-            real, imag = np.float32(0), np.float32(0)
-            for p in range(WIDTH):
-                pz = iz + p
-                if pz < 0:
-                    pz += n
-                for q in range(WIDTH):
-                    py = iy + q
-                    if py < 0:
-                        py += n
-                    part_real, part_imag = np.float32(0), np.float32(0)
-                    for o in range(WIDTH):
-                        value = padded[pz, py, ix + o]
-                        part_real += table[tx, o] * value.real
-                        part_imag += table[tx, o] * value.imag
-                    weight = table[tz, p] * table[ty, q]
-                    real += weight * part_real
-                    imag += weight * part_imag
-            out[v, k] = complex(real, sign * imag)
-
-
-@_jit  # type: ignore[untyped-decorator]
-def _insert_cpu(
-    padded: Any, values: Any, rotations: Any, points: Any, table: Any
-) -> None:  # pragma: no cover - compiled
-    parts, n = padded.shape[0], padded.shape[1]
-    for part in numba.prange(parts):
-        target = padded[part]
-        for v in range(part, values.shape[0], parts):
-            r = rotations[v]
-            own = points[v] if points.ndim == 3 else points
-            for k in range(values.shape[1]):
-                a, b, c = own[k, 0], own[k, 1], own[k, 2]
-                x = a * r[0, 0] + b * r[1, 0] + c * r[2, 0]
-                y = a * r[0, 1] + b * r[1, 1] + c * r[2, 1]
-                z = a * r[0, 2] + b * r[1, 2] + c * r[2, 2]
-                real, imag = values[v, k].real, values[v, k].imag
-                if x < 0:
-                    x, y, z, imag = -x, -y, -z, -imag
-                x, y, z = x - np.float32(_HALF), y - np.float32(_HALF), z - np.float32(_HALF)
-                fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
-                tx, ty, tz = int((x - fx) * STEPS), int((y - fy) * STEPS), int((z - fz) * STEPS)
-                ix, iy, iz = int(fx) + 1 + PAD, int(fy) + 1, int(fz) + 1
-                for p in range(WIDTH):
-                    pz = iz + p
-                    if pz < 0:
-                        pz += n
-                    for q in range(WIDTH):
-                        py = iy + q
-                        if py < 0:
-                            py += n
-                        weight = table[tz, p] * table[ty, q]
-                        for o in range(WIDTH):
-                            w = weight * table[tx, o]
-                            target[pz, py, 2 * (ix + o)] += w * real
-                            target[pz, py, 2 * (ix + o) + 1] += w * imag

@@ -16,13 +16,8 @@ import torch
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
-from diffragan.fourier.interpolation import (
-    PAD,
-    WIDTH,
-    extract_points,
-    insert_points,
-    loop_threads,
-)
+from diffragan.fourier.interpolation import extract_points, insert_points, loop_threads
+from diffragan.fourier.loops import PAD, WIDTH
 from diffragan.fourier.volumes import deconvolution
 from diffragan.optics import wavelength_A
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.fourier.grids import even_fast_length
-from diffragan.fourier.interpolation import WIDTH
+from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import Slices
 from diffragan.optics import Optics
 
