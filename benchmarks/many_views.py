@@ -89,7 +89,7 @@ def _parts(views: Views, curved: bool) -> dict[str, Callable[[], object]]:
         for block in views.blocks():
             turn = views.rotations[block]
             target.add(values[: len(turn)], turn, geometry.points)
-        target.half()
+        target.spectrum()
 
     def transforms() -> None:
         for _ in range(2):

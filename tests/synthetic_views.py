@@ -18,7 +18,7 @@ from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import slices
 from diffragan.fourier.volumes import radius_px
-from diffragan.optics import Optics, aberration
+from diffragan.optics import Optics, aberration, wavelength_A
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.image_map import ring_power
@@ -113,8 +113,8 @@ def make_views(
     optics = Optics(ENERGY_EV, BOX_A, 0.0)
     m = 2 * math.ceil(BOX_A / edge_A) + 2
     mask = pattern_mask(m, edge_A=edge_A) if mask is None else mask
-    flat = slices(mask, BOX_A, ENERGY_EV, curved=False)
-    curved = slices(mask, BOX_A, ENERGY_EV, curved=True)
+    flat = slices(mask, BOX_A, wavelength_A(ENERGY_EV), curved=False)
+    curved = slices(mask, BOX_A, wavelength_A(ENERGY_EV), curved=True)
     rotations = rotations_of(count, seed)
     ki = int((flat.radius <= BOX_A / APERTURE_A).sum())
     chi = aberration((flat.radius[:ki].double() / BOX_A) ** 2, ENERGY_EV, -1000.0)

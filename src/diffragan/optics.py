@@ -28,6 +28,11 @@ class Optics:
     box_A: float
     centre_to_exit_A: float
 
+    @property
+    def wavelength_A(self) -> float:
+        """Relativistic wavelength of the electrons, Å."""
+        return wavelength_A(self.energy_ev)
+
 
 def wavelength_A(energy_ev: float) -> float:
     """Relativistic de Broglie wavelength in Å; 0.025079 Å at 200 keV."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from diffragan.fourier.interpolation import extract_points, insert_points, windo
 from diffragan.fourier.loops import PAD
 from diffragan.fourier.volumes import (
     centred,
+    deconvolution,
     resized,
     spectrum_volume,
     volume_spectrum,
@@ -29,6 +31,7 @@ from synthetic_views import pattern_mask as round_mask
 from weak_objects import sentence
 
 BOX_A, N, M = 30.0, 36, 32
+WAVELENGTH_A = wavelength_A(ENERGY_EV)
 REACH_PX = 15  # of the patterns, in 1 / box
 CURVES = pytest.mark.parametrize("curved", [False, True], ids=["flat", "curved"])
 
@@ -36,7 +39,38 @@ CURVES = pytest.mark.parametrize("curved", [False, True], ids=["flat", "curved"]
 def geometry(curved: bool, padding: float = 1.0) -> F.Slices:
     """Points of a round pattern to 2 Å."""
     mask = round_mask(M, BOX_A, BOX_A / REACH_PX)
-    return F.slices(mask, BOX_A, ENERGY_EV, curved=curved, padding=padding)
+    return F.slices(mask, BOX_A, WAVELENGTH_A, curved=curved, padding=padding)
+
+
+@dataclass
+class Inserted:
+    """Weighted sums of values and of weights at every voxel of a spectrum, (n, n, n // 2 + 1)."""
+
+    spectrum: Tensor
+    weight: Tensor
+
+    def mean(self) -> Tensor:
+        """Weighted mean; 0 without any weight."""
+        return torch.where(self.weight > 0, self.spectrum / self.weight.clamp_min(1e-20), 0)
+
+
+def insert(
+    values: Tensor, rotations: Tensor, points: Tensor, n: int, weights: Tensor | None = None
+) -> Inserted:
+    """Slices (v, k) put back with weights (v, k) or (v, 1), 1 if not given."""
+    weights = torch.ones_like(values.real) if weights is None else weights.expand(values.shape)
+    total, weight = F.Inserter(n, values.device), F.Inserter(n, values.device)
+    total.add(values * weights, rotations, points)
+    weight.add(weights.to(values.dtype).contiguous(), rotations, points)
+    return Inserted(total.spectrum(), weight.spectrum().real)
+
+
+def transpose_to_volume(spectrum: Tensor) -> Tensor:
+    """Completes the exact transpose of `volume_spectrum` followed by `extract`."""
+    n = spectrum.shape[0]
+    volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward") * 0.5 / n**3
+    result: Tensor = volume * deconvolution(n, spectrum.device)
+    return result
 
 
 def turns(count: int, seed: int = 0) -> Tensor:
@@ -80,7 +114,7 @@ def test_insertion_is_the_exact_transpose_of_extraction(curved: bool, padding: f
     seen = F.extract(volume_spectrum(volume), turn, points)
     g = torch.randn((*seen.shape, 2), generator=generator)
     values = torch.view_as_complex(g)
-    back = F.transpose_to_volume(F.insert(values, turn, points, n).half)
+    back = transpose_to_volume(insert(values, turn, points, n).spectrum)
     one = float((values.conj() * seen).real.double().sum())
     other = float((volume.double() * back.double()).sum())
     assert abs(one - other) < 1e-6 * float(values.norm() * seen.norm())
@@ -127,7 +161,7 @@ def test_a_smooth_volume_returns_from_its_slices() -> None:
     # The mask of patterns lacks the direct beam: zero frequency is put in beside them.
     seen = torch.cat((seen, F.extract(volume_spectrum(volume), turn, torch.zeros(1, 3))), 1)
     all_points = torch.cat((points, torch.zeros(1, 3)))
-    back = spectrum_volume(F.insert(seen, turn, all_points, N).mean()) * ball(N, 0.4)
+    back = spectrum_volume(insert(seen, turn, all_points, N).mean()) * ball(N, 0.4)
     shells = fsc(back, volume)[: REACH_PX - 3]
     assert float(shells.min()) > 0.98
     assert float(shells[4:].min()) > 0.995
@@ -186,7 +220,7 @@ def test_depth_turns_the_phase_as_the_ewald_sphere_says() -> None:
     exp(+ i pi lambda z q²): what carrying its wave back to the centre plane gives."""
     shape = geometry(True)
     k, energy = len(shape), 20e3  # a slow beam: a strongly curved sphere
-    shape = F.slices(round_mask(M, BOX_A, 2.0), BOX_A, energy, curved=True)
+    shape = F.slices(round_mask(M, BOX_A, 2.0), BOX_A, wavelength_A(energy), curved=True)
     q2 = (shape.radius.double() / BOX_A) ** 2
     lam = wavelength_A(energy)
     torch.testing.assert_close(shape.points[:k, 2].double() / BOX_A, -lam * q2 / 2)
@@ -243,21 +277,21 @@ def test_the_compiled_loops_and_the_gathers_agree(curved: bool) -> None:
 def test_insertion_does_not_depend_on_how_views_are_batched() -> None:
     points, turn = geometry(True).points, turns(7)
     values = F.extract(volume_spectrum(blobs(CHIRAL, 1.2, N, BOX_A)), turn, points)
-    whole = F.insert(values, turn, points, N)
+    whole = insert(values, turn, points, N)
     pieces = F.Inserter(N, values.device)
     for span in (slice(0, 2), slice(2, 7)):
         pieces.add(values[span].contiguous(), turn[span], points)
-    torch.testing.assert_close(pieces.half(), whole.half, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(pieces.spectrum(), whole.spectrum, rtol=1e-4, atol=1e-4)
 
 
 def test_a_weight_is_a_number_of_views() -> None:
     """Weight 2 equals the view twice, weight 0 none."""
     points, turn = geometry(False).points, turns(3)
     values = F.extract(volume_spectrum(blobs(CHIRAL, 1.2, N, BOX_A)), turn, points)
-    weighed = F.insert(values, turn, points, N, torch.tensor([[2.0], [0.0], [1.0]]))
+    weighed = insert(values, turn, points, N, torch.tensor([[2.0], [0.0], [1.0]]))
     pick = torch.tensor([0, 0, 2])
-    plain = F.insert(values[pick], turn[pick], points, N)
-    torch.testing.assert_close(weighed.half, plain.half, rtol=1e-4, atol=1e-4)
+    plain = insert(values[pick], turn[pick], points, N)
+    torch.testing.assert_close(weighed.spectrum, plain.spectrum, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(weighed.weight, plain.weight, rtol=1e-4, atol=1e-4)
 
 
@@ -297,7 +331,7 @@ def test_a_pair_stays_while_one_of_its_pixels_is_measured() -> None:
     mask[c + 3, c + 4] = False
     mask[c - 2, c + 5] = mask[c + 2, c - 5] = False
     mask[c, c - 7] = False
-    shape = F.slices(mask, BOX_A, ENERGY_EV, curved=True)
+    shape = F.slices(mask, BOX_A, WAVELENGTH_A, curved=True)
     whole = geometry(True)
     assert len(shape) == len(whole) - 1
     at = {int(p): k for k, p in enumerate(shape.pixel)}
@@ -309,7 +343,7 @@ def test_a_pair_stays_while_one_of_its_pixels_is_measured() -> None:
 
 def test_unpaired_nyquist_lines_are_left_out() -> None:
     """On an even grid the first row and column have no mate."""
-    shape = F.slices(torch.ones(16, 16, dtype=torch.bool), BOX_A, ENERGY_EV, curved=False)
+    shape = F.slices(torch.ones(16, 16, dtype=torch.bool), BOX_A, WAVELENGTH_A, curved=False)
     assert bool((shape.pixel // 16 > 0).all())
     assert bool((shape.pixel % 16 > 0).all())
     assert 2 * len(shape) == 15 * 15 - 1
@@ -342,7 +376,7 @@ def test_points_beyond_the_grid_are_refused_by_name() -> None:
     small = volume_spectrum(torch.zeros(24, 24, 24))
     sentence(lambda: F.extract(small, turn, points), "15", "12", "larger volume")
     values = torch.zeros((2, len(points)), dtype=torch.complex64)
-    sentence(lambda: F.insert(values, turn, points, 24), "larger volume")
+    sentence(lambda: insert(values, turn, points, 24), "larger volume")
 
 
 def test_balls_lie_at_the_same_places_whatever_the_grid() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffragan.fourier.slices import extract, slices
 from diffragan.fourier.volumes import frequency_radius, volume_spectrum
-from diffragan.optics import Optics
+from diffragan.optics import Optics, wavelength_A
 from diffragan.reconstruction.maps.views import Views, side_of
 from diffragan.reconstruction.orientations.hand import hand_of, mirror_image
 from diffragan.reconstruction.orientations.refine import align_to_images, refine_orientations
@@ -55,8 +55,8 @@ def views_of(
     axis = torch.arange(m) - m // 2
     radius = torch.hypot(axis[:, None].float(), axis[None, :].float())
     mask = (radius > 1.2) & (radius <= m // 2 - 1)
-    flat = slices(mask, BOX_A, ENERGY_EV, curved=False)
-    sphere = slices(mask, BOX_A, ENERGY_EV, curved=True)
+    flat = slices(mask, BOX_A, wavelength_A(ENERGY_EV), curved=False)
+    sphere = slices(mask, BOX_A, wavelength_A(ENERGY_EV), curved=True)
     n = side_of(flat)
     volume = blobs(n, seed)
     half = volume_spectrum(volume)

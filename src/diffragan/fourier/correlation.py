@@ -237,25 +237,6 @@ def phase_error_deg(f_est: Tensor, f_true: Tensor, mask: Tensor | None = None) -
     return torch.where(total > 0, mean, 90.0)
 
 
-def r_factor(model_amplitude: Tensor, measured_amplitude: Tensor, mask: Tensor) -> Tensor:
-    """Amplitude R: norm(|model| - measured) / norm(measured) over the masked pixels. Shape (...).
-
-    Args:
-        model_amplitude: complex or not negative, (..., n, n).
-        measured_amplitude: not negative, (..., n, n).
-        mask: measured pixels, bool (n, n) or (..., n, n).
-
-    Without measured amplitude R is 1: nothing was explained.
-    """
-    same_shape(model_amplitude, measured_amplitude)
-    error = (model_amplitude.abs() - measured_amplitude) * mask
-    measured: Tensor = torch.linalg.vector_norm(measured_amplitude * mask, dim=(-2, -1))
-    norm: Tensor = torch.linalg.vector_norm(error, dim=(-2, -1))
-    one = torch.ones_like(norm)
-    ratio = norm / torch.where(measured > 0, measured, one)
-    return torch.where(measured > 0, ratio, one)
-
-
 def centred_fourier(x: Tensor, dims: int = 2) -> Tensor:
     """Fourier transform over the last `dims` axes with zero frequency at n // 2."""
     axes = tuple(range(-dims, 0))

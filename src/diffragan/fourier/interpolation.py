@@ -1,6 +1,6 @@
-"""Interpolation in a padded half volume of Fourier space.
+"""Interpolation in the padded spectrum of a volume.
 
-A half volume holds kx = -PAD to n/2 + PAD (x last), ky and kz in FFT order. A point is
+A padded spectrum holds kx = -PAD to n/2 + PAD (x last), ky and kz in FFT order. A point is
 interpolated from the WIDTH³ voxels around it with a separable Kaiser-Bessel window (Jackson et
 al., IEEE Trans. Med. Imaging 10, 473 (1991)), and inserted with the same weights. On the CPU by
 compiled loops (`loops`); elsewhere by gathers and scatters of torch.
@@ -63,7 +63,7 @@ def loop_threads() -> int:
 
 
 def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
-    """Values (v, k) complex64 of a padded half volume at the points of each view.
+    """Values (v, k) complex64 of a padded spectrum at the points of each view.
 
     Args:
         padded: (n, n, n // 2 + 1 + 2 PAD) complex64.
@@ -84,7 +84,7 @@ def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
 
 
 def insert_points(padded: Tensor, values: Tensor, rotations: Tensor, points: Tensor) -> None:
-    """Add values (v, k) at their points into padded half volumes, in place.
+    """Add values (v, k) at their points into padded spectra, in place.
 
     Args:
         padded: (parts, n, n, n // 2 + 1 + 2 PAD) complex64, added to; threads fill one part each,

@@ -1,7 +1,7 @@
 """Central slices of a 3D Fourier volume: taken out, put back, and their exact transpose.
 
 Volumes are (z, y, x), real, of one side n, with the rotation centre at voxel [0, 0, 0] (FFT order;
-`centred` and `uncentred` move it to [n//2]*3 and back). A half volume is `rfftn` of such a volume,
+`centred` and `uncentred` move it to [n//2]*3 and back). A volume's spectrum is its `rfftn`,
 (n, n, n // 2 + 1). View v with orientation R (r' = R r) shows the slice k = (qx, qy, qz) @ R,
 where qz = 0 on the flat central slice and qz = - lambda q² / 2 on the Ewald sphere: a scatterer
 z downstream of the centre plane has its wave carried back by z, which multiplies it by
@@ -18,8 +18,6 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.fourier.interpolation import extract_points, insert_points, loop_threads
 from diffragan.fourier.loops import PAD, WIDTH
-from diffragan.fourier.volumes import deconvolution
-from diffragan.optics import wavelength_A
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Slices:
 
 
 def slices(
-    mask: Tensor, box_A: float, energy_ev: float, *, curved: bool, padding: float = 1.0
+    mask: Tensor, box_A: float, wavelength_A: float, *, curved: bool, padding: float = 1.0
 ) -> Slices:
     """The valid pixels of a pattern as points of the volume, innermost ring first.
 
@@ -83,6 +81,7 @@ def slices(
 
     Args:
         mask: (m, m) bool, zero frequency at [m//2, m//2]. A pair counts if either pixel is valid.
+        box_A: side of the field. wavelength_A: of the electrons, for the sphere's curvature.
         padding: side of the volume in sides of the field; above 1 for a molecule that nearly
             fills its field, where interpolation between 1 / box is too coarse.
     """
@@ -94,15 +93,15 @@ def slices(
     paired = (x > -(m // 2)) & (y > -(m // 2))
     valid = mask.cpu() & paired
     either = valid | (valid.flatten()[mate] & paired)
-    half = (either & ((x > 0) | ((x == 0) & (y > 0)))).flatten()
-    xs, ys = x.flatten()[half].double(), y.flatten()[half].double()
+    first = (either & ((x > 0) | ((x == 0) & (y > 0)))).flatten()
+    xs, ys = x.flatten()[first].double(), y.flatten()[first].double()
     ring = torch.floor((xs**2 + ys**2).sqrt() + 0.5)
     order = torch.argsort(ring * 10 + torch.atan2(ys, xs), stable=True)
     xs, ys = xs[order], ys[order]
-    pixel, mate = pixel.flatten()[half][order], mate.flatten()[half][order]
+    pixel, mate = pixel.flatten()[first][order], mate.flatten()[first][order]
     both = torch.stack((valid.flatten()[pixel], valid.flatten()[mate]))
     if curved:
-        z = -0.5 * wavelength_A(energy_ev) / box_A * (xs**2 + ys**2)
+        z = -0.5 * wavelength_A / box_A * (xs**2 + ys**2)
         points = torch.cat((torch.stack((xs, ys, z), -1), torch.stack((xs, ys, -z), -1)))
     else:
         points = torch.stack((xs, ys, torch.zeros_like(xs)), -1)
@@ -111,35 +110,22 @@ def slices(
     return Slices(points, pixel, mate, both, radius, m, curved, padding)
 
 
-def extract(half: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
+def extract(spectrum: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """Fourier values (v, k) complex64 on the slices of v views.
 
     Args:
-        half: from `volume_spectrum`, (n, n, n // 2 + 1).
+        spectrum: from `volume_spectrum`, (n, n, n // 2 + 1).
         rotations: (v, 3, 3) float32. points: (k, 3) or (v, k, 3) float32, in voxels.
 
     Raises:
         DiffraganError: a point lies too close to the edge of the volume's Fourier grid.
     """
-    _check_reach(half.shape[0], points)
-    return extract_points(_padded(half), rotations, points)
-
-
-@dataclass
-class Inserted:
-    """Values and weights collected from slices; `half` and `weight` are (n, n, n // 2 + 1)."""
-
-    half: Tensor
-    weight: Tensor
-
-    def mean(self, floor: float = 0.0) -> Tensor:
-        """Weighted mean, shrunk where the weight is not large against `floor`; 0 without any."""
-        total = self.weight + floor
-        return torch.where(total > 0, self.half / total.clamp_min(1e-20), 0)
+    _check_reach(spectrum.shape[0], points)
+    return extract_points(_padded(spectrum), rotations, points)
 
 
 class Inserter:
-    """Collects slices of any number of batches into one half volume."""
+    """Collects slices of any number of batches into one spectrum."""
 
     def __init__(self, n: int, device: torch.device, parts: int | None = None) -> None:
         parts = (parts or loop_threads()) if device.type == "cpu" else 1
@@ -151,37 +137,9 @@ class Inserter:
         _check_reach(self._sum.shape[1], points)
         insert_points(self._sum, values, rotations, points)
 
-    def half(self) -> Tensor:
+    def spectrum(self) -> Tensor:
         """What was collected, each value with its Friedel mate: (n, n, n // 2 + 1)."""
         return _folded(self._sum.sum(0))
-
-
-def insert(
-    values: Tensor, rotations: Tensor, points: Tensor, n: int, weights: Tensor | None = None
-) -> Inserted:
-    """Put slices back: weighted sums of values and of weights at every voxel.
-
-    Args:
-        values: (v, k) complex64. weights: (v, k) or (v, 1) float, 1 if not given.
-        rotations, points: as `extract`. n: side of the volume.
-    """
-    weights = torch.ones_like(values.real) if weights is None else weights.expand(values.shape)
-    total, weight = Inserter(n, values.device), Inserter(n, values.device)
-    total.add(values * weights, rotations, points)
-    weight.add(weights.to(values.dtype).contiguous(), rotations, points)
-    return Inserted(total.half(), weight.half().real)
-
-
-def transpose_to_volume(half: Tensor) -> Tensor:
-    """Completes the exact transpose of `volume_spectrum` followed by `extract`.
-
-    For real volumes V and slice values g, Re sum(conj(g) extract(volume_spectrum(V))) equals
-    sum(V transpose_to_volume(insert(g).half)).
-    """
-    n = half.shape[0]
-    volume = torch.fft.irfftn(half, s=(n, n, n), norm="forward") * 0.5 / n**3
-    result: Tensor = volume * deconvolution(n, half.device)
-    return result
 
 
 def _check_reach(n: int, points: Tensor) -> None:
@@ -198,17 +156,17 @@ def _mirror(plane: Tensor) -> Tensor:
     return torch.roll(plane.flip(0, 1), (1, 1), (0, 1))
 
 
-def _padded(half: Tensor) -> Tensor:
-    n = half.shape[0]
-    out = half.new_zeros((n, n, n // 2 + 1 + 2 * PAD), dtype=torch.complex64)
-    out[..., PAD : PAD + n // 2 + 1] = half
-    out[..., :PAD] = _mirror(half[..., 1 : PAD + 1]).flip(-1).conj()
+def _padded(spectrum: Tensor) -> Tensor:
+    n = spectrum.shape[0]
+    out = spectrum.new_zeros((n, n, n // 2 + 1 + 2 * PAD), dtype=torch.complex64)
+    out[..., PAD : PAD + n // 2 + 1] = spectrum
+    out[..., :PAD] = _mirror(spectrum[..., 1 : PAD + 1]).flip(-1).conj()
     return out
 
 
 def _folded(padded: Tensor) -> Tensor:
     n = padded.shape[0]
-    half = padded[..., PAD : PAD + n // 2 + 1].clone()
-    half[..., 1 : PAD + 1] += _mirror(padded[..., :PAD]).flip(-1).conj()
-    half[..., 0] += _mirror(padded[..., PAD : PAD + 1])[..., 0].conj()
-    return half
+    spectrum = padded[..., PAD : PAD + n // 2 + 1].clone()
+    spectrum[..., 1 : PAD + 1] += _mirror(padded[..., :PAD]).flip(-1).conj()
+    spectrum[..., 0] += _mirror(padded[..., PAD : PAD + 1])[..., 0].conj()
+    return spectrum

@@ -39,13 +39,13 @@ def resized(volume: Tensor, n: int) -> Tensor:
     old = volume.shape[-1]
     if old == n:
         return volume
-    half = torch.fft.rfftn(volume, norm="forward")
+    spectrum = torch.fft.rfftn(volume, norm="forward")
     keep = (min(old, n) - 1) // 2
-    out = half.new_zeros((n, n, n // 2 + 1))
+    out = spectrum.new_zeros((n, n, n // 2 + 1))
     low, high = slice(0, keep + 1), slice(-keep, None)
     for z in (low, high):
         for y in (low, high):
-            out[z, y, : keep + 1] = half[z, y, : keep + 1]
+            out[z, y, : keep + 1] = spectrum[z, y, : keep + 1]
     result: Tensor = torch.fft.irfftn(out, s=(n, n, n), norm="forward")
     return result
 
@@ -76,7 +76,7 @@ def radius_px(n: int, device: torch.device = CPU) -> Tensor:
 
 @lru_cache(maxsize=8)
 def frequency_radius(n: int, device: torch.device = CPU) -> Tensor:
-    """(n, n, n // 2 + 1) distance of a half volume's voxels from zero frequency, in voxels."""
+    """(n, n, n // 2 + 1) distance of a spectrum's voxels from zero frequency, in voxels."""
     axis = torch.fft.fftfreq(n, 1 / n, device=device) ** 2
     last = torch.arange(n // 2 + 1, dtype=axis.dtype, device=device) ** 2
     result: Tensor = (axis[:, None, None] + axis[None, :, None] + last[None, None, :]).sqrt()
@@ -99,19 +99,19 @@ def window_gain(n: int, largest: float, device: torch.device = CPU) -> Tensor:
 
 
 def volume_spectrum(volume: Tensor) -> Tensor:
-    """The half volume (n, n, n // 2 + 1) that slices are taken from, the window's fall-off
+    """The spectrum (n, n, n // 2 + 1) that slices are taken from, the window's fall-off
     divided out; what lies beyond 0.46 of the box is left out."""
     n = volume.shape[-1]
     result: Tensor = torch.fft.rfftn(volume * deconvolution(n, volume.device), norm="forward")
     return result
 
 
-def spectrum_volume(half: Tensor) -> Tensor:
-    """The volume of a merged half volume, the window's fall-off divided out; 0 beyond 0.46 of the
+def spectrum_volume(spectrum: Tensor) -> Tensor:
+    """The volume of a merged spectrum, the window's fall-off divided out; 0 beyond 0.46 of the
     box. Inverse of `volume_spectrum` inside."""
-    n = half.shape[0]
-    volume = torch.fft.irfftn(half, s=(n, n, n), norm="forward")
-    result: Tensor = volume * deconvolution(n, half.device)
+    n = spectrum.shape[0]
+    volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
+    result: Tensor = volume * deconvolution(n, spectrum.device)
     return result
 
 
@@ -125,7 +125,7 @@ def low_pass(volume: Tensor, box_A: float, width_A: float) -> Tensor:
 
 def best_shift(volume: Tensor, goal: Tensor) -> Tensor:
     """The shift (z, y, x), in voxels, at which a volume (n, n, n) correlates best with the volume
-    of a half spectrum (n, n, n // 2 + 1)."""
+    of a spectrum (n, n, n // 2 + 1)."""
     n = volume.shape[-1]
     spectrum = torch.fft.rfftn(volume, norm="forward")
     match = torch.fft.irfftn(goal * spectrum.conj(), s=(n, n, n))

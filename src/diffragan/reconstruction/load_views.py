@@ -37,8 +37,8 @@ def load_views(
     """
     mask = torch.from_numpy(pairs.pattern_mask)
     optics, image = pairs.optics, pairs.settings.image
-    flat = slices(mask, optics.box_A, optics.energy_ev, curved=False)
-    curved = slices(mask, optics.box_A, optics.energy_ev, curved=True)
+    flat = slices(mask, optics.box_A, optics.wavelength_A, curved=False)
+    curved = slices(mask, optics.box_A, optics.wavelength_A, curved=True)
     transfer = _transfer(flat, optics, image)
     v, k, ki = len(items), len(flat), len(transfer)
     dose = pairs.settings.pattern.dose_e_per_A2

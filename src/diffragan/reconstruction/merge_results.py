@@ -73,7 +73,7 @@ def merge_results(
     mask = torch.from_numpy(np.abs(np.fft.fftshift(np.fft.fft2(probe[0]))) > 0)
     mask[m // 2, m // 2] = False
     optics = results.optics
-    geometry = slices(mask, optics.box_A, optics.energy_ev, curved=True)
+    geometry = slices(mask, optics.box_A, optics.wavelength_A, curved=True)
     n = side_of(geometry)
     turn = torch.from_numpy(rotation).float()
     halves = [_merged(results, np.arange(k, results.n, 2), turn, geometry, n) for k in (0, 1)]

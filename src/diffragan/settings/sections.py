@@ -232,10 +232,6 @@ class ManyViewsSettings(Frozen):
     )
     reject: bool = Field(default=True, description="views that fit badly lose their say")
     orientations: Literal["given", "refine", "find"] = "given"
-    find_by: Literal["images", "lines"] = Field(
-        default="images",
-        description="orientations from nothing: by the images, or by the patterns' common lines",
-    )
     find_starts: Annotated[int, Field(ge=1)] = Field(
         default=12, description="random starts tried at most, until two agree"
     )

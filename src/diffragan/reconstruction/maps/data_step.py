@@ -75,7 +75,7 @@ class DataStep:
         for block in views.blocks():
             weight = views.weights[block][:, None] * each + 0j
             counted.add(weight, views.rotations[block], geometry.points)
-        slices = counted.half().real
+        slices = counted.spectrum().real
         damping = torch.full_like(slices, self.damping)
         if views.electrons is not None:
             # A correction's noise, 1 / (4 electrons slices), against the signal it corrects.
@@ -95,7 +95,7 @@ class DataStep:
             change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
             change *= views.weights[block][:, None]
             collected.add(change, rotations, geometry.points)
-        step = torch.fft.irfftn(collected.half() * self._share, s=(n, n, n), norm="forward")
+        step = torch.fft.irfftn(collected.spectrum() * self._share, s=(n, n, n), norm="forward")
         # Undoing the fall-off spreads a correction in Fourier space; not into what is left out.
         spectrum = torch.fft.rfftn(step * self._gain, norm="forward") * self._used
         spectrum += torch.fft.rfftn(x, norm="forward") * self._band

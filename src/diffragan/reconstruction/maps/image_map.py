@@ -84,14 +84,14 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
         seen = views.spectra(block) * views.image_phase_ramp(block)
         total.add((seen * factor).contiguous(), views.rotations[block], points)
         weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
-    information = weight.half().real
+    information = weight.spectrum().real
     signal = power_by_voxel(power, n, views.flat.padding)
     rings = ring_of(views)[:count]
     strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
     strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
     beyond_linear = second_order / power_by_voxel(strength, n, views.flat.padding).clamp_min(1e-12)
     damped = information * signal * (1 + beyond_linear) + 1
-    volume = spectrum_volume(total.half() * signal / damped)
+    volume = spectrum_volume(total.spectrum() * signal / damped)
     known = information * signal / damped
     return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
 

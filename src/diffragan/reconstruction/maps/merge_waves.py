@@ -89,5 +89,5 @@ def merge_waves(
             say = say * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
         total.add((values * say).contiguous(), turn, geometry.points)
         slices.add((say + 0j).contiguous(), turn, geometry.points)
-    share = slices.half().real + damping
-    return spectrum_volume(total.half() / share)
+    share = slices.spectrum().real + damping
+    return spectrum_volume(total.spectrum() / share)

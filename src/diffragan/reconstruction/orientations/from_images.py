@@ -213,9 +213,9 @@ class AbInitio:
             blur_A=_BLUR_A,
             margin_A=_ROOM_A,
         )
-        half, points = volume_spectrum(model.volume * mask), self.views.flat.points[band]
+        spectrum, points = volume_spectrum(model.volume * mask), self.views.flat.points[band]
         together = max(1, _SLICES // len(points))
-        parts = [extract(half, some, points) for some in torch.split(grid, together)]
+        parts = [extract(spectrum, some, points) for some in torch.split(grid, together)]
         return torch.cat(parts) * self.transfer[band]
 
     def _shifts(self, step_A: float) -> Tensor:
@@ -247,8 +247,8 @@ class AbInitio:
             turn = rotations[here].contiguous()
             total.add((seen * factor).contiguous(), turn, points)
             known.add((factor * self.transfer + 0j).contiguous(), turn, points)
-        information = known.half().real
-        merged = total.half() * self.signal / (information * self.signal + 1)
+        information = known.spectrum().real
+        merged = total.spectrum() * self.signal / (information * self.signal + 1)
         return Model(spectrum_volume(merged), unexplained)
 
 

@@ -38,7 +38,7 @@ class Hand:
     decision: Literal["this", "other", "open"]
 
 
-def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) -> Hand:
+def hand_of(spectrum: Tensor, views: Views, *, resolution_A: float | None = None) -> Hand:
     """The hand of a map whose views are oriented.
 
     Flat slices cannot tell a map V(r) from its mirror image V(-r) with every view half a turn
@@ -46,7 +46,7 @@ def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) ->
     are different points, and the mirror image exchanges them.
 
     Args:
-        half: (n, n, n // 2 + 1) from `volume_spectrum`.
+        spectrum: (n, n, n // 2 + 1) from `volume_spectrum`.
     """
     count = len(views.curved) if resolution_A is None else pixel_count(views, resolution_A)
     both = (views.curved.valid[0] & views.curved.valid[1])[:count]
@@ -55,7 +55,7 @@ def hand_of(half: Tensor, views: Views, *, resolution_A: float | None = None) ->
     products = torch.zeros(3, len(views), bins, device=views.device)
     for block in views.blocks():
         seen = views.observed(block, views.curved, count)
-        size = extract(half, views.rotations[block], points).abs()
+        size = extract(spectrum, views.rotations[block], points).abs()
         size = size * size if views.electrons is not None else size
         x = (size[:, :count] - size[:, count:]) * both
         y = (seen[:, :count] - seen[:, count:]) * both

@@ -86,8 +86,8 @@ class _Relation:
 class _Block:
     """Pairs of some views, and what a map's slices say to them."""
 
-    def __init__(self, half: Tensor, views: Views, block: slice, count: int) -> None:
-        self.half, self.views = half, views
+    def __init__(self, spectrum: Tensor, views: Views, block: slice, count: int) -> None:
+        self.spectrum, self.views = spectrum, views
         self.points = views.flat.points[:count]
         self.counts = views.electrons is not None
         self.seen = views.observed(block, views.flat, count)
@@ -99,7 +99,7 @@ class _Block:
 
     def slices(self, rotations: Tensor) -> Tensor:
         """(b, count) complex64."""
-        return extract(self.half, rotations, self.points)
+        return extract(self.spectrum, rotations, self.points)
 
     def slopes(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
         """Central differences by the three angles: of what the pattern shows (3, b, count), and of
@@ -207,7 +207,9 @@ class _Block:
         return (w * x * y).sum(1) / norm.clamp_min(1e-30)
 
 
-def _relation(half: Tensor, views: Views, count: int, reach_A: float) -> tuple[_Relation, Tensor]:
+def _relation(
+    spectrum: Tensor, views: Views, count: int, reach_A: float
+) -> tuple[_Relation, Tensor]:
     """The relation of measurements to a map, and shifts (v, 2) found on the way."""
     rings = ring_of(views)[:count]
     inner = rings[: len(views.transfer)]
@@ -216,7 +218,7 @@ def _relation(half: Tensor, views: Views, count: int, reach_A: float) -> tuple[_
     image = torch.zeros(2, bins, dtype=torch.float64, device=views.device)
     shifts = views.shifts_A.clone()
     for block in views.blocks():
-        data = _Block(half, views, block, count)
+        data = _Block(spectrum, views, block, count)
         slices = data.slices(views.rotations[block])
         if reach_A > 0:
             shifts[block] = data.best_shift(slices, shifts[block], reach_A, None)
@@ -246,7 +248,7 @@ def _relation(half: Tensor, views: Views, count: int, reach_A: float) -> tuple[_
 
 
 def refine_orientations(
-    half: Tensor,
+    spectrum: Tensor,
     views: Views,
     *,
     resolution_A: float,
@@ -263,17 +265,17 @@ def refine_orientations(
     transfer x slice, weighted by their noise and the map's error.
 
     Args:
-        half: (n, n, n // 2 + 1) from `volume_spectrum`.
+        spectrum: (n, n, n // 2 + 1) from `volume_spectrum`.
         resolution_A: the finest resolution compared.
         max_step_deg: the largest turn of one round.
         shift_reach_A: how far from their present value shifts are looked for; 0 keeps them.
         images: whether images have a say in the orientation (they always tell the shift).
     """
     count = pixel_count(views, resolution_A)
-    relation, shifts = _relation(half, views, count, shift_reach_A)
+    relation, shifts = _relation(spectrum, views, count, shift_reach_A)
     rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
     for block in views.blocks():
-        data = _Block(half, views, block, count)
+        data = _Block(spectrum, views, block, count)
         rotation, shift = rotations[block], shifts[block]
         damping = torch.full((len(rotation),), 1e-2, device=views.device)
         slices = data.slices(rotation)
