@@ -25,7 +25,7 @@ from diffragan.fourier import correlation as metrics
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.pairs.open import open_pairs
-from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
 
 JUDGED = 32

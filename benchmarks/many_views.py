@@ -28,9 +28,9 @@ from diffragan.fourier.loops import PAD, WIDTH
 from diffragan.fourier.slices import Inserter, extract
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.pairs.open import open_pairs
-from diffragan.reconstruction.load_views import load_views
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.image_map import ring_power
+from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import BLOCK, Views
 
 CORES = numba.get_num_threads()

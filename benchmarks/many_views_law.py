@@ -37,7 +37,7 @@ from diffragan.optics import q_from_angle
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction import many_views
-from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.phased_map import PhasedMap
@@ -194,7 +194,10 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
         loaded = time.perf_counter()
         solve = many_views.start(views, settings, mass, case.seed)
         while not solve.done:
-            solve.step(tell)
+            checks = len(solve.history)
+            solve.step()
+            if tell and len(solve.history) > checks:
+                tell(solve.history[-1])
         whole = many_views.joined(solve, views)
         solved = time.perf_counter()
         assert solve.measure is not None

@@ -11,9 +11,25 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffragan.api import evaluate, export, load_settings, make_pairs, open_pairs, simulate
+    from diffragan.api import (
+        evaluate,
+        export,
+        load_settings,
+        make_pairs,
+        open_pairs,
+        reconstruct,
+        simulate,
+    )
 
-__all__ = ["evaluate", "export", "load_settings", "make_pairs", "open_pairs", "simulate"]
+__all__ = [
+    "evaluate",
+    "export",
+    "load_settings",
+    "make_pairs",
+    "open_pairs",
+    "reconstruct",
+    "simulate",
+]
 __version__ = version("diffragan")
 
 

@@ -35,7 +35,7 @@ from diffragan.reconstruction.orientations.refine import (
     align_to_images,
     refine_orientations,
 )
-from diffragan.reconstruction.run import solve_views
+from diffragan.reconstruction.solve import solve_views
 from diffragan.rotations import turned
 from diffragan.settings import ManyViewsSettings, load_settings
 from strict_device import DeviceError, strict_device
@@ -283,15 +283,15 @@ def test_a_folder_is_solved_on_a_device(tmp_path: Path, device: torch.device) ->
     chosen = choose_views(pairs, limit=10)
     found = solve_views(pairs, chosen, tmp_path / "there", settings, device=device)
     assert found.device == str(device)
-    whole, halves = found.whole, found.solve.halves
+    whole, halves = found.combined, found.half_maps.halves
     for tensor in (whole.map, whole.mask, found.views.weights, *(h.map for h in halves)):
         assert tensor.device == CPU
     assert whole.project.geometry.points.device == whole.views.device == CPU
     for place in ("here", "there"):  # "there" goes on from what was left, on the other device
         other = solve_views(pairs, chosen, tmp_path / place, settings)
-        assert relative(whole.map, other.whole.map) < SAME
+        assert relative(whole.map, other.combined.map) < SAME
     again = solve_views(pairs, chosen, tmp_path / "here", settings, device=device)
-    assert relative(whole.map, again.whole.map) < SAME
+    assert relative(whole.map, again.combined.map) < SAME
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "phase --method many-views"])

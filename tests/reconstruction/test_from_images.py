@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffragan.commands.demo import views_path
 from diffragan.pairs.open import open_pairs
-from diffragan.reconstruction.load_views import load_views
+from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import (
     AbInitio,

@@ -26,7 +26,7 @@ from diffragan.reconstruction import many_views
 from diffragan.reconstruction.choose_views import choose_views, missing_cone_deg
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import ImageSearchResult
-from diffragan.reconstruction.run import solve_views
+from diffragan.reconstruction.solve import solve_views
 from diffragan.rotations import relion_angles, rotations_from_relion
 from diffragan.settings import Settings, load_settings
 from quick_runs import QUICK, run
@@ -116,28 +116,28 @@ def test_an_interrupted_run_ends_where_it_would_have(
     views: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of the climb and of the polish, a run comes to the same bits."""
-    from diffragan.reconstruction import run as module
+    from diffragan.reconstruction import solve as module
 
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
     store = open_pairs(views, settings=settings)
     chosen = choose_views(store, limit=40)
 
     def go(out: Path, stop_at: int | None) -> Any:
-        def tell(stage: str, done: int, total: int | None, word: str) -> None:
+        def tell(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
             if stage == "iterations" and done == stop_at:
                 raise KeyboardInterrupt
 
-        return solve_views(store, chosen, out, settings, tell=tell)
+        return solve_views(store, chosen, out, settings, progress=tell)
 
     whole = go(tmp_path / "whole", None)
-    last = whole.solve.iteration
+    last = whole.half_maps.iteration
     for stop_at in (7, last - 2):
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "parts", stop_at)
     resumed = go(tmp_path / "parts", None)
-    assert resumed.solve.iteration == last
-    np.testing.assert_array_equal(resumed.whole.map.numpy(), whole.whole.map.numpy())
-    assert resumed.solve.history == whole.solve.history
+    assert resumed.half_maps.iteration == last
+    np.testing.assert_array_equal(resumed.combined.map.numpy(), whole.combined.map.numpy())
+    assert resumed.half_maps.history == whole.half_maps.history
 
 
 def test_doubtful_orientations_are_told_also_after_a_resume(
@@ -145,7 +145,7 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
 ) -> None:
     """A search whose starts disagree is warned of, once, on the console and in metrics.json, and a
     run that goes on does not search again."""
-    from diffragan.reconstruction import run as module
+    from diffragan.reconstruction import solve as module
 
     searches: list[int] = []
 
@@ -312,7 +312,7 @@ REFUSALS: dict[str, tuple[Refusal, str]] = {
         lambda v, p, t: [
             "reconstruct", p, "--out", t / "o", "--method", "merge", "--find-orientations",
         ],
-        "leave out",
+        "Leave out --find-orientations",
     ),
     "no such device": (
         lambda v, p, t: ["reconstruct", v, "--out", t / "o", "--device", "meta"],

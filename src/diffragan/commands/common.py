@@ -1,4 +1,4 @@
-"""What the commands share: options, settings, devices, progress."""
+"""What the commands share: options, settings, progress, words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from diffragan.progress import Progress
+    from diffragan.reconstruction.run import Reconstruction
     from diffragan.settings import Settings
+
+
+NOT_CONVERGED = 3  # exit code of a run that ended without a result to trust
 
 
 class Report(Protocol):
@@ -39,6 +45,67 @@ def read_settings(
 
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return load_settings(preset, file=config, overrides=set_ or (), values=dotted)
+
+
+def given_options(context: typer.Context) -> dict[str, str]:
+    """The options that the command line gives, by the words for them: their parameters' names."""
+    return {
+        option.opts[0]: str(option.name)
+        for option in context.command.params
+        if option.param_type_name == "option"
+        and (source := context.get_parameter_source(str(option.name)))
+        and source.name == "COMMANDLINE"
+    }
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on standard error, one for each stage, with the time left where a total is known;
+    silent when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Left(TimeRemainingColumn):
+        """The time left, for a stage that knows its total."""
+
+        def render(self, task: Task) -> Text:
+            return Text("left ").append(super().render(task)) if task.total else Text()
+
+    class Extent(BarColumn):
+        """A bar, for a stage that knows its total."""
+
+        def render(self, task: Task) -> Any:
+            return super().render(task) if task.total else Text()
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        Extent(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        Left(),
+        TextColumn("{task.fields[word]}"),
+    )
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, count="", word="")
+            count = f"{done}" if total is None else f"{done}/{total}"
+            bars.update(tasks[stage], completed=done, total=total, count=count, word=word)
+
+        yield progress
 
 
 @contextmanager
@@ -75,36 +142,23 @@ def progress_bar(label: str, total: int | None) -> Iterator[Report]:
         yield report
 
 
-@contextmanager
-def staged_progress() -> Iterator[Progress]:
-    """Bars for a run of several stages, a new one for each; silent when there is no terminal.
-
-    Yields a function that is told the stage, how much of it is done, of how much (None where
-    nobody knows), and a word on how it goes.
-    """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[count]}"),
-        TextColumn("{task.fields[word]}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, count="", word="")
-            count = f"{done}" if total is None else f"{done}/{total}"
-            bar.update(tasks[stage], completed=done, count=count, word=word)
-
-        yield tell
+staged_progress = progress_bars
 
 
 def note(message: str) -> None:
     """A line for the user that is not part of the output."""
     typer.echo(message, err=True)
+
+
+def show_reconstruction(found: Reconstruction) -> None:
+    """A reconstruction in words on standard output, and where its page lies."""
+    console = wide_console()
+    console.print(found.summary, soft_wrap=True)
+    console.print(f"Report: {found.report}", soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """Standard output, wide enough for a table where there is no terminal to ask."""
+    from rich.console import Console
+
+    return Console(width=max(Console().width, 100))

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffragan.commands.common import progress_bar
+from diffragan.commands.common import (
+    note,
+    progress_bar,
+    progress_bars,
+    show_reconstruction,
+    wide_console,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +46,6 @@ def demo(
     import time
     from dataclasses import replace
 
-    from rich.console import Console
-
     from diffragan.api import evaluate
     from diffragan.pairs.open import open_pairs
     from diffragan.phasing.run import choose_items, load_context, phase_pairs
@@ -55,8 +59,7 @@ def demo(
     example = out / "pairs.zarr.zip"
     shutil.copyfile(example_path(), example)
 
-    # Wide enough for the table where there is no terminal to ask.
-    console = Console(width=max(Console().width, 100))
+    console = wide_console()
     compared: dict[str, Any] = {}
     for name in METHODS:
         settings = load_settings("published", values={"phase.method": name})
@@ -102,14 +105,24 @@ def many_views(out: Path, console: Console) -> dict[str, Any]:
     """Phase the bundled views together; what is worth telling of the result."""
     import shutil
 
-    from diffragan.commands.reconstruct import run
-    from diffragan.settings import load_settings
+    from diffragan import api
 
     out.mkdir(parents=True, exist_ok=True)
     pairs = out / "views.zarr.zip"
     shutil.copyfile(views_path(), pairs)
     console.print("Many views of one molecule, phased together in 3D:")
-    found = run([pairs], out, load_settings(), console, command="diffragan demo", overwrite=True)
+    with progress_bars() as progress:
+        made = api.reconstruct(
+            pairs,
+            out,
+            command="diffragan demo",
+            device="cpu",
+            overwrite=True,
+            progress=progress,
+            warn=lambda text: note(f"diffragan: {text}"),
+        )
+    show_reconstruction(made)
+    found = made.metrics
     kept = ("converged", "resolution_A", "fsc_0p143_A", "n_views", "rounds", "seconds")
     told = {name: found[name] for name in kept} | {"truth_fsc_0p5_A": truth_resolution_A(out)}
     console.print(

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffragan.commands.common import (
+    NOT_CONVERGED,
     Config,
     Device,
     Overwrite,
     Preset,
     Seed,
     Set,
+    note,
     progress_bar,
+    progress_bars,
     read_settings,
+    show_reconstruction,
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from diffragan.settings import Settings
 
 
@@ -98,10 +100,10 @@ def phase(
         phase__time_budget_s=time_budget,
         phase__force=force or None,
     )
-    chosen = pick_device(device)
     if settings.phase.method == "many-views":
-        _many_views(pairs, out, settings, image, box_A, limit, chosen, overwrite)
+        _many_views(pairs, out, settings, image, box_A, limit, device, overwrite)
         return
+    chosen = pick_device(device)
     found = open_pairs(pairs, settings=settings, image=image, box_A=box_A)
     total = len(choose_items(found.n, limit))
     with progress_bar("pairs phased", total) as progress:
@@ -125,30 +127,31 @@ def _many_views(
     image: Path | None,
     box_A: float | None,
     limit: int | None,
-    device: torch.device,
+    device: str,
     overwrite: bool,
 ) -> None:
     """The run of `diffragan reconstruct`, its phased views at `out`."""
     import shlex
     import sys
 
-    from rich.console import Console
+    from diffragan import api
 
-    from diffragan.commands.reconstruct import NOT_CONVERGED, run
-
-    metrics = run(
-        [pairs],
-        out.with_name(f"{out.name.removesuffix('.zarr')}_map"),
-        settings,
-        Console(width=max(Console().width, 100)),
-        command=shlex.join(["diffragan", *sys.argv[1:]]),
-        images=() if image is None else (image,),
-        box_A=box_A,
-        limit=limit,
-        phased=out,
-        device=device,
-        overwrite=overwrite,
-    )
-    typer.echo(f"{out}: {metrics['n_views']} pairs phased by 'many-views'")
-    if not metrics["converged"]:
+    with progress_bars() as progress:
+        found = api.reconstruct(
+            pairs,
+            out.with_name(f"{out.name.removesuffix('.zarr')}_map"),
+            limit=limit,
+            image=() if image is None else image,
+            box_A=box_A,
+            phased=out,
+            settings=settings,
+            device=device,
+            overwrite=overwrite,
+            command=shlex.join(["diffragan", *sys.argv[1:]]),
+            progress=progress,
+            warn=lambda text: note(f"diffragan: {text}"),
+        )
+    show_reconstruction(found)
+    typer.echo(f"{out}: {found.metrics['n_views']} pairs phased by 'many-views'")
+    if not found.converged:
         raise typer.Exit(NOT_CONVERGED)

@@ -10,7 +10,6 @@ without positivity, which a band-limited map does not obey.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,7 +67,7 @@ class HalfMaps:
         """Whether nothing is left to do."""
         return self.phase == "done"
 
-    def step(self, tell: Callable[[Row], None] | None = None) -> None:
+    def step(self) -> None:
         """One iteration of both halves, and what is due after it."""
         s = self.settings
         self.iteration += 1
@@ -81,7 +80,7 @@ class HalfMaps:
                     half.realign()
             last = self.in_stage >= s.iterations
             if self.in_stage % s.check_every == 0 or last:
-                self._check(tell)
+                self._check()
                 if self.stalled >= self._patience() or last:
                     self._go_on()
         else:
@@ -89,7 +88,7 @@ class HalfMaps:
                 half.polish()
             last = self.in_stage >= polish_steps(s, self.halves[0].views)
             if self.in_stage % s.check_every == 0 or last:
-                self._check(tell)
+                self._check()
             if last:
                 self.phase = "done"
 
@@ -126,7 +125,7 @@ class HalfMaps:
             half.curved = True
             half.prepare()
 
-    def _check(self, tell: Callable[[Row], None] | None) -> None:
+    def _check(self) -> None:
         """R, weights and the half sets' agreement."""
         for half in self.halves:
             half.weigh_views()
@@ -149,8 +148,6 @@ class HalfMaps:
                     "views_used": int((half.views.weights >= 0.5).sum()),
                 }
             )
-        if tell:
-            tell(self.history[-1])
 
 
 def polish_steps(settings: ManyViewsSettings, views: Views) -> int:

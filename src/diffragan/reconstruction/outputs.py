@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,19 @@ from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.slices import Slices
 from diffragan.fourier.volumes import best_shift, centred, moved
 from diffragan.pairs.pairs import Pairs
+from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.mask import grown
 from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.phased_views import METHOD, write_phased
-from diffragan.reconstruction.run import ReconstructionResult
+from diffragan.reconstruction.solve import Solution
 from diffragan.report.map_page import VolumeReport, write_volume_report
 from diffragan.settings import Settings, settings_to_toml
 
 PHASED = "phased.zarr"
+
+
+FINISHED = "metrics.json"  # written last but for the page: with it a folder is finished
 
 
 _TRUTH_VIEWS = 1078
@@ -39,37 +43,37 @@ _TRUTH_VIEWS = 1078
 
 def write_result(
     out: Path,
-    found: ReconstructionResult,
+    store: Path,
+    solution: Solution,
     pairs: Pairs,
     settings: Settings,
     *,
     command: str,
-    phased: Path | None = None,
-    tell: Callable[[str, int, int | None, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Write everything; the dictionary of metrics.json comes back.
 
     Args:
-        phased: where the result store goes, OUT/phased.zarr if not given.
+        store: where the result store goes.
     """
-    tell = tell or (lambda stage, done, total, word: None)
-    solve, whole, measure = found.solve, found.whole, found.solve.measure
+    solve, whole, measure = solution.half_maps, solution.combined, solution.half_maps.measure
     assert measure is not None
     voxel, views = whole.views.voxel_A, whole.views
-    label = f"diffragan {__version__} {found.chosen.molecule}"
+    mass_kda = solution.selection.mass_kda
+    label = f"diffragan {__version__} {solution.selection.molecule}"
     write_map(out / "map.mrc", centred(whole.map), voxel, f"{label}, all views")
     for half in solve.halves:
         write_map(out / f"half{half.name}.mrc", centred(half.map), voxel, f"{label}, half set")
     write_map(out / "mask.mrc", centred(whole.mask).float(), voxel, f"{label}, mask")
-    store = write_phased(
-        phased or out / PHASED,
+    write_phased(
+        store,
         pairs,
         whole,
         measure.trust,
         settings,
-        converged=found.converged,
-        seconds=found.seconds,
-        progress=lambda done: tell("phasing views", done, len(views), ""),
+        converged=solution.converged,
+        seconds=solution.seconds,
+        progress=progress,
     )
     results = open_results(store)
     write_stack(out, results, pairs, views.shifts_A.numpy(), settings)
@@ -85,11 +89,11 @@ def write_result(
     metrics = {
         "method": METHOD,
         "version": __version__,
-        "molecule": found.chosen.molecule,
-        "mass_kda": found.chosen.mass_kda,
-        "mass_da": None if found.chosen.mass_kda is None else 1e3 * found.chosen.mass_kda,
-        "converged": found.converged,
-        "verdict": found.verdict,
+        "molecule": solution.selection.molecule,
+        "mass_kda": mass_kda,
+        "mass_da": None if mass_kda is None else 1e3 * mass_kda,
+        "converged": solution.converged,
+        "verdict": solution.verdict,
         "resolution_A": measure.resolution_A,
         "fsc_0p143_A": measure.fsc_resolution_A,
         "truth_fsc_0p5_A": None if truth is None else resolution_at(truth, measure.q, 0.5),
@@ -98,25 +102,18 @@ def write_result(
         "n_views": len(views),
         "views_used": int((views.weights >= 0.5).sum()),
         "r_factor": whole.r_factor,
-        "hand": found.hand,
+        "hand": solution.hand,
         "box_A": views.optics.box_A,
         "voxel_A": voxel,
         "padding": views.flat.padding,
         "dose_e_per_A2": settings.pattern.dose_e_per_A2,
-        "seconds": found.seconds,
-        "device": found.device,
+        "seconds": solution.seconds,
+        "device": solution.device,
         "peak_memory_mb": peak_memory_mb(),
-        "warnings": list(found.chosen.warnings),
-        "views": metrics_of(
-            results,
-            score(
-                results,
-                pairs,
-                progress=lambda _, done, total=None, word="": tell("comparing", done, total, word),
-            ),
-        ),
+        "warnings": list(solution.selection.warnings),
+        "views": metrics_of(results, score(results, pairs, progress=progress)),
     }
-    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    write_atomically(out / FINISHED, (json.dumps(metrics, indent=1) + "\n").encode())
     toml = settings_to_toml(settings)
     write_atomically(out / "settings.toml", toml.encode())
     report = VolumeReport(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from diffragan.fourier.volumes import volume_spectrum
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Phased, phased_wave
 from diffragan.phasing.run import make_pair_batch, result_arrays, result_header, result_specs
+from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.merge_waves import wave_from_object
 from diffragan.reconstruction.maps.view_weights import view_r
 from diffragan.reconstruction.maps.views import Views
@@ -59,7 +59,7 @@ def write_phased(
     *,
     converged: bool,
     seconds: float,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Path:
     """A result store of every view phased by the map of all of them.
 
@@ -108,7 +108,6 @@ def write_phased(
         arrays = result_arrays(phase(places))
         spent = np.full(places.stop - places.start, each)
         writer.write(np.arange(places.start, places.stop), **arrays, seconds=spent)
-        if progress:
-            progress(places.stop)
+        progress("phasing views", places.stop, len(views))
     writer.finish()
     return out

@@ -1,203 +1,327 @@
-"""The run of `--method many-views`, from pairs to a folder of results; it resumes.
+"""The runs that end in a map, from pairs or phased waves to a folder of results.
 
-While it runs, OUT/.run holds the views' arrays and the state; both go when it is done.
+Every way to a map is an entry of `METHODS`, which names the options that it takes.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from diffragan.files.atomic import save_tensors
-from diffragan.fourier.volumes import CPU, volume_spectrum
+from diffragan.devices import pick_device
+from diffragan.errors import DiffraganError
+from diffragan.files.store import ResultStore, open_results
+from diffragan.pairs.open import open_all
 from diffragan.pairs.pairs import Pairs
-from diffragan.reconstruction import many_views
-from diffragan.reconstruction.checkpoint import SCRATCH, STATE, claim, restored, run_key, save_state
-from diffragan.reconstruction.choose_views import ViewSelection
-from diffragan.reconstruction.load_views import load_views
-from diffragan.reconstruction.many_views import HalfMaps, Row
-from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import find_from_images
-from diffragan.reconstruction.orientations.hand import hand_of
-from diffragan.reconstruction.phased_map import PhasedMap
-from diffragan.settings import Settings
+from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.checkpoint import clear
+from diffragan.reconstruction.choose_views import choose_views
+from diffragan.reconstruction.merge_results import merge_results
+from diffragan.reconstruction.outputs import FINISHED, PHASED, write_result
+from diffragan.reconstruction.solve import solve_views
+from diffragan.settings import Settings, load_settings
 
-_SAVE_EVERY_S = 60.0
-
-
-# A map phases patterns if it goes clearly beyond what the images show by themselves.
-_BEYOND_IMAGES = 0.8
-
-
-Tell = Callable[[str, int, int | None, str], None]
+Source = Pairs | Sequence[Path]
+Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class ReconstructionResult:
-    """What a run gives, on the CPU.
+class ReconstructionOptions:
+    """What may be said of a reconstruction, beyond its input and its place.
 
-    whole: the map of all views. seconds: of all sessions together. device: where it was solved.
+    image: the images, where they lie in files of their own. box_A: side of the field of array
+    files. mass_kda: molecular weight; none: the input's, or told from the map.
+    orientations: RELION .star with the angles of every pair, in order; none: the input's own.
+    start: result store of the same pairs, whose phased waves make the start.
+    structure: the molecule, of an input that holds several. limit: so many views, spread evenly.
+    phased: where the result store goes, FOLDER/phased.zarr if not given.
+    settings: how the run goes, the default preset if not given. device: auto, cpu, cuda, cuda:1.
     """
 
-    solve: HalfMaps
-    whole: PhasedMap
-    views: Views
-    chosen: ViewSelection
-    seconds: float
-    converged: bool
-    verdict: str
-    hand: str
-    device: str
+    image: tuple[Path, ...] = ()
+    box_A: float | None = None
+    mass_kda: float | None = None
+    orientations: Path | None = None
+    start: Path | None = None
+    structure: str | None = None
+    limit: int | None = None
+    phased: Path | None = None
+    settings: Settings | None = None
+    device: str = "auto"
+
+    @property
+    def given(self) -> list[str]:
+        """Names of those that were given."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
 
-def solve_views(
-    pairs: Pairs,
-    chosen: ViewSelection,
-    out: Path,
-    settings: Settings,
-    *,
-    start_waves: Path | None = None,
-    device: torch.device = CPU,
-    tell: Tell | None = None,
-) -> ReconstructionResult:
-    """Phase all views together; an interrupted run in `out` goes on where it stopped, also on
-    another device.
+@dataclass(frozen=True)
+class Destination:
+    """The folder of a reconstruction.
+
+    overwrite: whether it replaces an earlier one. command: how it was asked for, which its page
+    repeats.
+    """
+
+    folder: Path
+    overwrite: bool = False
+    command: str = "diffragan.reconstruct"
+
+    def check(self, store: Path | None = None) -> None:
+        """Find it free, and the place of a result store that goes elsewhere.
+
+        Raises:
+            DiffraganError: something finished lies there and is not to be replaced.
+        """
+        if (self.folder / FINISHED).exists() and not self.overwrite:
+            raise DiffraganError(
+                f"{self.folder} holds a finished reconstruction; choose another --out, or pass "
+                "--overwrite."
+            )
+        if store is None:
+            return
+        if store.suffix != ".zarr":
+            raise DiffraganError(f"A store's name ends in .zarr, which '{store}' does not.")
+        if store.exists() and not self.overwrite:
+            raise DiffraganError(f"{store} exists; choose another --out, or pass --overwrite.")
+
+    def make(self) -> None:
+        """Make the folder; one that is to be replaced is no longer finished, nor begun."""
+        if self.overwrite:
+            (self.folder / FINISHED).unlink(missing_ok=True)
+            clear(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True, repr=False)
+class Reconstruction:
+    """A finished reconstruction: its folder, and what metrics.json says."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    store: Path | None = None
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else "not converged"
+        return (
+            f"Reconstruction('{self.folder}': {self.metrics['molecule']}, "
+            f"{self.metrics['n_views']} views, {self.resolution_A:.2f} Å, {state})"
+        )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the run ended by itself with phases beyond the images'."""
+        return bool(self.metrics["converged"])
+
+    @property
+    def resolution_A(self) -> float:
+        """The resolution claimed; of merged waves, where the half maps' FSC falls to 0.143."""
+        return float(self.metrics.get("resolution_A", self.metrics["fsc_0p143_A"]))
+
+    @property
+    def map(self) -> Path:
+        """The map of all views, .mrc."""
+        return self.folder / "map.mrc"
+
+    @property
+    def half_maps(self) -> tuple[Path, Path]:
+        """The half sets' maps, .mrc."""
+        return self.folder / "half1.mrc", self.folder / "half2.mrc"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
+    @property
+    def phased(self) -> ResultStore | None:
+        """The phased views, where the method phases any."""
+        return None if self.store is None else open_results(self.store)
+
+    @property
+    def summary(self) -> str:
+        """The result in words, a few lines."""
+        found = self.metrics
+        if "verdict" not in found:
+            return f"Half maps of {found['n_views']} views agree to {found['fsc_0p143_A']:.2f} Å."
+        lines = [found["verdict"]]
+        if self.converged:
+            lines.append(
+                f"{found['views_used']} of {found['n_views']} views, R {found['r_factor']:.3f}, "
+                f"{found['rounds']} iterations, {found['seconds']:.0f} s."
+            )
+        else:
+            lines[0] = "NOT CONVERGED. " + lines[0]
+        if found["truth_fsc_0p5_A"] is not None:
+            wave = found["views"]["frc_0p5_A"]
+            lines.append(
+                f"With the truth: the map's FSC falls to 0.5 at {found['truth_fsc_0p5_A']:.2f} Å, "
+                f"the phased waves' mean FRC at {wave:.2f} Å."
+            )
+        lines.append(f"Hand: {found['hand']}.")
+        return "\n".join(lines)
+
+
+Run = Callable[[Source, Destination, ReconstructionOptions, Progress, Warn], Reconstruction]
+
+
+@dataclass(frozen=True)
+class ReconstructionMethod:
+    """One way to a map.
+
+    run: makes it. options: the fields of `ReconstructionOptions` that it takes.
+    """
+
+    run: Run
+    options: frozenset[str]
+
+
+METHODS: dict[str, ReconstructionMethod] = {}
+
+
+def reconstruction_method(name: str, *options: str) -> Callable[[Run], Run]:
+    """Register a function as a way to a map that takes these options."""
+
+    def register(run: Run) -> Run:
+        METHODS[name] = ReconstructionMethod(run, frozenset(options))
+        return run
+
+    return register
+
+
+def check_options(method: str, given: Mapping[str, str]) -> None:
+    """Refuse what a method does not take, by name.
 
     Args:
-        start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
-            the start in place of the images and noise.
-        device: where the solve runs.
-        tell: told the stage's name, the steps done, of how many (None: not known), and a word.
+        given: every option that was given, by the caller's word for it: fields of
+            `ReconstructionOptions`.
 
     Raises:
-        DiffraganError: an unfinished run with other settings lies in `out`.
+        DiffraganError: there is no such method, or it does not take one of them.
     """
-    tell = tell or (lambda stage, done, total, word: None)
-    scratch = out / SCRATCH
-    key = run_key(pairs, chosen, settings, start_waves)
-    claim(scratch, key)
-    began = time.perf_counter()
+    if method not in METHODS:
+        raise DiffraganError(f"There is no method '{method}'; choose {' or '.join(METHODS)}.")
+    others = [word for word, name in given.items() if name not in METHODS[method].options]
+    if others:
+        raise DiffraganError(
+            f"Leave out {', '.join(others)}: method '{method}' does not take "
+            f"{'it' if len(others) == 1 else 'them'}."
+        )
+
+
+def reconstruct(
+    source: Source,
+    destination: Destination,
+    options: ReconstructionOptions = ReconstructionOptions(),
+    *,
+    method: str = "many-views",
+    progress: Progress = no_progress,
+    warn: Warn = warnings.warn,
+) -> Reconstruction:
+    """A map of one molecule by the method of that name, in a folder.
+
+    Args:
+        source: pairs, or files of pairs; for `merge` one result store.
+        warn: told in a sentence what makes the result doubtful.
+
+    Raises:
+        DiffraganError: input that will not do, an option that the method does not take, or
+            another reconstruction at the destination.
+    """
+    check_options(method, {name: name for name in options.given})
+    return METHODS[method].run(source, destination, options, progress, warn)
+
+
+@reconstruction_method("many-views", *(f.name for f in fields(ReconstructionOptions)))
+def from_pairs(
+    source: Source,
+    destination: Destination,
+    options: ReconstructionOptions,
+    progress: Progress,
+    warn: Warn,
+) -> Reconstruction:
+    """Views phased together in 3D; an interrupted run is continued by the same call."""
+    out, device = destination.folder, pick_device(options.device)
+    destination.check(options.phased)
+    settings = options.settings or load_settings()
     many = settings.many_views
-    count = len(chosen.items)
-    identity = torch.eye(3, dtype=torch.float64).expand(count, 3, 3).numpy()
-    views = load_views(
+    if options.mass_kda is not None:
+        many = many.model_copy(update={"mass_kda": options.mass_kda})
+    find = many.orientations == "find"
+    if find and options.orientations is not None:
+        raise DiffraganError(
+            f"Orientations are to be found, so {options.orientations} has no use; leave out "
+            "--orientations or many_views.orientations=find."
+        )
+    pairs = _opened(source, settings, options)
+    settings = pairs.settings.model_copy(update={"many_views": many})
+    selection = choose_views(
         pairs,
-        chosen.items,
-        identity if chosen.rotations is None else chosen.rotations,
-        scratch,
-        shifts_A=chosen.shifts_A,
-        progress=lambda done: tell("reading views", done, count, ""),
+        structure=options.structure,
+        limit=options.limit,
+        orientations=options.orientations,
+        find=find,
+        mass_kda=many.mass_kda,
     )
-    views = views.to(device)
-    if chosen.rotations is None:
-        views, warning = _oriented(views, chosen.mass_kda, settings, scratch, tell)
-        chosen = replace(chosen, warnings=(*chosen.warnings, *warning))
-    state_file = scratch / STATE
-    spent = 0.0
-    if state_file.exists():
-        solve, spent = restored(state_file, views, settings, chosen.mass_kda)
-    else:
-        solve = many_views.start(views, many, chosen.mass_kda, settings.seed)
-        if start_waves is not None:
-            from diffragan.reconstruction.start_from_waves import begin_from_waves
-
-            begin_from_waves(solve, start_waves, pairs)
-    saved = time.perf_counter()
-    words = [""]
-
-    def note(row: Row) -> None:
-        words[0] = f"(R {row['r_factor']:.3f}, expected to be right to {row['resolution_A']:.2f} Å)"
-
-    while not solve.done:
-        solve.step(note)
-        tell("iterations", solve.iteration, None, words[0])
-        if time.perf_counter() - saved > _SAVE_EVERY_S:
-            save_state(state_file, solve, spent + time.perf_counter() - began)
-            saved = time.perf_counter()
-    save_state(state_file, solve, spent + time.perf_counter() - began)
-    tell("all views together", solve.iteration, None, words[0])
-    whole = many_views.joined(solve, views)
-    converged, verdict = judged(solve, settings)
-    hand = hand_in_words(whole, converged)
-    seconds = spent + time.perf_counter() - began
-    return ReconstructionResult(
-        solve.to(CPU),
-        whole.to(CPU),
-        views.to(CPU),
-        chosen,
-        seconds,
-        converged,
-        verdict,
-        hand,
-        str(device),
+    for warning in selection.warnings:
+        warn(warning)
+    destination.make()
+    try:
+        solution = solve_views(
+            pairs,
+            selection,
+            out,
+            settings,
+            start_waves=options.start,
+            device=device,
+            progress=progress,
+        )
+    except torch.OutOfMemoryError:
+        raise DiffraganError(
+            f"{device} has too little memory for this; go on with --device cpu, which takes up "
+            "what was finished."
+        ) from None
+    for warning in solution.selection.warnings[len(selection.warnings) :]:
+        warn(warning)
+    store = options.phased or out / PHASED
+    metrics = write_result(
+        out, store, solution, pairs, settings, command=destination.command, progress=progress
     )
+    clear(out)
+    return Reconstruction(out, metrics, store)
 
 
-def _oriented(
-    views: Views, mass_kda: float | None, settings: Settings, scratch: Path, tell: Tell
-) -> tuple[Views, list[str]]:
-    """The views with orientations found from nothing, which the scratch folder keeps, and a
-    warning if they are doubtful."""
-    kept = scratch / "orientations.pt"
-    many, device = settings.many_views, views.device
-    if not kept.exists():
-        steps = [0]
+def _opened(source: Source, settings: Settings, options: ReconstructionOptions) -> Pairs:
+    if not isinstance(source, Sequence):
+        return source
+    return open_all(source, settings=settings, images=options.image, box_A=options.box_A)
 
-        def note(text: str) -> None:
-            steps[0] += 1
-            tell("orientations", steps[0], None, f"({text})")
 
-        warning: list[str] = []
-        search = find_from_images(
-            views,
-            mass_kda,
-            seed=settings.seed,
-            starts=many.find_starts,
-            keep=scratch / "starts.pt",
-            progress=note,
+@reconstruction_method("merge", "mass_kda")
+def from_waves(
+    source: Source,
+    destination: Destination,
+    options: ReconstructionOptions,
+    progress: Progress,
+    warn: Warn,
+) -> Reconstruction:
+    """The waves of a result store in one map, whatever phased them."""
+    if not isinstance(source, Sequence):
+        raise DiffraganError(
+            f"{source.name} holds pairs; method 'merge' takes a result store of waves."
         )
-        if not search.sure:
-            warning = [
-                f"No two of {len(search.starts)} random starts came to the same map, so the "
-                "orientations are doubtful; give more views, or more starts (--set "
-                "many_views.find_starts=...)."
-            ]
-        placed = {name: getattr(search.views, name).cpu() for name in ("rotations", "shifts_A")}
-        save_tensors(kept, {"placed": placed, "warning": warning})
-    read = torch.load(kept, weights_only=True)
-    return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
-
-
-def hand_in_words(whole: PhasedMap, converged: bool) -> str:
-    """What the difference of Friedel mates says of the map's hand."""
-    told = hand_of(volume_spectrum(whole.map), whole.views)
-    if not converged or told.decision == "open":
-        return "open (Friedel mates do not tell it)"
-    sure = f"{abs(told.sigma):.0f} standard errors, from the difference of Friedel mates"
-    if told.decision == "this":
-        return f"as in the map ({sure})"
-    return f"the mirror image of the map ({sure}); check the sign of the angles"
-
-
-def judged(solve: HalfMaps, settings: Settings) -> tuple[bool, str]:
-    """Whether a finished run converged, and why in words."""
-    from diffragan.optics import q_from_angle
-
-    assert solve.measure is not None
-    resolution = solve.measure.resolution_A
-    aperture = 1 / q_from_angle(settings.image.aperture_mrad, settings.energy_ev)
-    if resolution > _BEYOND_IMAGES * aperture:
-        return False, (
-            f"The patterns were not phased: the map is expected to be right to {resolution:.2f} Å, "
-            f"and the images alone show {aperture:.2f} Å."
+    if len(source) != 1:
+        raise DiffraganError(
+            f"Method 'merge' takes one result store, not {len(source)}; give the pairs that they "
+            "came from together to method 'many-views'."
         )
-    if solve.exhausted:
-        return False, (
-            f"The run was still changing after {solve.settings.iterations} iterations at the "
-            "finest resolution; allow more (--set many_views.iterations=...)."
-        )
-    return True, f"The map is expected to be right to {resolution:.2f} Å."
+    destination.check()
+    metrics = merge_results(
+        source[0], destination.folder, command=destination.command, mass_kda=options.mass_kda
+    )
+    return Reconstruction(destination.folder, metrics)

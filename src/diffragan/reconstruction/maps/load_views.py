@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from diffragan.fourier.grids import frequency_grid
 from diffragan.fourier.slices import Slices, slices
 from diffragan.optics import Optics, aberration, transfer_function
 from diffragan.pairs.pairs import Pairs
+from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 from diffragan.settings import ImageSettings
 
@@ -27,7 +27,7 @@ def load_views(
     scratch: Path,
     *,
     shifts_A: NDArray[np.float64] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Views:
     """The views of some items; the scratch folder keeps them for a run that goes on later.
 
@@ -92,7 +92,7 @@ def _arrays(
     ki: int,
     *,
     exact: bool,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Measured amplitudes, image spectra and noise from the scratch folder, filled where needed."""
     scratch.mkdir(parents=True, exist_ok=True)
@@ -128,8 +128,7 @@ def _arrays(
                 :, flat.pixel[:ki]
             ].numpy()
             noise[span] = 1 / (pairs.image_dose(chosen) * pairs.box_A**2)
-            if progress:
-                progress(span.stop)
+            progress("reading views", span.stop, len(items))
         for array in opened.values():
             array.flush()
         np.save(noise_file, noise)

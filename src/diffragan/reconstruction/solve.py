@@ -1,0 +1,210 @@
+"""Views solved together, from pairs to maps in memory; an interrupted run resumes.
+
+While it runs, OUT/.run holds the views' arrays and the state; both go when it is done.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from diffragan.files.atomic import save_tensors
+from diffragan.fourier.volumes import CPU, volume_spectrum
+from diffragan.pairs.pairs import Pairs
+from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction import many_views
+from diffragan.reconstruction.checkpoint import SCRATCH, STATE, claim, restored, run_key, save_state
+from diffragan.reconstruction.choose_views import ViewSelection
+from diffragan.reconstruction.many_views import HalfMaps
+from diffragan.reconstruction.maps.load_views import load_views
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.from_images import find_from_images
+from diffragan.reconstruction.orientations.hand import hand_of
+from diffragan.reconstruction.phased_map import PhasedMap
+from diffragan.reconstruction.start_from_waves import begin_from_waves
+from diffragan.settings import Settings
+
+_SAVE_EVERY_S = 60.0
+
+
+# A map phases patterns if it goes clearly beyond what the images show by themselves.
+_BEYOND_IMAGES = 0.8
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a run gives, on the CPU.
+
+    combined: the map of all views. seconds: of all sessions together. device: where it was solved.
+    """
+
+    half_maps: HalfMaps
+    combined: PhasedMap
+    views: Views
+    selection: ViewSelection
+    seconds: float
+    converged: bool
+    verdict: str
+    hand: str
+    device: str
+
+
+def solve_views(
+    pairs: Pairs,
+    selection: ViewSelection,
+    out: Path,
+    settings: Settings,
+    *,
+    start_waves: Path | None = None,
+    device: torch.device = CPU,
+    progress: Progress = no_progress,
+) -> Solution:
+    """Phase all views together; an interrupted run in `out` goes on where it stopped, also on
+    another device.
+
+    Args:
+        start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
+            the start in place of the images and noise.
+        device: where the solve runs; only common lines are searched on the CPU.
+
+    Raises:
+        DiffraganError: an unfinished run with other settings lies in `out`.
+    """
+    scratch = out / SCRATCH
+    claim(scratch, run_key(pairs, selection, settings, start_waves))
+    began = time.perf_counter()
+    views = _load(pairs, selection, scratch, progress).to(device)
+    if selection.rotations is None:
+        views, warnings = _oriented(views, selection.mass_kda, settings, scratch, progress)
+        selection = replace(selection, warnings=(*selection.warnings, *warnings))
+    state_file = scratch / STATE
+    if state_file.exists():
+        half_maps, spent = restored(state_file, views, settings, selection.mass_kda)
+    else:
+        half_maps = many_views.start(views, settings.many_views, selection.mass_kda, settings.seed)
+        spent = 0.0
+        if start_waves is not None:
+            begin_from_waves(half_maps, start_waves, pairs)
+    began -= spent
+    _iterate(half_maps, state_file, began, progress)
+    combined = many_views.joined(half_maps, views)
+    converged, verdict = judged(half_maps, settings)
+    return Solution(
+        half_maps.to(CPU),
+        combined.to(CPU),
+        views.to(CPU),
+        selection,
+        time.perf_counter() - began,
+        converged,
+        verdict,
+        hand_in_words(combined, converged),
+        str(device),
+    )
+
+
+def _load(pairs: Pairs, selection: ViewSelection, scratch: Path, progress: Progress) -> Views:
+    """The selected views, with orientations to be found as the identity."""
+    count = len(selection.items)
+    identity = torch.eye(3, dtype=torch.float64).expand(count, 3, 3).numpy()
+    return load_views(
+        pairs,
+        selection.items,
+        identity if selection.rotations is None else selection.rotations,
+        scratch,
+        shifts_A=selection.shifts_A,
+        progress=progress,
+    )
+
+
+def _iterate(half_maps: HalfMaps, state_file: Path, began: float, progress: Progress) -> None:
+    """Both halves to their end, the state saved now and then.
+
+    Args:
+        began: when the run began, by the clock of `time.perf_counter`, pauses left out.
+    """
+    saved = time.perf_counter()
+    while not half_maps.done:
+        half_maps.step()
+        progress("iterations", half_maps.iteration, None, _word(half_maps))
+        if time.perf_counter() - saved > _SAVE_EVERY_S:
+            save_state(state_file, half_maps, time.perf_counter() - began)
+            saved = time.perf_counter()
+    save_state(state_file, half_maps, time.perf_counter() - began)
+    progress("all views together", half_maps.iteration, None, _word(half_maps))
+
+
+def _word(half_maps: HalfMaps) -> str:
+    """How the run goes, by its last check."""
+    if not half_maps.history:
+        return ""
+    row = half_maps.history[-1]
+    return f"(R {row['r_factor']:.3f}, expected to be right to {row['resolution_A']:.2f} Å)"
+
+
+def _oriented(
+    views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress
+) -> tuple[Views, list[str]]:
+    """The views with orientations found from nothing, which the scratch folder keeps, and a
+    warning if they are doubtful."""
+    kept = scratch / "orientations.pt"
+    many, device = settings.many_views, views.device
+    if not kept.exists():
+        steps = [0]
+
+        def note(text: str) -> None:
+            steps[0] += 1
+            progress("orientations", steps[0], None, f"({text})")
+
+        result = find_from_images(
+            views,
+            mass_kda,
+            seed=settings.seed,
+            starts=many.find_starts,
+            keep=scratch / "starts.pt",
+            progress=note,
+        )
+        warning = []
+        if not result.sure:
+            warning = [
+                f"No two of {len(result.starts)} random starts came to the same map, so the "
+                "orientations are doubtful; give more views, or more starts (--set "
+                "many_views.find_starts=...)."
+            ]
+        placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
+        save_tensors(kept, {"placed": placed, "warning": warning})
+    read = torch.load(kept, weights_only=True)
+    return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
+
+
+def hand_in_words(whole: PhasedMap, converged: bool) -> str:
+    """What the difference of Friedel mates says of the map's hand."""
+    hand = hand_of(volume_spectrum(whole.map), whole.views)
+    if not converged or hand.decision == "open":
+        return "open (Friedel mates do not tell it)"
+    sure = f"{abs(hand.sigma):.0f} standard errors, from the difference of Friedel mates"
+    if hand.decision == "this":
+        return f"as in the map ({sure})"
+    return f"the mirror image of the map ({sure}); check the sign of the angles"
+
+
+def judged(half_maps: HalfMaps, settings: Settings) -> tuple[bool, str]:
+    """Whether a finished run converged, and why in words."""
+    from diffragan.optics import q_from_angle
+
+    assert half_maps.measure is not None
+    resolution = half_maps.measure.resolution_A
+    aperture = 1 / q_from_angle(settings.image.aperture_mrad, settings.energy_ev)
+    if resolution > _BEYOND_IMAGES * aperture:
+        return False, (
+            f"The patterns were not phased: the map is expected to be right to {resolution:.2f} Å, "
+            f"and the images alone show {aperture:.2f} Å."
+        )
+    if half_maps.exhausted:
+        return False, (
+            f"The run was still changing after {half_maps.settings.iterations} iterations at the "
+            "finest resolution; allow more (--set many_views.iterations=...)."
+        )
+    return True, f"The map is expected to be right to {resolution:.2f} Å."
