@@ -1,10 +1,11 @@
-# Two commands: `make demo` and `make test`. Both set up .venv once and then use it.
+# `make demo`, `make test` and `make docs` set up .venv once and then use it.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DOCS   := $(VENV)/.docs-ready
 
-.PHONY: demo test setup lint types unit clean
+.PHONY: demo test docs setup lint types unit clean
 
 demo: $(READY)
 	$(BIN)/diffragan demo --out demo-out
@@ -12,14 +13,18 @@ demo: $(READY)
 test: lint types unit
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 
 types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
 	$(BIN)/python -m pytest
+
+# The site goes to site/index.html; warnings are errors, and nothing comes from the network.
+docs: $(DOCS)
+	$(BIN)/sphinx-build -W --keep-going -q -d $(VENV)/.doctrees -b html docs site
 
 setup: $(READY)
 
@@ -31,5 +36,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $(DOCS)
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out site docs/generated

@@ -55,11 +55,11 @@ def train(
 
     Examples:
 
-    diffragan train proteins.zarr --out run --set network.width=0.125 --set train.batch_size=8
+        diffragan train proteins.zarr --out run --set network.width=0.125 --set train.batch_size=8
 
-    diffragan train a.zarr b.zarr --out run --set train.max_steps=300 --max-minutes 10
+        diffragan train a.zarr b.zarr --out run --set train.max_steps=300 --max-minutes 10
 
-    torchrun --nproc-per-node 2 -m diffragan train a.zarr --out run --set train.batch_size=16
+        torchrun --nproc-per-node 2 -m diffragan train a.zarr --out run --set train.batch_size=8
     """
     import torch
 

@@ -162,7 +162,7 @@ class State:
 
 @dataclass
 class Run:
-    """Iterations of one solver; an iterator of `State`s that never ends by itself.
+    """Iterations of one solver; an iterator of states (`State`) that never ends by itself.
 
     Everything may be changed between steps: `constraint` (support, damping), `pull` and `steps`.
     """

@@ -30,7 +30,7 @@ FREE_KEYS = ("train.epochs", "train.max_steps", "train.checkpoint_every_s")
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """Where a run is: `epoch` whole epochs and `position` batches of the next are done."""
 
     step: int = 0
@@ -50,7 +50,7 @@ class TrainState:
     generator_optimizer: Optimizer
     discriminator_optimizer: Optimizer
     target: TargetScale
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainProgress = field(default_factory=TrainProgress)
 
 
 def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) -> None:
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
     state.generator_optimizer.load_state_dict(tree["generator_optimizer"])
     state.discriminator_optimizer.load_state_dict(tree["discriminator_optimizer"])
     state.target = TargetScale(**tree["target"])
-    state.progress = Progress(**tree["progress"])
+    state.progress = TrainProgress(**tree["progress"])
     torch.set_rng_state(tree["random"]["cpu"])
     if torch.cuda.is_available() and len(tree["random"]["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(tree["random"]["cuda"])

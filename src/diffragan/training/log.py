@@ -8,7 +8,7 @@ from typing import Any
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
-from diffragan.training.checkpoint import Progress
+from diffragan.training.checkpoint import TrainProgress
 from diffragan.training.validation import Validation
 
 
@@ -49,14 +49,14 @@ class RunLog:
                 ) from None
             self.events = SummaryWriter(out / "tensorboard", purge_step=from_step + 1)
 
-    def losses(self, progress: Progress, values: dict[str, float]) -> None:
+    def losses(self, progress: TrainProgress, values: dict[str, float]) -> None:
         """One line with the step's losses and the speed in images a second."""
         self._append(progress, values)
         if self.events:
             for name, value in values.items():
                 self.events.add_scalar(f"train/{name}", value, progress.step)
 
-    def validation(self, progress: Progress, found: Validation) -> None:
+    def validation(self, progress: TrainProgress, found: Validation) -> None:
         """One line with the FRC over all held-out proteins and of each."""
         self._append(
             progress, {"validation_frc": found.mean, "validation_by_structure": found.by_structure}
@@ -71,7 +71,7 @@ class RunLog:
         if self.events:
             self.events.close()
 
-    def _append(self, progress: Progress, values: dict[str, Any]) -> None:
+    def _append(self, progress: TrainProgress, values: dict[str, Any]) -> None:
         if not self.writes:
             return
         line = {

@@ -29,7 +29,7 @@ from diffragan.networks.weights import WeightsMetadata, save_weights
 from diffragan.settings import Settings, settings_to_toml
 from diffragan.training.checkpoint import (
     NAME,
-    Progress,
+    TrainProgress,
     TrainState,
     load_checkpoint,
     run_identity,
@@ -328,7 +328,7 @@ def agree(flags: Sequence[bool], processes: Processes) -> list[bool]:
 
 
 def finite(
-    loss: torch.Tensor, name: str, progress: Progress, out: Path, processes: Processes
+    loss: torch.Tensor, name: str, progress: TrainProgress, out: Path, processes: Processes
 ) -> float:
     """The loss as a number; stops the run, in all processes, before a NaN reaches a weight."""
     value = float(loss.detach())
