@@ -9,14 +9,18 @@ import pytest
 import torch
 
 from diffragan.fourier.grids import even_fast_length, frequency_grid, resample
+from diffragan.microscope.imaging import defocused_image
 from diffragan.optics import (
+    Optics,
     aberration,
+    image_contrast,
     pattern_pixels,
     propagate,
     q_from_angle,
     transfer_function,
     wavelength_A,
 )
+from diffragan.settings import ImageSettings
 
 ENERGY = 200e3
 
@@ -94,6 +98,22 @@ def test_defocus_is_propagation_by_its_negative() -> None:
     q2 = frequency_grid(16, 10.0)
     chi = aberration(q2, ENERGY, defocus_A=-1000.0)
     torch.testing.assert_close(chi, math.pi * wavelength_A(ENERGY) * 1000.0 * q2)
+
+
+def test_a_weak_objects_image_is_its_spectrum_times_the_contrast() -> None:
+    """To first order in the phase, and with every property of the lens: defocus from the exit
+    plane, spherical aberration, focal spread, aperture."""
+    n, optics = 48, Optics(ENERGY, 40.0, 25.0)
+    q2 = frequency_grid(n, optics.box_A)
+    drawn = torch.randn(n, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    phase = 1e-5 * torch.fft.ifft2(torch.fft.fft2(drawn) * (q2 < 0.4**2)).real
+    exit_wave = propagate((1 + 1j * phase)[None], optics.box_A, ENERGY, optics.centre_to_exit_A)
+    lens = {"defocus_A": -700.0, "cs_mm": 1.2, "focal_spread_A": 60.0, "aperture_mrad": 8.0}
+    image = defocused_image(exit_wave, optics, ImageSettings(**lens), n)[0].double()
+    expected = torch.fft.fft2(phase) * image_contrast(q2, optics, **lens)
+    error = torch.fft.fft2(image - 1) - expected
+    error[0, 0] = 0
+    assert float(error.norm()) < 0.02 * float(expected.norm())
 
 
 def test_resampling_keeps_values_and_inverts() -> None:

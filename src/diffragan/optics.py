@@ -58,6 +58,43 @@ def aberration(q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: floa
     return math.pi * wavelength * q2 * (-defocus_A + 0.5 * cs_A * wavelength**2 * q2)
 
 
+def lens_envelope(
+    q2: Tensor, energy_ev: float, *, focal_spread_A: float = 0.0, aperture_mrad: float | None = None
+) -> Tensor:
+    """Part of each amplitude that the lens passes, 0 to 1, on the given q² (1/Å²), float64.
+
+    `focal_spread_A` is the standard deviation of the defocus: the coherent (linear) envelope is
+    exp(-(pi lambda spread q²)² / 2). The aperture cuts sharply at its angle; None is no aperture.
+    """
+    spread = math.pi * wavelength_A(energy_ev) * focal_spread_A
+    damping = torch.exp(-0.5 * (spread * q2) ** 2)
+    if aperture_mrad is not None:
+        damping = damping * (q2 <= q_from_angle(aperture_mrad, energy_ev) ** 2)
+    return damping
+
+
+def image_contrast(
+    q2: Tensor,
+    optics: Optics,
+    *,
+    defocus_A: float,
+    cs_mm: float = 0.0,
+    focal_spread_A: float = 0.0,
+    aperture_mrad: float | None = None,
+) -> Tensor:
+    """Contrast of an image per unit of a weak phase object at its centre plane, on the given q².
+
+    The object's scattered wave is i phi(q) with phi real in space, so the contrast is
+    2 phi(q) sin chi(q) times the lens's envelope, with chi the aberration from the object's centre
+    plane, `optics.centre_to_exit_A` before the plane that `defocus_A` counts from, to the image.
+    """
+    chi = aberration(q2, optics.energy_ev, defocus_A - optics.centre_to_exit_A, cs_mm)
+    passed = lens_envelope(
+        q2, optics.energy_ev, focal_spread_A=focal_spread_A, aperture_mrad=aperture_mrad
+    )
+    return 2 * torch.sin(chi) * passed
+
+
 def transfer_function(
     q2: Tensor,
     energy_ev: float,
@@ -67,17 +104,13 @@ def transfer_function(
     focal_spread_A: float = 0.0,
     aperture_mrad: float | None = None,
 ) -> Tensor:
-    """Complex transfer function of the microscope on the given q² (1/Å²), complex128.
-
-    `focal_spread_A` is the standard deviation of the defocus: the coherent (linear) envelope is
-    exp(-(pi lambda spread q²)² / 2). The aperture cuts sharply at its angle; None is no aperture.
-    """
-    wavelength = wavelength_A(energy_ev)
+    """Complex transfer function of the microscope on the given q² (1/Å²), complex128: the phases
+    of `aberration` and the amplitudes of `lens_envelope`."""
     chi = aberration(q2, energy_ev, defocus_A, cs_mm)
-    damping = torch.exp(-0.5 * (math.pi * wavelength * focal_spread_A * q2) ** 2)
-    if aperture_mrad is not None:
-        damping = damping * (q2 <= q_from_angle(aperture_mrad, energy_ev) ** 2)
-    return torch.polar(damping, -chi)
+    passed = lens_envelope(
+        q2, energy_ev, focal_spread_A=focal_spread_A, aperture_mrad=aperture_mrad
+    )
+    return torch.polar(passed, -chi)
 
 
 def propagate(wave: Tensor, box_A: float, energy_ev: float, distance_A: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import frequency_grid, resample
-from diffragan.optics import Optics, aberration, transfer_function
+from diffragan.optics import Optics, image_contrast
 from diffragan.phasing.method import (
     PairBatch,
 )
@@ -38,12 +38,8 @@ def network_proposal(projection: Tensor, batch: PairBatch, worth: Sequence[float
     optics, target = batch.optics, batch.settings.projection
     image = resample(projection.double(), m)
     image = image / image.mean((-2, -1), keepdim=True)
-    chi = aberration(
-        frequency_grid(m, optics.box_A, image.device),
-        optics.energy_ev,
-        target.defocus_A - optics.centre_to_exit_A,
-    )
-    contrast = 2 * torch.sin(chi)
+    q2 = frequency_grid(m, optics.box_A, image.device)
+    contrast = image_contrast(q2, optics, defocus_A=target.defocus_A)
     spectrum = torch.fft.fft2(image, norm="forward")
     amplitude = batch.amplitude
     trust = spectrum.abs() / (amplitude * contrast.abs()).clamp_min(1e-12)
@@ -90,10 +86,8 @@ def propose_from_image(
 ) -> Proposal:
     """CTF-corrected phases of the image, at any defocus.
 
-    The object is taken as a weak phase object at its centre plane: its scattered wave is i phi(q)
-    with phi real in space, so the image's contrast is I(q) = 2 phi(q) sin chi(q), with chi the
-    aberration from that plane to the image. The sign of sin chi, which alternates past the first
-    zero, is undone here.
+    The object is taken as a weak phase object at its centre plane (`optics.image_contrast`). The
+    sign of sin chi, which alternates past the first zero, is undone here.
 
     The trust is the mean cosine of the phase error under counting noise, I1(x) / I0(x) with
     x = 2 A |I| |2 sin chi| / noise power per mode (the phase of a signal of known modulus in
@@ -108,16 +102,14 @@ def propose_from_image(
     """
     m = image.shape[-1]
     q2 = frequency_grid(m, optics.box_A, image.device)
-    chi = aberration(
-        q2, optics.energy_ev, settings.defocus_A - optics.centre_to_exit_A, settings.cs_mm
-    )
-    passed = transfer_function(
+    contrast = image_contrast(
         q2,
-        optics.energy_ev,
+        optics,
+        defocus_A=settings.defocus_A,
+        cs_mm=settings.cs_mm,
         focal_spread_A=settings.focal_spread_A,
         aperture_mrad=settings.aperture_mrad,
-    ).abs()
-    contrast = 2 * torch.sin(chi) * passed
+    )
     spectrum = torch.fft.fft2(image.double(), norm="forward")
     corrected = 1j * spectrum * torch.sign(contrast)
     phase = torch.polar(torch.ones_like(corrected.real), corrected.angle())

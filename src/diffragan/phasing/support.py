@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import frequency_grid
-from diffragan.optics import Optics, aberration, transfer_function
+from diffragan.optics import Optics, image_contrast
 from diffragan.phasing.method import (
     PairBatch,
 )
@@ -109,16 +109,16 @@ def local_power(
     Arguments as `propose_from_image`.
     """
     q2 = frequency_grid(image.shape[-1], optics.box_A, image.device)
-    defocus = settings.defocus_A - optics.centre_to_exit_A
-    chi = aberration(q2, optics.energy_ev, defocus, settings.cs_mm)
-    passed = transfer_function(
+    contrast = image_contrast(
         q2,
-        optics.energy_ev,
+        optics,
+        defocus_A=settings.defocus_A,
+        cs_mm=settings.cs_mm,
         focal_spread_A=settings.focal_spread_A,
         aperture_mrad=settings.aperture_mrad,
-    ).abs()
+    )
     noise = (1 / (dose_e_per_A2.to(q2) * optics.box_A**2))[:, None, None]
-    signal = (2 * amplitude.double() * torch.sin(chi) * passed) ** 2
+    signal = (amplitude.double() * contrast) ** 2
     wiener = signal / (signal + noise).clamp_min(1e-30)
     filtered = torch.fft.ifft2(torch.fft.fft2(image.double()) * wiener).real
     power = (

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import frequency_grid
 from diffragan.fourier.slices import Slices, slices
-from diffragan.optics import Optics, aberration, transfer_function
+from diffragan.optics import Optics, image_contrast, lens_envelope
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
@@ -67,13 +67,8 @@ def load_views(
 def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
     """Contrast per unit of object at the leading pairs that the aperture lets through."""
     q2 = torch.fft.fftshift(frequency_grid(flat.m, optics.box_A)).flatten()[flat.pixel]
-    chi = aberration(q2, optics.energy_ev, image.defocus_A - optics.centre_to_exit_A, image.cs_mm)
-    passed = transfer_function(
-        q2,
-        optics.energy_ev,
-        focal_spread_A=image.focal_spread_A,
-        aperture_mrad=image.aperture_mrad,
-    ).abs()
+    lens = {"focal_spread_A": image.focal_spread_A, "aperture_mrad": image.aperture_mrad}
+    passed = lens_envelope(q2, optics.energy_ev, **lens)
     inside = torch.nonzero(passed > 0.01).flatten()
     if not len(inside):
         raise DiffraganError(
@@ -81,7 +76,8 @@ def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
             f"image.aperture_mrad ({image.aperture_mrad:g})."
         )
     last = int(inside.max()) + 1
-    return (2 * torch.sin(chi) * passed)[:last].float()
+    contrast = image_contrast(q2, optics, defocus_A=image.defocus_A, cs_mm=image.cs_mm, **lens)
+    return contrast[:last].float()
 
 
 def _arrays(
