@@ -36,7 +36,8 @@ from diffragan.pairs.of_results import pairs_of_results
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
-from diffragan.report.pair_page import opening, write_report
+from diffragan.report.pair_page import write_report
+from diffragan.report.pair_words import describe_evaluation
 from diffragan.settings import Settings
 
 N, N_PX, BOX_A = 5, 128, 36.0
@@ -317,15 +318,15 @@ def test_a_simulation_store_is_a_truth_too(noisy: ResultStore, world: World) -> 
 def test_opening_sentences_say_how_far_and_no_further(
     noisy: ResultStore, world: World, true_wave: torch.Tensor
 ) -> None:
-    said = " ".join(opening(evaluate(noisy, input=world.pairs)))
+    said = " ".join(describe_evaluation(evaluate(noisy, input=world.pairs)))
     assert "falls below 0.5 at 4." in said or "falls below 0.5 at 3." in said
     assert "The pattern ends at 1.2" in said
     assert "trained on 1ABC" in said
-    blind = " ".join(opening(evaluate(noisy, input=world.blind)))
+    blind = " ".join(describe_evaluation(evaluate(noisy, input=world.blind)))
     assert "no truth" in blind
     assert "R-factor" in blind
     network = evaluate(world.results("net", true_wave, method="published"), input=world.pairs)
-    assert "the network invents" in " ".join(opening(network))
+    assert "the network invents" in " ".join(describe_evaluation(network))
 
 
 class _Page(HTMLParser):

@@ -15,14 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from diffragan.report.map_figures import fsc_figure, orientations_figure
-from diffragan.report.map_page import (
-    VolumeReport,
-    draw_volume,
-    numbers,
-    opening,
-    write_volume_report,
-)
+from diffragan.report.map_figures import fsc, orientations
+from diffragan.report.map_page import draw, write_map_report
+from diffragan.report.map_report import MapReport, describe_map, numbers
 from diffragan.report.surfaces import fourier_cropped, surfaces
 from diffragan.rotations import quasi_uniform
 
@@ -42,7 +37,7 @@ def ball(
 
 
 @pytest.fixture(scope="module")
-def found() -> VolumeReport:
+def report() -> MapReport:
     """Two balls of different sizes, with numbers that can be recognised in the page."""
     volume = ball(N, 6, VOXEL_A, (3, 0, 0)) + ball(N, 3, VOXEL_A, (-6, 2, 0))
     q = torch.arange(24) / 28.8
@@ -56,16 +51,16 @@ def found() -> VolumeReport:
         "n_views": 456, "seconds": 91.25, "voxel_A": VOXEL_A, "molecule": "1ABC <b>",
         "hand": "as in the orientations", "warnings": ["R rose in half 2."], "mass_da": MASS_DA,
     }  # fmt: skip
-    return VolumeReport(
+    return MapReport(
         torch.from_numpy(volume), VOXEL_A, torch.from_numpy(volume > 0.1), q, torch.exp(-2 * q),
         torch.exp(-3 * q), history, quasi_uniform(456), np.linspace(0.2, 1, 456), metrics,
         "[reconstruct]\nbeta = 0.8\n",
     )  # fmt: skip
 
 
-def test_the_page_holds_its_numbers_and_loads_nothing(found: VolumeReport, tmp_path: Path) -> None:
+def test_the_page_holds_its_numbers_and_loads_nothing(report: MapReport, tmp_path: Path) -> None:
     command = "diffragan reconstruct pairs.zarr --out map"
-    page = write_volume_report(tmp_path, found, command)
+    page = write_map_report(tmp_path, report, command)
     text = page.read_text("utf-8")
     for said in (
         "agree to 1.44 Å (FSC 0.143)", "1.56 Å", "73", "456", "91.2 s", "1ABC &lt;b&gt;", "2.5 kDa",
@@ -102,36 +97,36 @@ def test_the_page_holds_its_numbers_and_loads_nothing(found: VolumeReport, tmp_p
         np.testing.assert_allclose(np.linalg.norm(normals / 127.0, axis=1), 1, atol=0.02)
 
 
-def test_failure_is_said_first(found: VolumeReport) -> None:
-    said = opening(replace(found, metrics={**found.metrics, "converged": np.False_}))
+def test_failure_is_said_first(report: MapReport) -> None:
+    said = describe_map(replace(report, metrics={**report.metrics, "converged": np.False_}))
     assert "did not converge after 73 rounds" in said[0]
     assert "not make it right" in said[1]
-    assert "converge" not in " ".join(opening(found))
-    apart = opening(replace(found, metrics={**found.metrics, "fsc_0p143_A": 10.0}))
+    assert "converge" not in " ".join(describe_map(report))
+    apart = describe_map(replace(report, metrics={**report.metrics, "fsc_0p143_A": 10.0}))
     assert "do not agree even at 10 Å" in apart[0]
-    shared = opening(replace(found, metrics={**found.metrics, "truth_fsc_0p5_A": 4.0}))
+    shared = describe_map(replace(report, metrics={**report.metrics, "truth_fsc_0p5_A": 4.0}))
     assert "share an error" in shared[-1]
 
 
-def test_missing_numbers_are_left_out_or_computed(found: VolumeReport, tmp_path: Path) -> None:
+def test_missing_numbers_are_left_out_or_computed(report: MapReport, tmp_path: Path) -> None:
     """Without metrics the resolution comes from the curve, and no row is empty or NaN."""
     bare = replace(
-        found, metrics={"seconds": float("nan")}, mask=None, fsc_truth=None, history=[],
+        report, metrics={"seconds": float("nan")}, mask=None, fsc_truth=None, history=[],
         weights=np.ones(456),
     )  # fmt: skip
     # exp(-2 q) reaches 0.143 only beyond the last shell.
-    assert "to the end of the data at 1.25 Å" in opening(bare)[0]
-    assert "can't tell" in opening(bare)[0]
-    rows = dict(numbers(bare))
+    assert "to the end of the data at 1.25 Å" in describe_map(bare)[0]
+    assert "can't tell" in describe_map(bare)[0]
+    rows = numbers(bare)
     assert rows["converged"] == "not said"
     assert rows["views"] == "456"
     assert "time" not in rows
     assert all(rows.values())
-    faster = replace(bare, fsc_half=torch.exp(-4 * found.q))
+    faster = replace(bare, fsc_half=torch.exp(-4 * report.q))
     assert faster.half_A == pytest.approx(4 / -np.log(0.143), rel=0.02)
 
     flat = replace(bare, map=np.zeros((N, N, N)), rotations=np.zeros((0, 3, 3)), weights=np.ones(0))
-    text = write_volume_report(tmp_path, flat, "").read_text("utf-8")
+    text = write_map_report(tmp_path, flat, "").read_text("utf-8")
     assert "no surface to show" in text
     assert "<canvas" not in text
 
@@ -181,44 +176,47 @@ def test_a_coarser_grid_keeps_density_and_centre(n: int, side: int) -> None:
     assert (weight.sum((0, 2)) * axis).sum() / weight.sum() == pytest.approx(-1, abs=0.1)
 
 
-def test_figures_mark_thresholds_edges_and_directions(found: VolumeReport) -> None:
-    figure = fsc_figure(found.q.numpy(), found.fsc_half.numpy(), None, half_A=1.44, edge_A=1.3)
+def test_figures_mark_thresholds_edges_and_directions(report: MapReport) -> None:
+    given = {**report.metrics, "fsc_0p143_A": 1.44, "measured_to_A": 1.3}
+    figure = fsc(replace(report, metrics=given)).figure
     said = {text.get_text() for text in figure.axes[0].texts}
     assert {"0.143", "0.5", "image ends, 5.02 Å", "pattern ends, 1.30 Å"} <= said
     assert "free correlation" not in _labels(figure)
     # Every view along +x: all in one place of the sphere.
     turn = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=float)
-    drawn: Any = orientations_figure(np.repeat(turn[None], 500, 0)).axes[0].collections[0]
+    sphere = orientations(replace(report, rotations=np.repeat(turn[None], 500, 0)))
+    assert sphere is not None
+    drawn: Any = sphere.figure.axes[0].collections[0]
     relative = np.asarray(drawn.get_array())
     filled = relative > 0
     assert filled.any(0).sum() == 1
     assert 0 < filled.any(1).mean() < 0.5
 
 
-def test_the_expected_correlation_is_drawn_from_the_first_ring(found: VolumeReport) -> None:
+def test_the_expected_correlation_is_drawn_from_the_first_ring(report: MapReport) -> None:
     """A run's curves begin with ring 1, which belongs to the figure; shell 0 of others does not."""
-    q, half = found.q[1:], found.fsc_half[1:]
-    truth = None if found.fsc_truth is None else found.fsc_truth[1:]
-    run = replace(found, q=q, fsc_half=half, fsc_truth=truth, others={"expected": half.sqrt()})
-    figure = {one.name: one for one in draw_volume(run)}["fsc"].figure
+    q, half = report.q[1:], report.fsc_half[1:]
+    truth = None if report.fsc_truth is None else report.fsc_truth[1:]
+    run = replace(report, q=q, fsc_half=half, fsc_truth=truth, others={"expected": half.sqrt()})
+    figure = {one.name: one for one in draw(run)}["fsc"].figure
     line = _labels(figure)["expected with the truth"]
     np.testing.assert_allclose(np.asarray(line.get_xdata()), q.numpy())
     np.testing.assert_allclose(np.asarray(line.get_ydata()), half.sqrt().numpy())
 
 
-def test_the_free_correlation_is_drawn_with_its_gaps(found: VolumeReport) -> None:
+def test_the_free_correlation_is_drawn_with_its_gaps(report: MapReport) -> None:
     """What was left out of the phasing has a line of its own, and none where it says nothing."""
-    free = found.fsc_half.clone()
+    free = report.fsc_half.clone()
     free[5:9] = torch.nan
-    drawn = {one.name: one for one in draw_volume(replace(found, others={"free": free}))}["fsc"]
+    drawn = {one.name: one for one in draw(replace(report, others={"free": free}))}["fsc"]
     line = _labels(drawn.figure)["free correlation"]
     shown = np.asarray(line.get_ydata())
     np.testing.assert_array_equal(shown, free[1:])
     others = {one.get_color() for one in drawn.figure.axes[0].lines if one is not line}
     assert line.get_color() not in others
     assert "left out" in drawn.caption
-    nothing = replace(found, others={"free": torch.full_like(free, torch.nan)})
-    drawn = {one.name: one for one in draw_volume(nothing)}["fsc"]
+    nothing = replace(report, others={"free": torch.full_like(free, torch.nan)})
+    drawn = {one.name: one for one in draw(nothing)}["fsc"]
     assert "free correlation" not in _labels(drawn.figure)
     assert "left out" not in drawn.caption
 

@@ -80,28 +80,27 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
+    from diffragan.evaluation.tables import solved_column
+    from diffragan.report.html import number_text, percent_text
+
     of = metrics["frc_of"]
     title = f"{metrics['method']}: " + (f"FRC of the {of}" if of else "no truth, so no FRC")
+    solved, solved_key = solved_column(metrics)
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("structure", no_wrap=True)
-    for name in ("n", "0.5 at, Å", "image", "diffr.", "extrap.", "solved", "SSIM", "R"):
+    for name in ("n", "0.5 at, Å", "image", "diffr.", "extrap.", solved, "SSIM", "R"):
         table.add_column(name, justify="right", no_wrap=True)
     rows = dict(metrics["structures"])
     if len(rows) != 1:
         rows["all"] = metrics
     for stem, block in rows.items():
-        bands = [_number(value) for value in block["band_mean_frc"].values()]
         table.add_row(
             stem,
             str(block["n"]),
-            _number(block["frc_0p5_A"]),
-            *bands,
-            _number(block["solved_fraction"], ".0%"),
-            _number(block["ssim_mean"]),
-            _number(block["r_factor_median"], ".3f"),
+            number_text(block["frc_0p5_A"]),
+            *[number_text(value) for value in block["band_mean_frc"].values()],
+            percent_text(block[solved_key]),
+            number_text(block["ssim_mean"]),
+            number_text(block["r_factor_median"], ".3f"),
         )
     return table
-
-
-def _number(value: float | None, form: str = ".2f") -> str:
-    return "–" if value is None else format(value, form)

@@ -27,6 +27,12 @@ class Evaluation(Mapping[str, Any]):
     metrics: Mapping[str, Any]
     page: Path | None = None
 
+    @property
+    def stems(self) -> list[str]:
+        """The structure of each result; "" where the store names none."""
+        names = [structure.stem for structure in self.results.structures]
+        return [names[i] if i < len(names) else "" for i in self.results.structure_index]
+
     def __getitem__(self, key: str) -> Any:
         return self.metrics[key]
 

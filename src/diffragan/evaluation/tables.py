@@ -1,55 +1,48 @@
-"""The scores as CSV text."""
+"""The scores as tables: CSV of the curves and of every item."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffragan.evaluation.scores import Curves, Scores, spread
-from diffragan.files.store import ResultStore
+from diffragan.evaluation.evaluation import Evaluation
+from diffragan.evaluation.scores import spread
+from diffragan.files.csv import csv_text
 from diffragan.fourier.correlation import band_means, resolution_at, solved
 
 
-def frc_csv(results: ResultStore, scores: Scores) -> str:
+def frc_csv(evaluation: Evaluation) -> str:
     """Mean curves and their spread as CSV, for all items and each structure."""
+    results, scores = evaluation.results, evaluation.scores
     groups = [("all", np.arange(results.n))]
     groups += [
         (structure.stem, np.flatnonzero(results.structure_index == i))
         for i, structure in enumerate(results.structures)
     ]
-    rows: list[list[Any]] = []
+    header = ("frc_of", "structure", "resolution_A", "q_per_A", "mean", "p10", "p90")
+    rows = []
     for name in ("wave", "projection", "image"):
-        curves: Curves | None = getattr(scores, name)
+        curves = getattr(scores, name)
         if curves is None:
             continue
         for stem, chosen in groups:
             if len(chosen):
-                columns = zip(curves.q, *spread(curves, chosen), strict=True)
-                rows += [
-                    [name, stem, f"{1 / q:.5f}", *(f"{float(x):.6f}" for x in (q, *rest))]
-                    for q, *rest in columns
-                ]
-    header = ["frc_of", "structure", "resolution_A", "q_per_A", "mean", "p10", "p90"]
-    return _csv(header, rows)
+                for q, *rest in zip(curves.q, *spread(curves, chosen), strict=True):
+                    numbers = [f"{1 / q:.5f}", *(f"{float(x):.6f}" for x in (q, *rest))]
+                    rows.append(dict(zip(header, [name, stem, *numbers], strict=True)))
+    return csv_text(rows, header)
 
 
-def item_table(results: ResultStore, scores: Scores) -> str:
+def item_csv(evaluation: Evaluation) -> str:
     """One row per item as CSV: its FRC by band, SSIM, R, solved or not; empty where not known.
 
     `item` is the index in the input. FRC columns are of the wave, or of the projection for a
     method that gives no wave; those named `projection_` are always of the projection.
     """
-    columns: dict[str, list[Any]] = {
-        "item": results.items.tolist(),
-        "stem": [
-            results.structures[i].stem if i < len(results.structures) else ""
-            for i in results.structure_index
-        ],
-    }
+    results, scores = evaluation.results, evaluation.scores
+    columns: dict[str, Sequence[Any]] = {"item": results.items.tolist(), "stem": evaluation.stems}
     for prefix, curves in (("", scores.primary), ("projection_", scores.projection)):
         if curves is None:
             continue
@@ -63,19 +56,12 @@ def item_table(results: ResultStore, scores: Scores) -> str:
         columns["r_factor"] = results.r_factor.tolist()
     if results.solved is not None:
         columns["judged_solved"] = results.solved.astype(int).tolist()
-    rows = [[_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
-    return _csv(list(columns), rows)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return csv_text(rows, list(columns), digits=5)
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return f"{value:.5g}" if math.isfinite(value) else ""
-    return value
-
-
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+def solved_column(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    """Head and key of the column that tells what is solved: by the truth, or else as judged."""
+    if metrics["solved_fraction"] is None and metrics["judged_solved_fraction"] is not None:
+        return "judged solved", "judged_solved_fraction"
+    return "solved", "solved_fraction"

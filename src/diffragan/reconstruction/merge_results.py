@@ -26,7 +26,8 @@ from diffragan.reconstruction.maps.agreement import HALF_SET_THRESHOLD
 from diffragan.reconstruction.maps.mask import envelope
 from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import side_of
-from diffragan.report.map_page import VolumeReport, write_volume_report
+from diffragan.report.map_page import write_map_report
+from diffragan.report.map_report import MapReport
 from diffragan.settings import settings_from_dict, settings_to_toml
 
 
@@ -116,7 +117,7 @@ def merge_results(
     }
     write_atomically(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     write_atomically(out / "settings.toml", settings.encode())
-    report = VolumeReport(
+    report = MapReport(
         map=centred(whole),
         voxel_A=voxel,
         mask=centred(inside),
@@ -129,7 +130,7 @@ def merge_results(
         metrics=metrics,
         settings_toml=settings,
     )
-    write_volume_report(out, report, command)
+    write_map_report(out, report, command)
     return metrics
 
 

@@ -29,7 +29,8 @@ from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.phased_views import METHOD, write_phased
 from diffragan.reconstruction.solve import Solution
-from diffragan.report.map_page import VolumeReport, write_volume_report
+from diffragan.report.map_page import write_map_report
+from diffragan.report.map_report import MapReport
 from diffragan.settings import Settings, settings_to_toml
 
 PHASED = "phased.zarr"
@@ -116,7 +117,7 @@ def write_result(
     write_atomically(out / FINISHED, (json.dumps(metrics, indent=1) + "\n").encode())
     toml = settings_to_toml(settings)
     write_atomically(out / "settings.toml", toml.encode())
-    report = VolumeReport(
+    report = MapReport(
         map=centred(whole.map),
         voxel_A=voxel,
         mask=centred(whole.mask),
@@ -130,7 +131,7 @@ def write_result(
         settings_toml=toml,
         others={"free": measure.free, "expected": measure.expected},
     )
-    write_volume_report(out, report, command)
+    write_map_report(out, report, command)
     return metrics
 
 

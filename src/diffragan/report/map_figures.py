@@ -1,23 +1,23 @@
 """The figures of a reconstruction: sections, FSC, progress, orientations and weights.
 
-Each function returns a matplotlib Figure in the style of `diffragan.report.pair_figures`; none
-touches pyplot or the screen.
+Each takes a report and gives a figure with its caption, or None where the run holds nothing to
+draw.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from diffragan.fourier.correlation import BAND_EDGES_A
-from diffragan.report.pair_figures import (
+from diffragan.report.html import ReportFigure
+from diffragan.report.map_report import MapReport, as_array, describe_map, finite
+from diffragan.report.plotting import (
     AMBER,
     BLUE,
     GREEN,
@@ -25,41 +25,33 @@ from diffragan.report.pair_figures import (
     ORANGE,
     PURPLE,
     SOFT,
-    _colorbar,
-    _frc_axes,
-    _legend,
-    _limits,
-    _picture,
-    _styled,
+    Array,
+    colorbar,
+    frc_axes,
+    legend,
+    limits,
+    picture,
+    styled,
 )
 
-Array = NDArray[Any]
-
-
-Rows = Sequence[Mapping[str, Any]]
-
-
 MARGIN_A = 4.0
-
 
 # Fewer views than this are drawn as dots: a histogram would show their scatter, not their trend.
 DOTS_UP_TO = 400
 
-
 VIEWS_PER_BIN = 12
-
 
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, AMBER, INK)
 
 
 @dataclass(frozen=True)
 class ExtraCurve:
-    """How a further curve by resolution is drawn, and what the caption says of it."""
+    """How a further curve by resolution is drawn, and what the figure's caption adds for it."""
 
     label: str
     colour: str
     marker: str
-    said: str
+    caption: str
 
 
 # Beside the two Fourier shell correlations, by the names of fsc.csv.
@@ -82,119 +74,122 @@ EXTRA_CURVES = {
     ),
 }
 
-
 # Axis summed over or cut, then those shown right and up, as numpy axes of [z, y, x].
 _PLANES = (("z", 0, "x", "y"), ("y", 1, "x", "z"), ("x", 2, "y", "z"))
 
 
-@_styled
-def sections_figure(volume: Array, voxel_A: float, mask: Array | None) -> Figure:
-    """The three central sections on one grey scale, with the mask's outline where there is one."""
-    figure, axes = _three()
-    keep = _shown(volume, voxel_A, mask)
-    part = volume[keep, keep, keep]
-    limits = _limits(part)
-    at = volume.shape[0] // 2
-    for axis, (name, along, right, up) in zip(axes, _PLANES, strict=True):
-        section = volume.take(at, along)[keep, keep]
-        title = f"{name} = 0: {right} right, {up} up"
-        bar = along == 0
-        shown = _picture(axis, section, len(section) * voxel_A, title, limits, bar=bar)
-        if mask is not None:
-            inside = np.asarray(mask, dtype=bool).take(at, along)[keep, keep]
-            if inside.any() and not inside.all():
-                axis.contour(inside, levels=[0.5], colors=ORANGE, linewidths=0.9)
-    _colorbar(figure, shown, axes, "density")
-    return figure
-
-
-@_styled
-def projections_figure(volume: Array, voxel_A: float, mask: Array | None) -> Figure:
-    """The map summed along its three axes, each on its own grey scale."""
-    figure, axes = _three()
-    keep = _shown(volume, voxel_A, mask)
-    for axis, (name, along, right, up) in zip(axes, _PLANES, strict=True):
-        picture = volume.sum(along)[keep, keep]
-        title = f"along {name}: {right} right, {up} up"
-        bar = along == 0
-        _picture(axis, picture, len(picture) * voxel_A, title, _limits(picture), bar=bar)
-    return figure
-
-
-@_styled
-def fsc_figure(
-    q: Array,
-    half: Array,
-    truth: Array | None,
-    others: Mapping[str, Array] | None = None,
-    *,
-    half_A: float | None = None,
-    truth_A: float | None = None,
-    edge_A: float = BAND_EDGES_A[1],
-) -> Figure:
-    """Fourier shell correlation of the half maps, and of the map with the truth where known.
-
-    Args:
-        q, half, truth: (s,) 1/Å and correlations.
-        others: further curves (s,) by their names in `EXTRA_CURVES`, with gaps where they are nan.
-        half_A, truth_A: where the curves fall below 0.143 and 0.5, for dots and legend.
-        edge_A: resolution at which the pattern ends.
-    """
+@styled
+def fsc(report: MapReport) -> ReportFigure:
+    """Fourier shell correlation of the half maps, and of the map with the truth where known."""
+    q, edge_A = as_array(report.q), report.edge_A
     figure = Figure(figsize=(6.8, 4.6), layout="constrained")
     axis = figure.subplots()
     # Beyond the pattern's end nothing is measured, so nothing is drawn.
     end = 1 / edge_A + 0.015
     if q[-1] < 0.9 / edge_A:
         end = float(q[-1])
-    _frc_axes(axis, 1 / end)
-    axis.axhline(0.143, color=SOFT, linewidth=0.9, linestyle=":", zorder=1)
-    for height in (0.143, 0.5):
-        axis.text(0.012 * end, height + 0.012, f"{height:g}", fontsize=8, color=SOFT)
-    for where_A, name in ((BAND_EDGES_A[0], "image ends"), (edge_A, "pattern ends")):
-        if 1 / where_A < end:
-            axis.axvline(1 / where_A, color=SOFT, linewidth=0.9, linestyle="--", zorder=1)
-            axis.text(1 / where_A - 0.008 * end, -0.2, f"{name}, {where_A:.2f} Å", rotation=90,
-                      ha="right", va="bottom", fontsize=8, color=SOFT)  # fmt: skip
+    frc_axes(axis, 1 / end)
+    _mark_thresholds(axis, end, edge_A)
     beam = int(q[0] == 0)  # shell 0 is no measure of a map
-    lines = [(half, half_A, 0.143, BLUE, "-", "half maps")]
-    lines += [] if truth is None else [(truth, truth_A, 0.5, ORANGE, "--", "map and truth")]
+    lines = [(report.fsc_half, report.half_A, 0.143, BLUE, "-", "half maps")]
+    if report.fsc_truth is not None:
+        lines.append((report.fsc_truth, report.truth_A, 0.5, ORANGE, "--", "map and truth"))
     for curve, at_A, level, colour, style, label in lines:
         if at_A is not None and math.isfinite(at_A):
             label += f": {level:g} at {at_A:.2f} Å"
             axis.plot([1 / at_A], [level], "o", color=colour, markersize=5, markeredgecolor="white",
                       zorder=4)  # fmt: skip
-        axis.plot(q[beam:], curve[beam:], style, color=colour, label=label)
-    for name, curve in (others or {}).items():
+        axis.plot(q[beam:], as_array(curve)[beam:], style, color=colour, label=label)
+    extra = _extra_curves(report)
+    for name, values in extra.items():
         look = EXTRA_CURVES[name]
-        drawn: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": look.label}
-        axis.plot(q[beam:], curve[beam:], ":", markersize=2.8, linewidth=1.2, **drawn)
+        style_of: dict[str, Any] = {"color": look.colour, "marker": look.marker}
+        axis.plot(q[beam:], values[beam:], ":", markersize=2.8, linewidth=1.2, label=look.label,
+                  **style_of)  # fmt: skip
     axis.set_ylabel("Fourier shell correlation")
-    _legend(axis)
-    return figure
+    legend(axis)
+    with_truth = (
+        ""
+        if report.fsc_truth is None
+        else ", and of the whole map with the truth: half maps at 0.143 and a map against the "
+        "truth at 0.5 mean the same resolution, if nothing but noise parts them"
+    )
+    added = "".join(f" {EXTRA_CURVES[name].caption}" for name in extra)
+    return ReportFigure(
+        "fsc",
+        figure,
+        f"Fourier shell correlation of two maps from separate halves of the data{with_truth}."
+        f"{added} Shading marks what the images and what the patterns measure.",
+        "Line plot of Fourier shell correlation against spatial frequency. "
+        + " ".join(describe_map(report)[:2]),
+    )
 
 
-@_styled
-def history_figure(history: Rows) -> Figure:
+@styled
+def sections(report: MapReport) -> ReportFigure:
+    """The three central sections on one grey scale, with the mask's outline where there is one."""
+    volume, mask = report.volume, report.inside
+    figure, axes = _three()
+    keep = _middle(report)
+    grey = limits(volume[keep, keep, keep])
+    at = volume.shape[0] // 2
+    for axis, (name, along, right, up) in zip(axes, _PLANES, strict=True):
+        section = volume.take(at, along)[keep, keep]
+        title = f"{name} = 0: {right} right, {up} up"
+        side_A = len(section) * report.voxel_A
+        image = picture(axis, section, side_A, title, grey, bar=along == 0)
+        if mask is not None:
+            inside = mask.take(at, along)[keep, keep]
+            if inside.any() and not inside.all():
+                axis.contour(inside, levels=[0.5], colors=ORANGE, linewidths=0.9)
+    colorbar(figure, image, axes, "density")
+    outline = "" if mask is None else " The orange line is the mask."
+    return ReportFigure(
+        "sections",
+        figure,
+        f"The three sections through the centre, on one grey scale.{outline}",
+        "Three central sections of the map.",
+    )
+
+
+@styled
+def projections(report: MapReport) -> ReportFigure:
+    """The map summed along its three axes, each on its own grey scale."""
+    figure, axes = _three()
+    keep = _middle(report)
+    for axis, (name, along, right, up) in zip(axes, _PLANES, strict=True):
+        total = report.volume.sum(along)[keep, keep]
+        title = f"along {name}: {right} right, {up} up"
+        side_A = len(total) * report.voxel_A
+        picture(axis, total, side_A, title, limits(total), bar=along == 0)
+    return ReportFigure(
+        "projections",
+        figure,
+        "The map summed along its three axes.",
+        "Three projections of the map.",
+    )
+
+
+@styled
+def history(report: MapReport) -> ReportFigure | None:
     """R-factor and resolution by iteration, a line for each half."""
+    rows = report.history
+    if not rows:
+        return None
     figure = Figure(figsize=(10.6, 3.8), layout="constrained")
     axes: Any = figure.subplots(1, 2)
     names = {"r_factor": "R (amplitude, measured band)", "resolution_A": "resolution (Å)"}
-    halves = list(dict.fromkeys(str(row.get("half", "")) for row in history))
+    halves = list(dict.fromkeys(str(row.get("half", "")) for row in rows))
     for axis, (key, label) in zip(axes, names.items(), strict=True):
         axis.spines["top"].set_visible(False)
         for half, colour in zip(halves, _COLOURS, strict=False):
             points = [
                 (float(row["iteration"]), float(row[key]))
-                for row in history
-                if str(row.get("half", "")) == half and _is_number(row.get(key))
+                for row in rows
+                if str(row.get("half", "")) == half and finite(row.get(key)) is not None
             ]
-            if points:
-                x, y = zip(*points, strict=True)
-                # Halves often lie on each other: the second is dashed, so that both show.
-                style = "-" if half == halves[0] else "--"
-                mark = "o" if len(points) == 1 else None
-                name = f"half {half}" if half.strip("0123456789") == "" and half else half
-                axis.plot(x, y, style, color=colour, marker=mark, label=name or None)
+            # Halves often lie on each other: all but the first are dashed, so that both show.
+            _history_line(axis, points, half, colour, "-" if half == halves[0] else "--")
         axis.set(xlabel="iteration", ylabel=label)
         axis.margins(x=0.02)
     low, high = axes[0].get_ylim()
@@ -206,58 +201,113 @@ def history_figure(history: Rows) -> Figure:
     for axis in axes:
         if len(axis.get_legend_handles_labels()[0]) > 1:
             axis.legend()
-    return figure
+    return ReportFigure(
+        "history",
+        figure,
+        "Each half of the data by iteration: the amplitude R-factor, which needs no "
+        "truth, and the resolution. Halves that part ways fit noise.",
+        "R-factor and resolution against iteration.",
+    )
 
 
-@_styled
-def orientations_figure(rotations: Array) -> Figure:
+@styled
+def orientations(report: MapReport) -> ReportFigure | None:
     """Viewing directions over the sphere, in an equal-area (Mollweide) projection.
 
-    Args:
-        rotations: (v, 3, 3), r' = R r; the direction is the third row, in the molecule's frame.
+    A direction is the third row of a view's rotation, in the molecule's frame.
     """
-    directions = np.asarray(rotations, dtype=float)[:, 2]
+    views = len(report.rotations)
+    if not views:
+        return None
+    directions = np.asarray(report.rotations, dtype=float)[:, 2]
     east = np.arctan2(directions[:, 1], directions[:, 0])
     height = np.clip(directions[:, 2], -1, 1)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     axis = figure.add_subplot(projection="mollweide")
-    views = len(directions)
     if views <= DOTS_UP_TO:
         axis.scatter(east, np.arcsin(height), s=12, color=BLUE, alpha=0.7, linewidth=0)
         axis.grid(color="#DDDDDD", linewidth=0.6)
     else:
-        rows = int(np.clip(np.sqrt(views / VIEWS_PER_BIN / 2), 6, 24))
-        # Even steps in height give bins of one area.
-        edges = np.linspace(-1, 1, rows + 1)
-        around = np.linspace(-np.pi, np.pi, 2 * rows + 1)
-        counts, _, _ = np.histogram2d(height, east, bins=(edges, around))
-        relative = counts / (views / counts.size)
-        # Drawn in fine steps of latitude, as the map's outline is curved within a bin.
-        north = np.linspace(-np.pi / 2, np.pi / 2, 181)
-        row = np.clip(np.digitize(np.sin((north[1:] + north[:-1]) / 2), edges) - 1, 0, rows - 1)
-        shown = axis.pcolormesh(
-            around, north, relative[row], cmap="viridis", vmin=0,
-            vmax=max(2.0, float(relative.max())), rasterized=True,
-        )  # fmt: skip
-        _colorbar(figure, shown, axis, "views, relative to even coverage")
+        image = _coverage(axis, east, height)
+        colorbar(figure, image, axis, "views, relative to even coverage")
         axis.grid(visible=False)
     axis.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), [])
     axis.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]), ["", "30° S", "0°", "30° N", ""])
     axis.set_title(f"Viewing directions of {views} views", pad=12)
-    return figure
+    return ReportFigure(
+        "orientations",
+        figure,
+        "From where the molecule was seen, in its own frame, each region of the sphere "
+        "at its true area. Views crowded around one direction and its opposite leave "
+        "the map blurred along it.",
+        "Equal-area map of the viewing directions.",
+    )
 
 
-@_styled
-def weights_figure(weights: Array) -> Figure:
-    """Histogram of the weights with which views enter the map."""
+@styled
+def weights(report: MapReport) -> ReportFigure | None:
+    """Histogram of the weights with which views enter the map, where they differ."""
+    values = np.asarray(report.weights, dtype=float)
+    if not len(values) or not np.ptp(values) > 0:
+        return None
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.spines["top"].set_visible(False)
-    some = np.asarray(weights, dtype=float)
-    some = some[np.isfinite(some)]
-    axis.hist(some, bins=min(40, max(5, len(some) // 8)), color=BLUE)
+    values = values[np.isfinite(values)]
+    axis.hist(values, bins=min(40, max(5, len(values) // 8)), color=BLUE)
     axis.set(xlabel="weight of a view in the map", ylabel="views", title="Weights of the views")
-    return figure
+    return ReportFigure(
+        "weights",
+        figure,
+        "How much each view counts in the map.",
+        "Histogram of the weights of the views.",
+    )
+
+
+def _extra_curves(report: MapReport) -> dict[str, Array]:
+    """Curves beside the two FSCs; a run that left nothing out has no such curve to show."""
+    curves = {name: as_array(curve) for name, curve in report.others.items()}
+    return {name: curve for name, curve in curves.items() if np.isfinite(curve).any()}
+
+
+def _mark_thresholds(axis: Axes, end: float, edge_A: float) -> None:
+    """The levels 0.143 and 0.5, and where images and patterns end."""
+    axis.axhline(0.143, color=SOFT, linewidth=0.9, linestyle=":", zorder=1)
+    for height in (0.143, 0.5):
+        axis.text(0.012 * end, height + 0.012, f"{height:g}", fontsize=8, color=SOFT)
+    for where_A, name in ((BAND_EDGES_A[0], "image ends"), (edge_A, "pattern ends")):
+        if 1 / where_A < end:
+            axis.axvline(1 / where_A, color=SOFT, linewidth=0.9, linestyle="--", zorder=1)
+            axis.text(1 / where_A - 0.008 * end, -0.2, f"{name}, {where_A:.2f} Å", rotation=90,
+                      ha="right", va="bottom", fontsize=8, color=SOFT)  # fmt: skip
+
+
+def _history_line(
+    axis: Axes, points: list[tuple[float, float]], half: str, colour: str, style: str
+) -> None:
+    if not points:
+        return
+    x, y = zip(*points, strict=True)
+    mark = "o" if len(points) == 1 else None
+    name = f"half {half}" if half.isdigit() else half
+    axis.plot(x, y, style, color=colour, marker=mark, label=name or None)
+
+
+def _coverage(axis: Any, east: Array, height: Array) -> Any:
+    """Views by region of one area, relative to even coverage."""
+    rows = int(np.clip(np.sqrt(len(east) / VIEWS_PER_BIN / 2), 6, 24))
+    # Even steps in height give bins of one area.
+    edges = np.linspace(-1, 1, rows + 1)
+    around = np.linspace(-np.pi, np.pi, 2 * rows + 1)
+    counts, _, _ = np.histogram2d(height, east, bins=(edges, around))
+    relative = counts / (len(east) / counts.size)
+    # Drawn in fine steps of latitude, as the map's outline is curved within a bin.
+    north = np.linspace(-np.pi / 2, np.pi / 2, 181)
+    row = np.clip(np.digitize(np.sin((north[1:] + north[:-1]) / 2), edges) - 1, 0, rows - 1)
+    return axis.pcolormesh(
+        around, north, relative[row], cmap="viridis", vmin=0,
+        vmax=max(2.0, float(relative.max())), rasterized=True,
+    )  # fmt: skip
 
 
 def _three() -> tuple[Figure, list[Axes]]:
@@ -266,14 +316,10 @@ def _three() -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
-def _shown(volume: Array, voxel_A: float, mask: Array | None) -> slice:
+def _middle(report: MapReport) -> slice:
     """The middle of the map that holds the mask and a margin; all of it without a mask."""
-    n = volume.shape[0]
+    n, mask = report.map.shape[0], report.inside
     if mask is None or not np.any(mask):
         return slice(0, n)
-    reach = int(np.abs(np.argwhere(mask) - n // 2).max()) + round(MARGIN_A / voxel_A)
+    reach = int(np.abs(np.argwhere(mask) - n // 2).max()) + round(MARGIN_A / report.voxel_A)
     return slice(max(0, n // 2 - reach), min(n, n // 2 + reach + 1))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
