@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+import torch
 
 from diffragan.errors import DiffraganError
-from diffragan.files.atomic import write_atomically
+from diffragan.files.atomic import replacing, save_tensors, write_atomically
 
 
 def full(*_: object, **__: object) -> None:
@@ -29,3 +31,38 @@ def test_a_failed_write_leaves_the_old_file(
     monkeypatch.undo()
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_an_interrupt_leaves_the_old_file(tmp_path: Path) -> None:
+    """What was written until then never takes the name, and no draft stays behind."""
+    path = tmp_path / "stack.mrcs"
+    write_atomically(path, b"old")
+
+    def interrupted() -> None:
+        with replacing(path) as file:
+            file.write(b"half of the ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("unexpected pos 64")])
+def test_a_failed_state_leaves_the_old_one(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors too, whichever way torch reports a full disk."""
+
+    def fail(value: object, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise error
+
+    path = tmp_path / "state.pt"
+    save_tensors(path, {"map": torch.arange(3)})
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(DiffraganError, match=r"state\.pt can't be written"):
+        save_tensors(path, {})
+    assert torch.load(path, weights_only=True)["map"].tolist() == [0, 1, 2]
+    assert list(tmp_path.iterdir()) == [path]

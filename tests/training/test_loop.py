@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -218,8 +218,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     run(data, out, settings(train__max_steps=2))
     before = (out / "checkpoint.pt").read_bytes()
 
-    def full(tree: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def full(tree: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)

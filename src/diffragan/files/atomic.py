@@ -13,38 +13,11 @@ import torch
 from diffragan.errors import DiffraganError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put bytes under a name in one step; a failure leaves what was there.
-
-    Raises:
-        DiffraganError: the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DiffraganError(
-            f"{path} can't be written ({error.strerror or error}); free some space or choose "
-            "another --out."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_tensors(path: Path, value: Any) -> None:
-    """What `torch.load(..., weights_only=True)` reads back, written in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(value, temporary)
-    temporary.replace(path)
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the name `path` only when it is whole.
+    """A file to write to, which takes the name `path` only when it is whole and on the disk.
+
+    Whatever goes wrong before leaves what was there.
 
     Raises:
         DiffraganError: the disk refuses.
@@ -63,3 +36,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put bytes under a name in one step; errors as `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def save_tensors(path: Path, value: Any) -> None:
+    """What `torch.load(..., weights_only=True)` reads back; errors as `replacing`."""
+    with replacing(path) as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(str(error)) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
+from diffragan.files.atomic import write_atomically
 from diffragan.fourier.grids import even_fast_length, resample
 from diffragan.settings import SimulationSettings
 
@@ -182,11 +182,9 @@ def fft_plans(field: Field, energy_ev: float, cache_dir: Path | None = None) -> 
         if not (folder / name).exists():
             # One atom of each element of a protein, so that every shape is planned.
             exit_wave(np.array([1, 6, 7, 8, 16]), np.zeros((5, 3)), field, energy_ev)
-            temporary = folder / f"{name}.{os.getpid()}"
-            temporary.write_bytes(pyfftw.export_wisdom()[1])
-            temporary.replace(folder / name)
+            write_atomically(folder / name, pyfftw.export_wisdom()[1])
         return (folder / name).read_bytes()
-    except OSError:
+    except (OSError, DiffraganError):
         return None
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import gemmi
 
 from diffragan.errors import DiffraganError
+from diffragan.files.atomic import write_atomically
 from diffragan.settings import PrepareSettings
 
 _SUFFIXES = (".gz", ".cif", ".mmcif", ".pdb", ".ent")
@@ -119,7 +120,7 @@ def fetch_entry(pdb_id: str, settings: PrepareSettings) -> Path:
             raise DiffraganError(
                 f"The download of {pdb_id} from {url} is not a whole gzip file; try again later."
             ) from None
-        note.write_text(_sha256(data) + "\n", "utf-8")
+        write_atomically(note, f"{_sha256(data)}\n".encode())
     except OSError as error:
         # requests' exceptions are OSErrors too.
         raise DiffraganError(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from diffragan.errors import DiffraganError
-from diffragan.files.atomic import save_tensors
+from diffragan.files.atomic import save_tensors, write_atomically
 from diffragan.fourier.volumes import CPU
 from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction import many_views
@@ -62,7 +62,7 @@ def claim(scratch: Path, key: dict[str, Any]) -> None:
             "those, choose another --out, or pass --overwrite."
         )
     scratch.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(key), "utf-8")
+    write_atomically(record, json.dumps(key).encode())
 
 
 def clear(out: Path) -> None:

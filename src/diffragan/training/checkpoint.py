@@ -7,7 +7,6 @@ A checkpoint holds tensors, numbers, strings, lists and dictionaries only, so
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch.optim import Optimizer
 
 from diffragan.errors import DiffraganError
+from diffragan.files.atomic import save_tensors
 from diffragan.networks.discriminator import PatchDiscriminator
 from diffragan.networks.generator import PublishedGenerator
 from diffragan.networks.scaling import TargetScale
@@ -83,19 +83,7 @@ def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         },
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(tree, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise DiffraganError(
-            f"{path} can't be written ({error}); free some space, and the same command goes on "
-            "from the last checkpoint."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_tensors(path, tree)
 
 
 def load_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) -> TrainState:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
+from diffragan.files.atomic import write_atomically
 from diffragan.fourier.grids import frequency_grid
 from diffragan.fourier.slices import Slices, slices
 from diffragan.optics import Optics, image_contrast, lens_envelope
@@ -128,7 +129,7 @@ def _arrays(
         for array in opened.values():
             array.flush()
         np.save(noise_file, noise)
-        record.write_text(json.dumps(key), "utf-8")
+        write_atomically(record, json.dumps(key).encode())
     tensors = {name: torch.from_numpy(array) for name, array in opened.items()}
     return tensors["measured"], tensors["contrast"], torch.from_numpy(np.load(noise_file)).float()
 
