@@ -164,7 +164,7 @@ def profile_simulate(structure: Structure, folder: Path, settings: Settings) -> 
 
     import diffragan.microscope.multislice as multislice_module
     import diffragan.microscope.simulate as module
-    from diffragan.files.store import StoreWriter
+    from diffragan.files.store_writer import StoreWriter
 
     # Training wants a second structure to validate on; the same one under another name will do.
     twin = replace(structure, stem=f"{structure.stem}_held_out")

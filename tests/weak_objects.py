@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from diffragan.errors import DiffraganError
-from diffragan.files.store import ArraySpec, StoreWriter, StructureInfo, info_to_json
+from diffragan.files.store_header import StructureInfo, info_to_json
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.settings import Settings, load_settings
 
 N_PX, BOX_A = 64, 70.0

@@ -149,7 +149,7 @@ def test_a_full_disk_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from diffragan.files.store import StoreWriter
+    from diffragan.files.store_writer import StoreWriter
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -18,7 +18,8 @@ import diffragan as dg
 from diffragan.errors import DiffraganError
 from diffragan.files import export as module
 from diffragan.files import tiff
-from diffragan.files.store import ArraySpec, ResultStore, StoreWriter, open_results
+from diffragan.files.store import ResultStore, open_results
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.rotations import relion_angles
 from diffragan.settings import load_settings
 from quick_runs import run

@@ -19,15 +19,9 @@ from diffragan.commands.evaluate import metrics_table
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.evaluation import Evaluation
 from diffragan.evaluation.scores import metrics_of, score
-from diffragan.files.store import (
-    ArraySpec,
-    ResultStore,
-    StoreWriter,
-    StructureInfo,
-    info_to_json,
-    open_results,
-    open_simulation,
-)
+from diffragan.files.store import ResultStore, open_results, open_simulation
+from diffragan.files.store_header import StructureInfo, info_to_json
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.fourier.correlation import frc
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope.imaging import projection_of_centre_wave

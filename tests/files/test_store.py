@@ -13,15 +13,9 @@ import pytest
 import zarr
 
 from diffragan.errors import DiffraganError
-from diffragan.files import store as store_module
-from diffragan.files.store import (
-    ArraySpec,
-    StoreWriter,
-    file_sha256,
-    open_results,
-    open_simulation,
-    store_kind,
-)
+from diffragan.files import store_writer as store_module
+from diffragan.files.store import file_sha256, open_results, open_simulation, store_kind
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 
 OPTICS = {"energy_ev": 200e3, "box_A": 70.0, "centre_to_exit_A": 35.0}
 HEADER: dict[str, Any] = {"optics": OPTICS, "settings": {}, "structures": []}

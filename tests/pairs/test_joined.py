@@ -14,14 +14,8 @@ import pytest
 from conftest import cluster
 from diffragan.errors import DiffraganError
 from diffragan.files.star import write_relion_angles
-from diffragan.files.store import (
-    ArraySpec,
-    SimulationStore,
-    Store,
-    StoreWriter,
-    open_results,
-    open_simulation,
-)
+from diffragan.files.store import SimulationStore, Store, open_results, open_simulation
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.simulate import simulate
 from diffragan.pairs.from_arrays import ArrayPairs
 from diffragan.pairs.joined import JoinedPairs, parts_of

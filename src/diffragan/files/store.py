@@ -1,64 +1,31 @@
-"""The stores: zarr groups that carry their settings, their version and where they came from.
-
-A store is written under the name `X.zarr.part` and gets its own name when it is whole. An
-interrupted run finds the `.part`, sees which items are done, and goes on from there.
-
-Every array is chunked one item a chunk; large stores shard `SHARD_ITEMS` items a file.
-"""
+"""Finished stores, read by item: exit waves, pairs, and phased results with their origin."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import zipfile
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from diffragan import __version__
 from diffragan.errors import DiffraganError
+from diffragan.files.store_header import (
+    Kind,
+    StructureInfo,
+    array_of,
+    listed_arrays,
+    open_group,
+    read_header,
+    reason_of,
+)
 from diffragan.optics import Optics
 
-FORMAT = 1
-
-
-SHARD_ITEMS = 16
-
-
-SHARD_FROM_ITEMS = 4096
-
-
-Kind = Literal["simulation", "measurement", "result"]
-
-
 Selection = slice | Sequence[int] | NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True)
-class StructureInfo:
-    """What a store remembers of a molecule."""
-
-    stem: str
-    sha256: str = ""
-    mass_kda: float = 0.0
-    diameter_A: float = 0.0
-    sequence: str = ""
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of a store; `shape` is that of a single item, () for a number."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    unit: str
-    per_item: bool = True
 
 
 def file_sha256(path: Path) -> str:
@@ -74,133 +41,45 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def unfinished(path: Path) -> Path:
-    """Where a store lies until it is whole."""
-    return path.with_name(path.name + ".part")
-
-
-class StoreWriter:
-    """Writes a store item by item, resumes an interrupted one, and names it when it is whole.
-
-    `attributes` (plain JSON) identify the run: an unfinished store with the same attributes is
-    continued, one with others is refused.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        kind: Kind,
-        n: int,
-        arrays: Mapping[str, ArraySpec],
-        attributes: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-    ) -> None:
-        if path.suffix != ".zarr":
-            raise DiffraganError(f"A store's name ends in .zarr, which '{path}' does not.")
-        self.path, self.n = path, n
-        self.part = unfinished(path)
-        self.block = SHARD_ITEMS if n >= SHARD_FROM_ITEMS else 1
-        header = {"kind": kind, "format": FORMAT, "version": __version__, "n": n, **attributes}
-        self.header: dict[str, Any] = json.loads(json.dumps(header))
-        self.complete = False
-        if path.exists() and not overwrite:
-            if _read_header(path) != self.header:
-                raise DiffraganError(
-                    f"{path} exists and came from other settings or inputs; choose another "
-                    "--out, or pass --overwrite."
-                )
-            self.complete = True
-            self.done = np.ones(n, dtype=bool)
-            return
-        if self.part.exists() and overwrite:
-            shutil.rmtree(self.part)
-        if self.part.exists():
-            if _read_header(self.part) != self.header:
-                raise DiffraganError(
-                    f"{self.part} is an unfinished run with other settings or inputs; remove it, "
-                    "choose another --out, or pass --overwrite."
-                )
-            self.group = zarr.open_group(self.part, mode="r+")
-        else:
-            self.group = self._create(arrays)
-        self.done = np.asarray(_array(self.group, "done")[:], dtype=bool)
-
-    def _create(self, arrays: Mapping[str, ArraySpec]) -> zarr.Group:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.part.with_name(self.part.name + ".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        group = zarr.open_group(fresh, mode="w")
-        for name, spec in arrays.items():
-            if spec.per_item:
-                shape, chunk = (self.n, *spec.shape), (1, *spec.shape)
-                shards = (self.block, *spec.shape) if self.block > 1 else None
-                if not spec.shape:
-                    chunk, shards = (self.n,), None
-            else:
-                shape, chunk, shards = spec.shape, spec.shape, None
-            array = group.create_array(
-                name, shape=shape, chunks=chunk, shards=shards, dtype=spec.dtype
-            )
-            array.attrs["unit"] = spec.unit
-        group.create_array("done", shape=(self.n,), chunks=(self.n,), dtype="bool")
-        group.attrs["diffragan"] = self.header
-        fresh.replace(self.part)
-        return zarr.open_group(self.part, mode="r+")
-
-    def pending(self) -> list[NDArray[np.int64]]:
-        """Blocks of items still to be written, in order."""
-        blocks = [np.arange(i, min(i + self.block, self.n)) for i in range(0, self.n, self.block)]
-        return [block for block in blocks if not self.done[block].all()]
-
-    def put(self, name: str, values: NDArray[Any]) -> None:
-        """Write a whole array at once."""
-        _array(self.group, name)[...] = values
-
-    def write(self, items: Sequence[int] | NDArray[np.int64], **arrays: NDArray[Any]) -> None:
-        """Write consecutive items (a run of whole blocks); they count once all are on disk."""
-        span = slice(int(items[0]), int(items[-1]) + 1)
-        for name, values in arrays.items():
-            _array(self.group, name)[span] = values
-        self.done[span] = True
-        _array(self.group, "done")[:] = self.done
-
-    def finish(self) -> None:
-        """Give the store its name. Refuses to name one with items missing."""
-        if self.complete:
-            return
-        if not self.done.all():
-            raise ValueError(f"{int((~self.done).sum())} items of {self.part} are not written")
-        if self.path.exists():
-            old = self.path.with_name(self.path.name + ".old")
-            self.path.replace(old)
-            self.part.replace(self.path)
-            shutil.rmtree(old)
-        else:
-            self.part.replace(self.path)
-        self.complete = True
-
-
 class Store:
-    """What all stores share: the header's fields, and arrays read by item."""
+    """What all stores share: the header's fields, and arrays read by item.
+
+    optics: energy, box and object plane of the store's waves.
+
+    Raises:
+        DiffraganError: no finished store of this kind, or a damaged one.
+    """
 
     kind: Kind
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header = _read_header(path)
+        self.header = read_header(path)
         found = self.header["kind"]
         if found != self.kind:
             raise DiffraganError(f"{path} is a {found} store; a {self.kind} store is wanted here.")
-        self.group = _open_group(path)
-        self.n = int(self.header["n"])
-        self.settings: dict[str, Any] = self.header["settings"]
-        self.structures = tuple(StructureInfo(**s) for s in self.header.get("structures", []))
+        self.group = open_group(path)
+        try:
+            self.n = int(self.header["n"])
+            self.settings: dict[str, Any] = dict(self.header["settings"])
+            self.structures = tuple(StructureInfo(**s) for s in self.header.get("structures", []))
+            self.optics = Optics(**self.header["optics"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DiffraganError(
+                f"The header of {path} is damaged ({reason_of(error)}); copy the store again, or "
+                "write it anew."
+            ) from None
 
-    @cached_property
-    def optics(self) -> Optics:
-        """Energy, box and object plane of the store's waves."""
-        return Optics(**self.header["optics"])
+    def __repr__(self) -> str:
+        names = ", ".join(info.stem for info in self.structures[:3])
+        more = "" if len(self.structures) <= 3 else f" and {len(self.structures) - 3} more"
+        of = f" of {names}{more}" if names else ""
+        return f"<{type(self).__name__} {self.path}: {self._content}{of}, {self.box_A:g} Å>"
+
+    @property
+    def _content(self) -> str:
+        """What the store holds, in words."""
+        return f"{self.n} items"
 
     @property
     def box_A(self) -> float:
@@ -222,32 +101,74 @@ class Store:
         self.group.store.close()
 
     def has(self, name: str) -> bool:
-        """Whether the store holds this array."""
-        return name in self.group
+        """Whether the store holds this array, or should hold it."""
+        listed = listed_arrays(self.group)
+        if listed:
+            return name in listed
+        try:
+            return name in self.group
+        except Exception:  # it is there and damaged, as reading it will tell
+            return True
 
     def read(self, name: str, items: Selection | None = None) -> NDArray[Any]:
         """An array, or some of its items, in memory.
 
         Raises:
-            DiffraganError: the array is missing or its file is damaged.
+            DiffraganError: the array is missing, or a file that it takes is missing or damaged.
         """
-        if name not in self.group:
-            raise DiffraganError(f"The store {self.path} has no array '{name}'; write it anew.")
-        array = _array(self.group, name)
+        array = array_of(self.group, name, self.path)
+        per_item = not array.shape or array.shape[0] == self.n
         try:
-            if items is None:
-                return np.asarray(array[...])
-            if isinstance(items, slice):
-                return np.asarray(array[items])
-            chosen = np.asarray(items, dtype=np.int64)
-            if chosen.ndim == 1 and len(chosen) and (np.diff(chosen) == 1).all():
-                return np.asarray(array[int(chosen[0]) : int(chosen[-1]) + 1])
-            return np.asarray(array.oindex[chosen])
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DiffraganError(
-                f"The array '{name}' of {self.path} can't be read ({error}); the file is damaged, "
-                "write the store anew."
-            ) from None
+            values = _values(array, items)
+        except Exception as error:  # zarr, its codecs and zipfile have a word each for damage
+            if per_item and isinstance(error, IndexError):
+                raise  # the caller's
+            raise self._damaged(array, name, items, reason_of(error)) from None
+        self._check_present(array, name, items)
+        return values
+
+    def _damaged(
+        self, array: zarr.Array[Any], name: str, items: Selection | None, reason: str
+    ) -> DiffraganError:
+        """In words, which of the items asked for is damaged."""
+        numbers = _numbers(array, items)
+        item = next((int(k) for k in numbers if not _readable(array, int(k))), int(numbers[0]))
+        return DiffraganError(
+            f"{self._part(array, name, item)} is damaged ({reason}); copy the store again, or "
+            "write it anew."
+        )
+
+    def _check_present(self, array: zarr.Array[Any], name: str, items: Selection | None) -> None:
+        """Refuses missing files, which Zarr reads as zeros. Arrays of earlier versions have no
+        checksums, and their chunks of zeros were not written."""
+        if "crc32c" not in str(array.metadata.to_dict()["codecs"]):
+            return
+        size = (array.shards or array.chunks)[0]
+        numbers = _numbers(array, items)
+        for item in numbers[np.unique(numbers // size, return_index=True)[1]]:
+            if not self._bytes(f"{name}/{_file_of(array, item)}"):
+                raise DiffraganError(
+                    f"{self._part(array, name, item)} is missing or empty; copy the store again, "
+                    "or write it anew."
+                )
+
+    def _part(self, array: zarr.Array[Any], name: str, item: int) -> str:
+        """A part of an array as a message calls it."""
+        one = array.chunks[0] == 1 and array.shape[0] == self.n
+        what = f"Item {item} of the array '{name}'" if one else f"The array '{name}'"
+        return f"{what} in {self.path} (file {name}/{_file_of(array, item)})"
+
+    def _bytes(self, file: str) -> int:
+        """Bytes of a file in the store, 0 where there is none."""
+        if self.path.is_dir():
+            found = self.path / file
+            return found.stat().st_size if found.is_file() else 0
+        return self._zipped.get(file, 0)
+
+    @cached_property
+    def _zipped(self) -> dict[str, int]:
+        with zipfile.ZipFile(self.path) as archive:
+            return {info.filename: info.file_size for info in archive.infolist()}
 
     @cached_property
     def structure_index(self) -> NDArray[np.int64]:
@@ -268,19 +189,37 @@ class SimulationStore(Store):
     kind: Kind = "simulation"
 
     @property
+    def _content(self) -> str:
+        return f"{self.n} exit waves"
+
+    @property
     def n_px(self) -> int:
         """Side of the exit waves in pixels."""
-        return int(_array(self.group, "exit_wave").shape[-1])
+        return int(array_of(self.group, "exit_wave", self.path).shape[-1])
 
     def exit_wave(self, items: Selection) -> NDArray[np.complex64]:
         """(k, y, x) complex64 exit waves, mean intensity about 1."""
         return self.read("exit_wave", items)
 
 
+class MeasurementStore(Store):
+    """Patterns and images, as an instrument gives them, perhaps with the truth beside them."""
+
+    kind: Kind = "measurement"
+
+    @property
+    def _content(self) -> str:
+        return f"{self.n} pairs"
+
+
 class ResultStore(Store):
     """Phased waves and projections, with what is known of their worth."""
 
     kind: Kind = "result"
+
+    @property
+    def _content(self) -> str:
+        return f"{self.n} pairs phased by {self.method}"
 
     @property
     def method(self) -> str:
@@ -359,49 +298,37 @@ def open_results(path: Path) -> ResultStore:
 
 def store_kind(path: Path) -> Kind:
     """The kind of store at a path; errors as `open_simulation`."""
-    kind: Kind = _read_header(Path(path))["kind"]
+    kind: Kind = read_header(Path(path))["kind"]
     return kind
 
 
-def info_to_json(structures: Sequence[StructureInfo]) -> list[dict[str, Any]]:
-    """Structures as a store's header keeps them."""
-    return [asdict(s) for s in structures]
+def _values(array: zarr.Array[Any], items: Selection | None) -> NDArray[Any]:
+    if items is None:
+        return np.asarray(array[...])
+    if isinstance(items, slice):
+        return np.asarray(array[items])
+    chosen = np.asarray(items, dtype=np.int64)
+    if chosen.ndim == 1 and len(chosen) and (np.diff(chosen) == 1).all():
+        return np.asarray(array[int(chosen[0]) : int(chosen[-1]) + 1])
+    return np.asarray(array.oindex[chosen])
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return array
+def _numbers(array: zarr.Array[Any], items: Selection | None) -> NDArray[np.int64]:
+    """The items asked for, counted from 0."""
+    every = np.arange(array.shape[0])
+    chosen: NDArray[np.int64] = every[slice(None) if items is None else items]
+    return np.atleast_1d(chosen)
 
 
-def _open_group(path: Path) -> zarr.Group:
-    if path.name.endswith(".zip"):
-        return zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
-    return zarr.open_group(path, mode="r")
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """The store's header, refused in a plain sentence where this release can't read it."""
-    if not path.exists():
-        part = unfinished(path)
-        if part.exists():
-            raise DiffraganError(
-                f"{path} is not finished (only {part.name} is there); run the command that "
-                "writes it again, and it goes on where it stopped."
-            )
-        raise DiffraganError(f"There is no store {path}; check the name.")
+def _readable(array: zarr.Array[Any], item: int) -> bool:
     try:
-        header = _open_group(path).attrs["diffragan"]
-        assert isinstance(header, dict)
-        kind, version = header["kind"], header["format"]
-    except (OSError, KeyError, ValueError, AssertionError, FileNotFoundError):
-        raise DiffraganError(
-            f"{path} is not a diffragan store; give one that `diffragan simulate`, `image` or "
-            "`phase` wrote."
-        ) from None
-    if version != FORMAT or kind not in ("simulation", "measurement", "result"):
-        raise DiffraganError(
-            f"{path} has format {version} (kind '{kind}'), and this release reads format "
-            f"{FORMAT}; use the release that wrote it ({header.get('version')})."
-        )
-    return dict(header)
+        array[item]
+    except Exception:  # as in `Store.read`
+        return False
+    return True
+
+
+def _file_of(array: zarr.Array[Any], item: int) -> str:
+    """The file that holds an item; arrays are cut along their items alone."""
+    place = int(item) // (array.shards or array.chunks)[0]
+    return array.metadata.encode_chunk_key((place, *(0,) * (array.ndim - 1)))

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.files.store import ArraySpec, StoreWriter, StructureInfo, info_to_json
+from diffragan.files.store_header import StructureInfo, info_to_json
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.multislice import (
     Field,
     _use_plans,

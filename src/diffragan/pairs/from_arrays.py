@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files import formats as arrays
-from diffragan.files.store import Selection, StructureInfo
+from diffragan.files.store import Selection
+from diffragan.files.store_header import StructureInfo
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope import imaging
 from diffragan.optics import Optics, q_from_angle

@@ -6,10 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.files.store import (
-    Selection,
-    SimulationStore,
-)
+from diffragan.files.store import Selection, SimulationStore
 from diffragan.microscope import imaging
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings

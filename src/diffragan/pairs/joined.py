@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.files.store import Selection, StructureInfo
+from diffragan.files.store import Selection
+from diffragan.files.store_header import StructureInfo
 from diffragan.fourier.grids import resample
 from diffragan.pairs.from_arrays import ArrayPairs
 from diffragan.pairs.pairs import Pairs

@@ -10,15 +10,12 @@ import numpy as np
 
 from diffragan.errors import DiffraganError
 from diffragan.files import formats as arrays
-from diffragan.files.store import (
-    SimulationStore,
-    store_kind,
-)
+from diffragan.files.store import MeasurementStore, SimulationStore, store_kind
 from diffragan.pairs.from_arrays import ArrayPairs
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.joined import JoinedPairs
 from diffragan.pairs.pairs import Pairs
-from diffragan.pairs.stored import MeasurementStore, StoredPairs
+from diffragan.pairs.stored import StoredPairs
 from diffragan.settings import Settings, settings_from_dict
 
 

@@ -17,11 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.files.store import (
-    Selection,
-    StructureInfo,
-    file_sha256,
-)
+from diffragan.files.store import Selection, file_sha256
+from diffragan.files.store_header import StructureInfo
 from diffragan.microscope import imaging
 from diffragan.optics import Optics
 from diffragan.settings import Settings

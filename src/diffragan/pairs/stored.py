@@ -39,7 +39,3 @@ class StoredPairs(Pairs):
 
     def exit_wave(self, items: Selection) -> NDArray[np.complex64] | None:
         return self.store.read("exit_wave", items) if self.has_truth else None
-
-
-class MeasurementStore(Store):
-    kind = "measurement"

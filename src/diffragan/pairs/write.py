@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.files.store import ArraySpec, SimulationStore, StoreWriter, info_to_json
+from diffragan.files.store import SimulationStore
+from diffragan.files.store_header import info_to_json
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.settings import Settings
 
@@ -47,7 +49,7 @@ def write_pairs(
     }
     if truth:
         specs["exit_wave"] = ArraySpec((wave_px, wave_px), "complex64", "unit plane wave")
-    if truth or orientations:
+    if (truth or orientations) and simulation.rotation is not None:
         specs["rotation"] = ArraySpec((3, 3), "float64", "1")
     header = {
         "optics": vars(simulation.optics),
@@ -61,7 +63,8 @@ def write_pairs(
         return out
     writer.put("pattern_mask", pairs.pattern_mask)
     writer.put("structure", simulation.structure_index[:n].astype(np.int32))
-    if "rotation" in specs and simulation.rotation is not None:
+    if "rotation" in specs:
+        assert simulation.rotation is not None
         writer.put("rotation", simulation.rotation[:n])
     size = max(batch_size // writer.block, 1)
     pending = writer.pending()

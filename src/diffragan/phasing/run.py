@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.files.store import ArraySpec, StoreWriter, info_to_json, unfinished
+from diffragan.files.store_header import info_to_json, unfinished
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.imaging import item_seed
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing import methods  # noqa: F401  (registers every method)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffragan.files.store import ArraySpec, StoreWriter
+from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.pairs.pairs import Pairs
