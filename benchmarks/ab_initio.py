@@ -21,7 +21,7 @@ from benchmarks.many_views import use_threads
 from benchmarks.many_views_law import Case, views_of
 from diffragan.errors import DiffraganError
 from diffragan.pairs.open import open_pairs
-from diffragan.reconstruction.orientations.from_images import find_from_images
+from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
 from diffragan.rotations import apart_deg
 
 
@@ -38,8 +38,7 @@ def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[st
             views_blank,
             pairs.structures[0].mass_kda or None,
             seed=seed,
-            starts=args.starts,
-            sample=args.sample,
+            plan=SearchPlan(starts=args.starts, sample=args.sample),
         )
         angle = apart_deg(found.views.rotations, known.rotations)
     return {

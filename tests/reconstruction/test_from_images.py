@@ -16,11 +16,13 @@ from diffragan.commands.demo import views_path
 from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import (
-    AbInitio,
+from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
+from diffragan.reconstruction.orientations.match_images import (
+    ImageSearch,
     Model,
     Stage,
-    find_from_images,
+    compare,
+    image_search,
 )
 from diffragan.rotations import apart_deg, misorientation_deg, quasi_uniform
 from strict_device import strict_device
@@ -46,16 +48,16 @@ def grid() -> Tensor:
     return torch.from_numpy(quasi_uniform(STAGE.grid, 0)).float()
 
 
-def known(work: AbInitio, positions: NDArray[np.float64]) -> Model:
+def known(search: ImageSearch, positions: NDArray[np.float64]) -> Model:
     """The true map of a molecule, and the variance of images against it."""
-    n = work.views.n
-    return Model(true_volume(positions, n, edge_A=4.0), 0.05 * work.shown)
+    n = search.views.n
+    return Model(true_volume(positions, n, edge_A=4.0), 0.05 * search.expected)
 
 
 def test_a_known_map_tells_orientation_and_shift(views: Views, grid: Tensor) -> None:
     """To the grids' fineness, in nearly every view."""
-    work = AbInitio(views, KDA, resolution_A=4.2, shift_reach_A=4.0)
-    found = work.compare(torch.arange(COUNT), known(work, ATOMS), STAGE, grid)
+    search = image_search(views, KDA, resolution_A=4.2, shift_reach_A=4.0)
+    found = compare(search, torch.arange(COUNT), known(search, ATOMS), STAGE, grid)
     angle = misorientation_deg(found.rotations, views.rotations)
     assert float((angle < 12).float().mean()) > 0.95
     away = (found.shifts_A - torch.from_numpy(SHIFTS_A).float()).norm(dim=1)
@@ -69,10 +71,10 @@ def test_a_known_map_tells_orientation_and_shift(views: Views, grid: Tensor) -> 
 
 
 def test_another_molecules_map_explains_less(views: Views, grid: Tensor) -> None:
-    work = AbInitio(views, KDA, resolution_A=4.2, shift_reach_A=4.0)
+    search = image_search(views, KDA, resolution_A=4.2, shift_reach_A=4.0)
     few = torch.arange(0, COUNT, 4)
-    right = work.compare(few, known(work, ATOMS), STAGE, grid)
-    wrong = work.compare(few, known(work, molecule(2)), STAGE, grid)
+    right = compare(search, few, known(search, ATOMS), STAGE, grid)
+    wrong = compare(search, few, known(search, molecule(2)), STAGE, grid)
     assert wrong.explained < right.explained - 0.1
     assert wrong.gain < 0.8 * right.gain
 
@@ -85,23 +87,27 @@ def test_orientations_come_from_random_starts(tmp_path: Path) -> None:
     nothing = np.eye(3)[None].repeat(pairs.n, 0)
     blank = load_views(pairs, np.arange(pairs.n), nothing, tmp_path)
     true = torch.from_numpy(pairs.rotation).float()
-    said: list[str] = []
-    found = find_from_images(blank, pairs.structures[0].mass_kda, progress=said.append)
+    stages: list[str] = []
+
+    def progress(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        stages.append(stage)
+
+    found = find_from_images(blank, pairs.structures[0].mass_kda, progress=progress)
     assert found.sure
     assert found.agree_deg is not None
     assert found.agree_deg < 20
-    assert len(said) == len(found.starts) + 1
+    assert stages == ["random starts"] * len(found.starts) + ["placing all views"]
     angle = apart_deg(found.views.rotations, true)
     assert float(angle.median()) < 2
     assert float((angle < 10).float().mean()) > 0.9
 
 
 def test_one_start_alone_is_never_sure(views: Views) -> None:
-    quick = (Stage(6.0, 1, 500, 2.0),)
-    one = find_from_images(views, KDA, stages=quick, starts=1)
+    quick = SearchPlan(starts=1, stages=(Stage(6.0, 1, 500, 2.0),))
+    one = find_from_images(views, KDA, plan=quick)
     assert not one.sure
     assert one.agree_deg is None
-    again = find_from_images(views, KDA, stages=quick, starts=1)
+    again = find_from_images(views, KDA, plan=quick)
     assert torch.equal(one.views.rotations, again.views.rotations)
     assert math.isfinite(one.starts[0])
 
@@ -116,47 +122,49 @@ def test_each_image_is_judged_by_its_own_noise(views: Views, grid: Tensor) -> No
     )
     wild.contrast[bad] += spread
     few = torch.arange(0, COUNT, 2)
-    clean, mixed = (AbInitio(v, KDA, resolution_A=4.2) for v in (views, wild))
-    wanted = clean.compare(few, known(clean, ATOMS), STAGE, grid)
-    found = mixed.compare(few, known(mixed, ATOMS), STAGE, grid)
+    clean, mixed = (image_search(v, KDA, resolution_A=4.2) for v in (views, wild))
+    wanted = compare(clean, few, known(clean, ATOMS), STAGE, grid)
+    found = compare(mixed, few, known(mixed, ATOMS), STAGE, grid)
     torch.testing.assert_close(found.rotations, wanted.rotations)
     assert len(found.places[0]) == len(wanted.places[0])
-    noise = mixed.compare(torch.arange(1, COUNT, 2), known(mixed, ATOMS), STAGE, grid)
+    noise = compare(mixed, torch.arange(1, COUNT, 2), known(mixed, ATOMS), STAGE, grid)
     assert len(noise.places[0]) > 2 * len(found.places[0])
 
 
 def test_blank_images_are_never_sure(views: Views) -> None:
     """Starts that agree on nothing, since nothing is there, are no answer."""
     blank = replace(views, contrast=torch.zeros_like(views.contrast))
-    found = find_from_images(blank, KDA, stages=(Stage(6.0, 1, 500, 2.0),), starts=2)
+    quick = SearchPlan(starts=2, stages=(Stage(6.0, 1, 500, 2.0),))
+    found = find_from_images(blank, KDA, plan=quick)
     assert not found.sure
 
 
 def test_an_interrupted_search_goes_on(views: Views, tmp_path: Path) -> None:
     """Starts that are done are not made again, and the end is the same."""
-    quick, keep = (Stage(6.0, 2, 500, 2.0),), tmp_path / "starts.pt"
+    quick = SearchPlan(starts=3, stages=(Stage(6.0, 2, 500, 2.0),))
+    keep = tmp_path / "starts.pt"
 
     class StoppedError(Exception):
         pass
 
-    def stop(text: str) -> None:
-        if text.startswith("start 2"):
+    def stop(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        if done == 2:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        find_from_images(views, KDA, stages=quick, starts=3, keep=keep, progress=stop)
+        find_from_images(views, KDA, plan=quick, keep=keep, progress=stop)
     assert len(torch.load(keep, weights_only=True)) == 2
-    on = find_from_images(views, KDA, stages=quick, starts=3, keep=keep)
-    once = find_from_images(views, KDA, stages=quick, starts=3)
+    on = find_from_images(views, KDA, plan=quick, keep=keep)
+    once = find_from_images(views, KDA, plan=quick)
     assert torch.equal(on.views.rotations, once.views.rotations)
     assert on.starts == once.starts
 
 
 def test_a_search_is_the_same_on_a_device(views: Views) -> None:
-    quick = (Stage(6.0, 2, 500, 2.0),)
-    wanted = find_from_images(views, KDA, stages=quick, starts=2)
+    quick = SearchPlan(starts=2, stages=(Stage(6.0, 2, 500, 2.0),))
+    wanted = find_from_images(views, KDA, plan=quick)
     with strict_device() as device:
-        found = find_from_images(views.to(device), KDA, stages=quick, starts=2)
+        found = find_from_images(views.to(device), KDA, plan=quick)
         rotations = found.views.rotations.cpu()
     assert found.starts == pytest.approx(wanted.starts, abs=1e-3)
     angle = misorientation_deg(rotations, wanted.views.rotations)

@@ -25,7 +25,7 @@ from diffragan.pairs.write import write_pairs
 from diffragan.reconstruction import many_views
 from diffragan.reconstruction.choose_views import choose_views, missing_cone_deg
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import ImageSearchResult
+from diffragan.reconstruction.orientations.from_images import OrientationSearchResult
 from diffragan.reconstruction.solve import solve_views
 from diffragan.rotations import relion_angles, rotations_from_relion
 from diffragan.settings import Settings, load_settings
@@ -149,13 +149,13 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
 
     searches: list[int] = []
 
-    def search(seen: Views, mass_kda: float | None, **_: object) -> ImageSearchResult:
+    def search(seen: Views, mass_kda: float | None, **_: object) -> OrientationSearchResult:
         searches.append(len(seen))
         assert seen.rotations[:, 0, 0].eq(1).all()  # nothing is told
         pairs = open_pairs(views)
         assert pairs.rotation is not None
         true = torch.from_numpy(pairs.rotation[seen.items]).float()
-        return ImageSearchResult(replace(seen, rotations=true), (0.3, 0.2), 80.0, False)
+        return OrientationSearchResult(replace(seen, rotations=true), False, (0.3, 0.2), 80.0)
 
     monkeypatch.setattr(module, "find_from_images", search)
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)

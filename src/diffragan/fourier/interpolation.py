@@ -22,8 +22,6 @@ from diffragan.fourier.loops import PAD, STEPS, WIDTH, extract_loop, insert_loop
 
 # Shape of the window for an object that fills 0.7 of the box (Beatty et al., IEEE TMI 24, 799).
 _OVERSAMPLING = 1.4
-
-
 _BETA = math.pi * math.sqrt((WIDTH / _OVERSAMPLING) ** 2 * (_OVERSAMPLING - 0.5) ** 2 - 0.8)
 
 

@@ -14,8 +14,6 @@ from diffragan.fourier.interpolation import (
 )
 
 CPU = torch.device("cpu")
-
-
 _EDGE = 0.46  # of the box: beyond this radius a volume is not interpolated faithfully
 
 

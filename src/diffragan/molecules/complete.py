@@ -22,8 +22,6 @@ _SEED = 1
 
 # Added atoms need their neighbourhood only: 10 Å costs four times as much and moves nothing.
 _CUTOFF_A = 6.0
-
-
 _RELAX_ITERATIONS = 200
 
 

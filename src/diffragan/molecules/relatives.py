@@ -23,14 +23,8 @@ import numpy as np
 from diffragan.errors import DiffraganError
 
 OPEN_GAP_SCORE = -10.0
-
-
 EXTEND_GAP_SCORE = -0.5
-
-
 UNKNOWN = "X"
-
-
 _KNOWN = frozenset("ARNDCQEGHILKMFPSTWYV")
 
 

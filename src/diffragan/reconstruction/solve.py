@@ -21,7 +21,7 @@ from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import find_from_images
+from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
 from diffragan.reconstruction.orientations.hand import hand_of
 from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.reconstruction.start_from_waves import begin_from_waves
@@ -152,19 +152,13 @@ def _oriented(
     kept = scratch / "orientations.pt"
     many, device = settings.many_views, views.device
     if not kept.exists():
-        steps = [0]
-
-        def note(text: str) -> None:
-            steps[0] += 1
-            progress("orientations", steps[0], None, f"({text})")
-
         result = find_from_images(
             views,
             mass_kda,
             seed=settings.seed,
-            starts=many.find_starts,
+            plan=SearchPlan(starts=many.find_starts),
             keep=scratch / "starts.pt",
-            progress=note,
+            progress=progress,
         )
         warning = []
         if not result.sure:

@@ -59,6 +59,19 @@ def power_by_voxel(power: Tensor, n: int, padding: float = 1.0) -> Tensor:
     return line[radius]
 
 
+def wiener(
+    total: Tensor, information: Tensor, signal: Tensor, beyond_linear: Tensor | float = 0.0
+) -> Tensor:
+    """The Wiener estimate at each voxel of a spectrum, all (n, n, n // 2 + 1).
+
+    Args:
+        total: sum of transfer x contrast / noise. information: sum of transfer² / noise.
+        signal: expected power. beyond_linear: power of what does not average away, over signal.
+    """
+    damped = information * signal * (1 + beyond_linear) + 1
+    return total * signal / damped
+
+
 def image_map(views: Views, power: Tensor | None = None, second_order: float = 0.0) -> ImageMap:
     """Least-squares map of the images with their contrast transfer, damped where noise rules.
 
@@ -90,9 +103,8 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
     strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
     strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
     beyond_linear = second_order / power_by_voxel(strength, n, views.flat.padding).clamp_min(1e-12)
-    damped = information * signal * (1 + beyond_linear) + 1
-    volume = spectrum_volume(total.spectrum() * signal / damped)
-    known = information * signal / damped
+    volume = spectrum_volume(wiener(total.spectrum(), information, signal, beyond_linear))
+    known = wiener(information, information, signal, beyond_linear)
     return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
 
 

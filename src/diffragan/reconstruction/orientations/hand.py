@@ -19,7 +19,7 @@ from diffragan.reconstruction.maps.image_map import ring_of
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.refine import pixel_count
 
-_SURE = 4.0  # standard errors from which the hand is taken as told
+_LEAST_SIGMA = 4.0  # standard errors from which the hand is decided
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,6 @@ class Hand:
 def hand_of(spectrum: Tensor, views: Views, *, resolution_A: float | None = None) -> Hand:
     """The hand of a map whose views are oriented.
 
-    Flat slices cannot tell a map V(r) from its mirror image V(-r) with every view half a turn
-    about the beam (`mirrored`). The Ewald sphere is curved: the mates (x, y, -s) and (x, y, +s)
-    are different points, and the mirror image exchanges them.
-
     Args:
         spectrum: (n, n, n // 2 + 1) from `volume_spectrum`.
     """
@@ -54,11 +50,11 @@ def hand_of(spectrum: Tensor, views: Views, *, resolution_A: float | None = None
     bins = int(rings.max()) + 1
     products = torch.zeros(3, len(views), bins, device=views.device)
     for block in views.blocks():
-        seen = views.observed(block, views.curved, count)
+        measured = views.observed(block, views.curved, count)
         size = extract(spectrum, views.rotations[block], points).abs()
         size = size * size if views.electrons is not None else size
         x = (size[:, :count] - size[:, count:]) * both
-        y = (seen[:, :count] - seen[:, count:]) * both
+        y = (measured[:, :count] - measured[:, count:]) * both
         for row, term in enumerate((x * y, x * x, y * y)):
             products[row, block].index_add_(1, rings, term)
     w = views.weights[:, None]
@@ -72,7 +68,7 @@ def hand_of(spectrum: Tensor, views: Views, *, resolution_A: float | None = None
     error = float(by_view.std() / math.sqrt(len(views)))
     sigma = float(by_view.mean()) / error if error > 0 else 0.0
     decision: Literal["this", "other", "open"] = "open"
-    if abs(sigma) > _SURE:
+    if abs(sigma) > _LEAST_SIGMA:
         decision = "this" if sigma > 0 else "other"
     return Hand(correlation, -correlation, sigma, decision)
 

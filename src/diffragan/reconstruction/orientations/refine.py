@@ -16,19 +16,14 @@ from torch import Tensor
 
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import volume_spectrum
+from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.image_map import image_map, ring_of, ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.rotations import angle_deg, turned
 
 SCHEDULE_A = (12.0, 10.0, 8.0, 8.0, 7.0, 6.0, 6.0, 5.0, 5.0, 5.0)
-
-
 _FLOOR = 0.01  # of a ring's variance: the least misfit that weights are made for
-
-
 _STEP_PX = 0.3  # how far a difference quotient moves the outermost point, in 1 / box
-
-
 _LEAST_EXPECTED = 0.2  # of a ring's mean: the least expectation a count is weighted by
 
 
@@ -58,7 +53,7 @@ def pixel_count(views: Views, resolution_A: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Relation:
+class _Regression:
     """How measurements follow from a map's slices, by regression over all views.
 
     A measured value y (an amplitude, or an intensity where electrons are counted) is expected to
@@ -83,14 +78,14 @@ class _Relation:
         return self.y_mean + self.slope * (x - self.x_mean)
 
 
-class _Block:
+class _Comparison:
     """Pairs of some views, and what a map's slices say to them."""
 
     def __init__(self, spectrum: Tensor, views: Views, block: slice, count: int) -> None:
         self.spectrum, self.views = spectrum, views
         self.points = views.flat.points[:count]
         self.counts = views.electrons is not None
-        self.seen = views.observed(block, views.flat, count)
+        self.observed = views.observed(block, views.flat, count)
         self.contrast = views.spectra(block)[:, :count]
         self.transfer = views.transfer[:count]
         self.inner = self.points[: len(self.transfer), :2] * (2 * math.pi / views.volume_box_A)
@@ -110,18 +105,18 @@ class _Block:
             (turned(rotations.repeat(3, 1, 1), turns), turned(rotations.repeat(3, 1, 1), -turns))
         )
         values = self.slices(both).reshape(2, 3, len(rotations), -1)
-        shown, inner = self.shown(values), values[..., : len(self.transfer)]
-        return (shown[0] - shown[1]) / (2 * step), (inner[0] - inner[1]) / (2 * step)
+        observable, inner = self.observable(values), values[..., : len(self.transfer)]
+        return (observable[0] - observable[1]) / (2 * step), (inner[0] - inner[1]) / (2 * step)
 
-    def shown(self, slices: Tensor) -> Tensor:
+    def observable(self, slices: Tensor) -> Tensor:
         """What a pattern shows of slices: amplitudes, or intensities where electrons count."""
         size = slices.abs()
         return size * size if self.counts else size
 
-    def image_weight(self, relation: _Relation | None) -> Tensor:
+    def image_weight(self, regression: _Regression | None) -> Tensor:
         """(b, ki) one over the variance of an image frequency."""
         power = self.contrast.abs().square().mean()
-        error = 0 if relation is None else self.transfer**2 * relation.map_error
+        error = 0 if regression is None else self.transfer**2 * regression.map_error
         return 1 / (self.noise + error).clamp_min(1e-3 * float(power) + 1e-30)
 
     def residual(self, slices: Tensor, shift: Tensor) -> Tensor:
@@ -130,21 +125,21 @@ class _Block:
         ramp = torch.polar(torch.ones_like(phase), phase)
         return self.contrast * ramp - self.transfer * slices[:, : len(self.transfer)]
 
-    def pattern_weight(self, slices: Tensor, relation: _Relation) -> Tensor:
+    def pattern_weight(self, slices: Tensor, regression: _Regression) -> Tensor:
         """(b, count) one over the variance of a measured value, at most."""
         if not self.counts:
-            return (1 / relation.spread).expand(len(slices), -1)
-        expected = relation.expected(self.shown(slices))
-        floor = _LEAST_EXPECTED * relation.y_mean
-        return 1 / (relation.spread * torch.maximum(expected, floor)).clamp_min(1e-30)
+            return (1 / regression.spread).expand(len(slices), -1)
+        expected = regression.expected(self.observable(slices))
+        floor = _LEAST_EXPECTED * regression.y_mean
+        return 1 / (regression.spread * torch.maximum(expected, floor)).clamp_min(1e-30)
 
     def best_shift(
-        self, slices: Tensor, start: Tensor, reach_A: float, relation: _Relation | None
+        self, slices: Tensor, start: Tensor, reach_A: float, regression: _Regression | None
     ) -> Tensor:
         """(b, 2) shift with the highest correlation of image and transfer x slice: a grid about
         `start`, then Newton steps from its best point."""
         model = self.transfer * slices[:, : len(self.transfer)]
-        product = self.image_weight(relation) * self.contrast * model.conj()
+        product = self.image_weight(regression) * self.contrast * model.conj()
         device = start.device
         line = torch.arange(-math.ceil(reach_A), math.ceil(reach_A) + 1.0, device=device)
         grid = torch.cartesian_prod(line, line)
@@ -155,9 +150,9 @@ class _Block:
         move, eye = grid[match.argmax(1)], torch.eye(2, device=device)
         for _ in range(4):
             phase = move @ self.inner.T
-            here = product * torch.polar(torch.ones_like(phase), phase)
-            uphill = -(here.imag @ self.inner)
-            bend = torch.einsum("bk,ki,kj->bij", here.real, self.inner, self.inner)
+            shifted = product * torch.polar(torch.ones_like(phase), phase)
+            uphill = -(shifted.imag @ self.inner)
+            bend = torch.einsum("bk,ki,kj->bij", shifted.real, self.inner, self.inner)
             bend = bend + 1e-6 * eye * bend.abs().amax((1, 2), keepdim=True) + 1e-30 * eye
             step = torch.linalg.solve(bend, uphill)
             good = (torch.linalg.det(bend) > 0) & (bend[:, 0, 0] > 0)
@@ -165,14 +160,14 @@ class _Block:
         return start + move
 
     def misfit(
-        self, slices: Tensor, shift: Tensor, weight: Tensor, relation: _Relation, images: bool
+        self, slices: Tensor, shift: Tensor, weight: Tensor, regression: _Regression, images: bool
     ) -> Tensor:
         """(b,) weighted squares that a step is judged by."""
-        left = self.seen - relation.expected(self.shown(slices))
-        total = (weight * left.square()).sum(1)
+        deviation = self.observed - regression.expected(self.observable(slices))
+        total = (weight * deviation.square()).sum(1)
         if images:
             error = self.residual(slices, shift).abs().square()
-            total = total + 2 * (self.image_weight(relation) * error).sum(1)
+            total = total + 2 * (self.image_weight(regression) * error).sum(1)
         return total
 
     def normal(
@@ -181,36 +176,36 @@ class _Block:
         slices: Tensor,
         shift: Tensor,
         weight: Tensor,
-        relation: _Relation,
+        regression: _Regression,
         images: bool,
     ) -> tuple[Tensor, Tensor]:
         """Normal matrix (b, 3, 3) and right side (b, 3) of the three angles."""
         by_angle, inner = self.slopes(rotations)
-        by_angle = by_angle * relation.slope
-        left = self.seen - relation.expected(self.shown(slices))
+        by_angle = by_angle * regression.slope
+        deviation = self.observed - regression.expected(self.observable(slices))
         matrix = torch.einsum("abk,cbk,bk->bac", by_angle, by_angle, weight)
-        right = torch.einsum("abk,bk->ba", by_angle, weight * left)
+        right = torch.einsum("abk,bk->ba", by_angle, weight * deviation)
         if images:
-            trust = 2 * self.image_weight(relation)
+            trust = 2 * self.image_weight(regression)
             inner = inner * self.transfer
             error = trust * self.residual(slices, shift)
             matrix = matrix + torch.einsum("abk,cbk,bk->bac", inner.conj(), inner, trust + 0j).real
             right = right + torch.einsum("abk,bk->ba", inner.conj(), error).real
         return matrix, right
 
-    def score(self, slices: Tensor, relation: _Relation) -> Tensor:
+    def score(self, slices: Tensor, regression: _Regression) -> Tensor:
         """(b,) correlation of measured and expected, rings weighted by how well they are known."""
-        x = (self.shown(slices) - relation.x_mean) / relation.x_var.clamp_min(1e-30).sqrt()
-        y = (self.seen - relation.y_mean) / relation.y_var.clamp_min(1e-30).sqrt()
-        w = relation.agreement
+        x = (self.observable(slices) - regression.x_mean) / regression.x_var.clamp_min(1e-30).sqrt()
+        y = (self.observed - regression.y_mean) / regression.y_var.clamp_min(1e-30).sqrt()
+        w = regression.agreement
         norm = ((w * x * x).sum(1) * (w * y * y).sum(1)).sqrt()
         return (w * x * y).sum(1) / norm.clamp_min(1e-30)
 
 
-def _relation(
+def _regress(
     spectrum: Tensor, views: Views, count: int, reach_A: float
-) -> tuple[_Relation, Tensor]:
-    """The relation of measurements to a map, and shifts (v, 2) found on the way."""
+) -> tuple[_Regression, Tensor]:
+    """The regression of measurements on a map's slices, and shifts (v, 2) found on the way."""
     rings = ring_of(views)[:count]
     inner = rings[: len(views.transfer)]
     bins = int(rings.max()) + 1
@@ -218,16 +213,16 @@ def _relation(
     image = torch.zeros(2, bins, dtype=torch.float64, device=views.device)
     shifts = views.shifts_A.clone()
     for block in views.blocks():
-        data = _Block(spectrum, views, block, count)
-        slices = data.slices(views.rotations[block])
+        comparison = _Comparison(spectrum, views, block, count)
+        slices = comparison.slices(views.rotations[block])
         if reach_A > 0:
-            shifts[block] = data.best_shift(slices, shifts[block], reach_A, None)
-        x, y = data.shown(slices).double(), data.seen.double()
+            shifts[block] = comparison.best_shift(slices, shifts[block], reach_A, None)
+        x, y = comparison.observable(slices).double(), comparison.observed.double()
         w = views.weights[block].double()[:, None].expand_as(x)
         for row, term in enumerate((w, w * x, w * y, w * x * x, w * y * y, w * x * y)):
             sums[row].index_add_(0, rings, term.sum(0))
-        error = data.residual(slices, shifts[block]).abs().square() - data.noise
-        own = w[:, :1] * data.transfer**2
+        error = comparison.residual(slices, shifts[block]).abs().square() - comparison.noise
+        own = w[:, :1] * comparison.transfer**2
         image[0].index_add_(0, inner, (w[:, :1] * error).sum(0).double())
         image[1].index_add_(0, inner, own.sum(0).double())
     total = sums[0].clamp_min(1e-12)
@@ -242,9 +237,17 @@ def _relation(
         spread = spread / y.clamp_min(1e-30)
     floor = _FLOOR * (x * x + x_var if views.electrons is None else x)
     error = torch.maximum(image[0] / image[1].clamp_min(1e-30), floor)
-    by_ring = (x, y, x_var, y_var, slope, spread.clamp_min(1e-30), agreement)
-    a, b, c, d, e, f, g = (row.float()[rings] for row in by_ring)
-    return _Relation(a, b, c, d, e, f, g, error.float()[inner]), shifts
+    by_ring = {
+        "x_mean": x,
+        "y_mean": y,
+        "x_var": x_var,
+        "y_var": y_var,
+        "slope": slope,
+        "spread": spread.clamp_min(1e-30),
+        "agreement": agreement,
+    }
+    by_pair = {name: row.float()[rings] for name, row in by_ring.items()}
+    return _Regression(**by_pair, map_error=error.float()[inner]), shifts
 
 
 def refine_orientations(
@@ -272,32 +275,32 @@ def refine_orientations(
         images: whether images have a say in the orientation (they always tell the shift).
     """
     count = pixel_count(views, resolution_A)
-    relation, shifts = _relation(spectrum, views, count, shift_reach_A)
+    regression, shifts = _regress(spectrum, views, count, shift_reach_A)
     rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
     for block in views.blocks():
-        data = _Block(spectrum, views, block, count)
+        comparison = _Comparison(spectrum, views, block, count)
         rotation, shift = rotations[block], shifts[block]
         damping = torch.full((len(rotation),), 1e-2, device=views.device)
-        slices = data.slices(rotation)
+        slices = comparison.slices(rotation)
         for _ in range(rounds):
             if shift_reach_A > 0:
-                shift = data.best_shift(slices, shift, shift_reach_A, relation)
-            weight = data.pattern_weight(slices, relation)
-            matrix, right = data.normal(rotation, slices, shift, weight, relation, images)
+                shift = comparison.best_shift(slices, shift, shift_reach_A, regression)
+            weight = comparison.pattern_weight(slices, regression)
+            matrix, right = comparison.normal(rotation, slices, shift, weight, regression, images)
             scale = torch.diagonal(matrix, dim1=-2, dim2=-1)
             ridge = damping[:, None] * scale + 1e-6 * scale.mean(1, keepdim=True) + 1e-30
             step = torch.linalg.solve(matrix + torch.diag_embed(ridge), right)
             length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
             step = step * (math.radians(max_step_deg) / length.clamp_min(1e-12)).clamp(max=1)
-            tried = turned(rotation, step)
-            there = data.slices(tried)
-            before = data.misfit(slices, shift, weight, relation, images)
-            better = data.misfit(there, shift, weight, relation, images) < before
-            rotation = torch.where(better[:, None, None], tried, rotation)
-            slices = torch.where(better[:, None], there, slices)
+            trial = turned(rotation, step)
+            trial_slices = comparison.slices(trial)
+            before = comparison.misfit(slices, shift, weight, regression, images)
+            better = comparison.misfit(trial_slices, shift, weight, regression, images) < before
+            rotation = torch.where(better[:, None, None], trial, rotation)
+            slices = torch.where(better[:, None], trial_slices, slices)
             damping = torch.where(better, damping / 4, damping * 10).clamp(1e-4, 1e4)
         rotations[block], shifts[block] = rotation, shift
-        score[block] = data.score(slices, relation)
+        score[block] = comparison.score(slices, regression)
     return Alignment(rotations, shifts, score, angle_deg(rotations, views.rotations))
 
 
@@ -309,7 +312,7 @@ def align_to_images(
     rounds: int = 3,
     shift_reach_A: float = 6.0,
     prepare: Callable[[Tensor], Tensor] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Alignment:
     """Orientations and shifts that agree with the images' own map: map, refine, and again.
 
@@ -330,7 +333,6 @@ def align_to_images(
             shift_reach_A=shift_reach_A,
         )
         views = refined.put_into(views)
-        if progress is not None:
-            progress(done)
+        progress("aligning views to images", done, len(schedule_A))
     score = torch.zeros(len(views), device=views.device) if refined is None else refined.score
     return Alignment(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
