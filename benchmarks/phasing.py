@@ -29,7 +29,8 @@ from diffragan.optics import aberration, transfer_function
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing import support
-from diffragan.phasing.method import METHODS, Context, PairBatch, Phased, phased_wave
+from diffragan.phasing.method import Context, PairBatch, Phased, phased_wave
+from diffragan.phasing.methods import METHODS
 from diffragan.phasing.methods import raar as physics
 from diffragan.phasing.proposals import Proposal
 from diffragan.phasing.run import choose_items, load_context, make_pair_batch
@@ -234,7 +235,7 @@ def main() -> None:
     items = choose_items(pairs.n, args.limit)
     context = None
     if args.weights is not None:
-        context, _ = load_context("hybrid", args.weights, torch.device("cpu"))
+        context = load_context("hybrid", args.weights)
     resolutions = " ".join(f"{d:5g}" for d in RESOLUTIONS_A)
     print(f"{args.store.name}: {len(items)} pairs, box {pairs.box_A:.1f} Å, {pairs.m} px")
     print(f"{'FRC at (Å)':33s} {resolutions}  FRC.5Å solved      R  s/image", flush=True)

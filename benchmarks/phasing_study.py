@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks.phasing import Row, measure
 from diffragan.files.atomic import write_atomically
 from diffragan.pairs.open import open_pairs
-from diffragan.phasing.method import METHODS, Context
+from diffragan.phasing.method import Context
+from diffragan.phasing.methods import METHODS
 from diffragan.phasing.run import choose_items
 from diffragan.settings import load_settings
 

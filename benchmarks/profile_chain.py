@@ -229,12 +229,12 @@ def profile_train(
         timed(loop, "keep_weights", "saving"),
     ]
 
-    def on_step(step: int, losses: dict[str, float]) -> None:
-        if step == WARM_UP_STEPS:
+    def progress(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        if done == WARM_UP_STEPS:
             sections.restart()
 
     with replaced(places):
-        loop.train(data, folder / "run", settings, device=device, on_step=on_step)
+        loop.train(data, folder / "run", settings, device=device, progress=progress)
         return sections.stop()
 
 

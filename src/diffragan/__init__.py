@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         load_settings,
         make_pairs,
         open_pairs,
+        phase,
         reconstruct,
         simulate,
+        train,
     )
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "load_settings",
     "make_pairs",
     "open_pairs",
+    "phase",
     "reconstruct",
     "simulate",
+    "train",
 ]
 __version__ = version("diffragan")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffragan.files.store import ResultStore, SimulationStore
     from diffragan.pairs.pairs import Pairs
     from diffragan.reconstruction.run import Reconstruction
+    from diffragan.training.loop import TrainResult
 
 __all__ = [
     "evaluate",
@@ -26,8 +27,10 @@ __all__ = [
     "load_settings",
     "make_pairs",
     "open_pairs",
+    "phase",
     "reconstruct",
     "simulate",
+    "train",
 ]
 
 
@@ -116,6 +119,112 @@ def make_pairs(
         progress=lambda done: progress("pairs", done),
     )
     return open_pairs(written, settings=chosen)
+
+
+def train(
+    simulations: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    settings: Settings | None = None,
+    device: str = "auto",
+    max_minutes: float | None = None,
+    tensorboard: bool = False,
+    progress: Progress = no_progress,
+) -> TrainResult:
+    """Train the conditional GAN on simulated exit waves, or go on with the run that `out` holds.
+
+    Args:
+        simulations: simulation stores to learn from.
+        out: folder of the run: best.safetensors, last.safetensors, checkpoint.pt, log.jsonl.
+        settings: the preset `published` if not given.
+        max_minutes: end after this time, with a checkpoint.
+
+    Raises:
+        DiffraganError: stores that can't be used together, a loss that is not finite, or a run in
+            `out` with other settings or data.
+    """
+    from diffragan.devices import pick_device
+    from diffragan.training.data import open_exit_waves
+    from diffragan.training.loop import train as run
+
+    return run(
+        open_exit_waves(_paths(simulations)),
+        Path(out),
+        settings or load_settings("published"),
+        device=pick_device(device),
+        max_minutes=max_minutes,
+        tensorboard=tensorboard,
+        progress=progress,
+    )
+
+
+def phase(  # long: what it may be told, as the command lists it
+    pairs: Pairs | Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    method: str | None = None,
+    weights: Path | str | None = None,
+    limit: int | None = None,
+    settings: Settings | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    command: str = "diffragan.phase",
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = warnings.warn,
+) -> ResultStore:
+    """Phases of pairs, into a result store; an interrupted run is continued by the same call.
+
+    Args:
+        pairs: pairs, or their stores and files.
+        out: store to write, .zarr. A joint method (many-views) puts its map beside it.
+        method: a name in `diffragan.phasing.methods.METHODS`; none: that of the settings.
+        weights: of a network, for a method that has one; none: the bundled ones.
+        limit: so many pairs, spread evenly over the input.
+        settings: how to phase, and how a simulation is imaged; none: those of the pairs.
+        command: what the page of a joint method says it was made by.
+        warn: told in a sentence what makes results doubtful.
+
+    Raises:
+        DiffraganError: input that will not do, a method that does not fit it or does not take
+            weights, or a store at `out` that was made otherwise.
+    """
+    from diffragan.devices import pick_device
+    from diffragan.files.store import open_results
+    from diffragan.pairs.open import replace_run
+    from diffragan.pairs.pairs import Pairs
+    from diffragan.phasing.methods import METHODS
+    from diffragan.phasing.run import load_context, phase_pairs, with_method
+    from diffragan.phasing.trust import r_warning
+
+    given = pairs if isinstance(pairs, Pairs) else open_pairs(pairs, settings=settings)
+    chosen = given.settings if settings is None else replace_run(given.settings, settings)
+    chosen = with_method(chosen, method or chosen.phase.method)
+    record = METHODS[chosen.phase.method]
+    context = load_context(
+        chosen.phase.method, None if weights is None else Path(weights), pick_device(device)
+    )
+    if record.joint:
+        many_views = (settings or given.settings).many_views
+        record.phase_together(
+            given,
+            Path(out),
+            chosen.model_copy(update={"many_views": many_views}),
+            limit=limit,
+            device=device,
+            overwrite=overwrite,
+            command=command,
+            progress=progress,
+            warn=warn,
+        )
+    else:
+        phase_pairs(
+            given, Path(out), chosen, context, limit=limit, overwrite=overwrite, progress=progress
+        )
+    results = open_results(Path(out))
+    doubt = None if results.r_factor is None else r_warning(results.r_factor, results.items)
+    if doubt is not None:
+        warn(doubt)
+    return results
 
 
 def evaluate(

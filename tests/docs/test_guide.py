@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from diffragan import cli
-from diffragan.phasing import method as methods
+from diffragan.phasing.methods import METHODS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 PEPTIDE = Path(__file__).parents[1] / "data" / "ubiquitin_1_10.pdb"
@@ -68,10 +68,8 @@ LEFT = (
 @pytest.fixture
 def registry() -> Iterator[None]:
     """The guide adds a method; later tests don't want it."""
-    before = dict(methods.METHODS)
     yield
-    methods.METHODS.clear()
-    methods.METHODS.update(before)
+    METHODS.pop("cut", None)
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

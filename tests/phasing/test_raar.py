@@ -18,7 +18,8 @@ from diffragan.microscope.imaging import projection_of_centre_wave
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
-from diffragan.phasing.method import METHODS, NEEDS_WEIGHTS, Context, PairBatch, Phased
+from diffragan.phasing.method import Context, PairBatch, Phased
+from diffragan.phasing.methods import METHODS
 from diffragan.phasing.methods import raar as physics
 from diffragan.phasing.modulus import friedel_mate
 from diffragan.phasing.proposals import (
@@ -289,7 +290,7 @@ def test_hybrid_refines_what_the_network_gives(
     batch: PairBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the network replaced by one that returns the image method's projection."""
-    assert "hybrid" in NEEDS_WEIGHTS
+    assert METHODS["hybrid"].needs_weights
     monkeypatch.setitem(METHODS, "published", METHODS["image"])
     few = replace(batch, settings=with_phase(batch.settings, iterations=9))
     found = METHODS["hybrid"](few, Context())

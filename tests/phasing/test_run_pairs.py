@@ -20,9 +20,10 @@ from diffragan.optics import Optics
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
-from diffragan.phasing.method import METHODS, Context, PairBatch, Phased, method, phased_wave
+from diffragan.phasing.method import Context, PairBatch, Phased, method, phased_wave
+from diffragan.phasing.methods import METHODS
 from diffragan.phasing.proposals import propose_from_image
-from diffragan.phasing.run import choose_items, make_pair_batch, phase_pairs
+from diffragan.phasing.run import choose_items, load_context, make_pair_batch, phase_pairs
 from diffragan.phasing.stability import stability, turn
 from diffragan.settings import ImageSettings, Settings
 
@@ -136,11 +137,9 @@ def test_the_image_method_phases_to_the_aperture_and_claims_no_more(
 
 
 def test_batches_equal_singles(pairs: Pairs, published: Settings, weights: Path) -> None:
-    from diffragan.phasing.run import load_context
-
     for name, path in (("image", None), ("published", weights)):
         settings = with_method(published, name)
-        context, _ = load_context(name, path, CPU)
+        context = load_context(name, path, CPU)
         items = np.array([4, 1, 6])
         together = METHODS[name](make_pair_batch(pairs, items, settings, CPU), context)
         for k, item in enumerate(items):
@@ -151,11 +150,8 @@ def test_batches_equal_singles(pairs: Pairs, published: Settings, weights: Path)
             )
 
 
-def test_a_method_in_a_few_lines(
-    pairs: Pairs, published: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_in_a_few_lines(pairs: Pairs, published: Settings, tmp_path: Path) -> None:
     """What a developer writes to add one; here it is told the phases, and so is right."""
-    monkeypatch.setattr("diffragan.phasing.method.METHODS", METHODS)
 
     @method("flat")
     def flat(batch: PairBatch, context: Context) -> Phased:
@@ -188,7 +184,8 @@ def test_phasing_needs_no_truth(
         found = []
         for k, store in enumerate(stores):
             given = open_pairs(store, settings=with_method(published, name))
-            out = phase_pairs(given, tmp_path / f"{name}{k}.zarr", given.settings, weights=path)
+            context = load_context(name, path)
+            out = phase_pairs(given, tmp_path / f"{name}{k}.zarr", given.settings, context)
             found.append(open_results(out).projection(slice(0, 3)))
         np.testing.assert_array_equal(found[0], found[1])
 
@@ -197,18 +194,19 @@ def test_an_interrupted_run_keeps_what_is_finished(
     pairs: Pairs, published: Settings, weights: Path, tmp_path: Path
 ) -> None:
     settings = with_method(published, "published")
-    whole = open_results(phase_pairs(pairs, tmp_path / "w.zarr", settings, weights=weights))
+    context = load_context("published", weights)
+    whole = open_results(phase_pairs(pairs, tmp_path / "w.zarr", settings, context))
 
-    def stop(done: int, word: str) -> None:
+    def stop(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
         if done >= 3:
             raise KeyboardInterrupt
 
     out = tmp_path / "r.zarr"
     with pytest.raises(KeyboardInterrupt):
-        phase_pairs(pairs, out, settings, weights=weights, progress=stop)
+        phase_pairs(pairs, out, settings, context, progress=stop)
     assert not out.exists()
     counts: list[int] = []
-    phase_pairs(pairs, out, settings, weights=weights, progress=lambda done, _: counts.append(done))
+    phase_pairs(pairs, out, settings, context, progress=lambda _, done, *rest: counts.append(done))
     assert counts[0] > 3
     every = slice(0, 8)
     np.testing.assert_array_equal(open_results(out).projection(every), whole.projection(every))
@@ -225,11 +223,11 @@ def test_published_refuses_other_boxes_and_wrong_requests(
     wide = replace(batch, optics=Optics(200e3, 105.0, 36.0))
     with pytest.raises(DiffraganError, match=r"published works in the paper's 70 Å.*105 Å"):
         METHODS["published"](wide, Context())
-    with pytest.raises(DiffraganError, match="uses no weights"):
-        phase_pairs(pairs, tmp_path / "a.zarr", with_method(published, "image"), weights=weights)
+    with pytest.raises(DiffraganError, match=r"'image' does not take weights \(published, hybrid"):
+        load_context("image", weights)
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     with pytest.raises(DiffraganError, match=r"bad\.safetensors"):
-        phase_pairs(pairs, tmp_path / "b.zarr", settings, weights=tmp_path / "bad.safetensors")
+        load_context("published", tmp_path / "bad.safetensors")
     with pytest.raises(DiffraganError, match="'magic'; choose from image, published"):
         phase_pairs(pairs, tmp_path / "c.zarr", with_method(published, "magic"))
     assert not list(tmp_path.glob("*.part"))

@@ -23,6 +23,7 @@ from diffragan.settings import Settings, load_settings
 from diffragan.training import loop
 from diffragan.training.checkpoint import first_difference, save_checkpoint
 from diffragan.training.data import ExitWaves, open_exit_waves, split
+from diffragan.training.processes import Processes
 from diffragan.training.validation import summarise
 from weak_objects import N_PX, sentence, settings, write_store
 
@@ -138,11 +139,11 @@ def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(
     out, chosen = tmp_path / "run", settings(train__validate_every_steps=2)
     before = signal.getsignal(number)
 
-    def interrupt(step: int, losses: dict[str, float]) -> None:
+    def interrupt(stage: str, step: int, total: int | None = None, word: str = "", /) -> None:
         if step == 3:
             os.kill(os.getpid(), number)
 
-    first = run(data, out, chosen, on_step=interrupt)
+    first = run(data, out, chosen, progress=interrupt)
     assert (first.stopped, first.steps) == ("interrupt", 3)
     assert signal.getsignal(number) == before
     assert run(data, out, chosen).stopped == "finished"
@@ -232,7 +233,11 @@ def test_training_lowers_the_loss(data: ExitWaves, tmp_path: Path) -> None:
     """On structures that it sees again and again, the L1 term falls by half."""
     seen: list[float] = []
     chosen = settings(network__width=1 / 64, train__max_steps=20, train__learning_rate=5e-3)
-    run(data, tmp_path / "run", chosen, on_step=lambda _, losses: seen.append(losses["l1"]))
+
+    def note_l1(stage: str, step: int, total: int | None = None, word: str = "", /) -> None:
+        seen.append(float(word.removeprefix("L1 ")))
+
+    run(data, tmp_path / "run", chosen, progress=note_l1)
     assert np.mean(seen[-5:]) < 0.5 * np.mean(seen[:5])
 
 
@@ -319,7 +324,7 @@ def test_two_processes_train_as_one(store: Path, data: ExitWaves, tmp_path: Path
 def test_a_batch_that_cannot_be_shared_is_refused(
     data: ExitWaves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "start_processes", lambda _: loop.Processes(0, 3))
+    monkeypatch.setattr(loop, "start_processes", lambda _: Processes(0, 3))
     sentence(lambda: run(data, tmp_path / "run", settings()), "train.batch_size", "3")
 
 

@@ -66,11 +66,17 @@ def demo(
         pairs = open_pairs(example, settings=settings)
         store = out / f"phased_{name}.zarr"
         with progress_bar(f"phasing, {name}", pairs.n) as progress:
-            phase_pairs(pairs, store, pairs.settings, overwrite=True, progress=progress)
+            phase_pairs(
+                pairs,
+                store,
+                pairs.settings,
+                overwrite=True,
+                progress=lambda stage, done, total=None, word="": progress(done, word),
+            )
         evaluation = evaluate(store, input=pairs)
         compared[name] = dict(evaluation)
     metrics = compared[METHODS[-1]]
-    context, _ = load_context(METHODS[-1], None, _cpu())
+    context = load_context(METHODS[-1])
     metrics["stability"] = stability(pairs, choose_items(pairs.n, 2), pairs.settings, context)
     metrics["compared"] = {
         name: {key: found[key] for key in _COMPARED} for name, found in compared.items()
@@ -212,9 +218,3 @@ def _verdict(compared: dict[str, Any]) -> str:
 def _judged(found: dict[str, Any]) -> int:
     """How many results the method itself calls solved."""
     return round(float(found["judged_solved_fraction"] or 0) * int(found["n"]))
-
-
-def _cpu() -> Any:
-    import torch
-
-    return torch.device("cpu")

@@ -16,14 +16,14 @@ from diffragan.commands.common import (
     Seed,
     Set,
     note,
-    progress_bar,
     progress_bars,
     read_settings,
     show_reconstruction,
 )
+from diffragan.phasing.methods import METHODS
 
 if TYPE_CHECKING:
-    from diffragan.settings import Settings
+    from diffragan.files.store import ResultStore
 
 
 def phase(
@@ -33,7 +33,7 @@ def phase(
     out: Annotated[Path, typer.Option(help="result store to write, P.zarr")],
     method: Annotated[
         str | None,
-        typer.Option(help="image, published, raar, hybrid or many-views; `image` if not said"),
+        typer.Option(help=f"{METHODS.describe()}; image if not said", show_default=False),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights of the network; the bundled ones otherwise")
@@ -45,13 +45,11 @@ def phase(
         float | None, typer.Option("--box-A", min=1, help="side of the field of array files, Å")
     ] = None,
     starts: Annotated[
-        int | None, typer.Option(min=1, help="starts per pair (raar, hybrid)")
+        int | None, typer.Option(min=1, help="starts per pair, of a method that iterates")
     ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="iterations per start (raar, hybrid)")
-    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="iterations per start")] = None,
     time_budget: Annotated[
-        float | None, typer.Option(min=0, help="seconds per pair, at most (raar, hybrid)")
+        float | None, typer.Option(min=0, help="at most so many seconds per pair")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="go on where the data can't determine the object")
@@ -85,9 +83,11 @@ def phase(
 
         diffragan phase patterns.mrcs --image images.mrcs --box-A 105 --out phased.zarr
     """
-    from diffragan.devices import pick_device
-    from diffragan.pairs.open import open_pairs
-    from diffragan.phasing.run import choose_items, phase_pairs
+    import shlex
+    import sys
+
+    from diffragan import api
+    from diffragan.phasing.method import check_options
 
     settings = read_settings(
         preset,
@@ -100,50 +100,24 @@ def phase(
         phase__time_budget_s=time_budget,
         phase__force=force or None,
     )
-    if settings.phase.method == "many-views":
-        _many_views(pairs, out, settings, image, box_A, limit, device, overwrite)
-        return
-    chosen = pick_device(device)
-    found = open_pairs(pairs, settings=settings, image=image, box_A=box_A)
-    total = len(choose_items(found.n, limit))
-    with progress_bar("pairs phased", total) as progress:
-        phase_pairs(
-            found,
+    given = {
+        "weights": ("--weights", weights),
+        "starts": ("--starts", starts),
+        "iterations": ("--iterations", iterations),
+        "time_budget_s": ("--time-budget", time_budget),
+        "force": ("--force", force or None),
+    }
+    words = {name: word for name, (word, value) in given.items() if value is not None}
+    for key in (pair.partition("=")[0].strip() for pair in set_ or ()):
+        if key.startswith("phase."):
+            words.setdefault(key.removeprefix("phase."), f"--set {key}")
+    check_options(settings.phase.method, words)
+    with progress_bars() as progress:
+        results = api.phase(
+            api.open_pairs(pairs, image=image or (), box_A=box_A, settings=settings),
             out,
-            found.settings,
             weights=weights,
             limit=limit,
-            device=chosen,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    typer.echo(f"{out}: {total} pairs phased by '{found.settings.phase.method}'")
-
-
-def _many_views(
-    pairs: Path,
-    out: Path,
-    settings: Settings,
-    image: Path | None,
-    box_A: float | None,
-    limit: int | None,
-    device: str,
-    overwrite: bool,
-) -> None:
-    """The run of `diffragan reconstruct`, its phased views at `out`."""
-    import shlex
-    import sys
-
-    from diffragan import api
-
-    with progress_bars() as progress:
-        found = api.reconstruct(
-            pairs,
-            out.with_name(f"{out.name.removesuffix('.zarr')}_map"),
-            limit=limit,
-            image=() if image is None else image,
-            box_A=box_A,
-            phased=out,
             settings=settings,
             device=device,
             overwrite=overwrite,
@@ -151,7 +125,27 @@ def _many_views(
             progress=progress,
             warn=lambda text: note(f"diffragan: {text}"),
         )
-    show_reconstruction(found)
-    typer.echo(f"{out}: {found.metrics['n_views']} pairs phased by 'many-views'")
-    if not found.converged:
+    converged = _show_map(results)
+    typer.echo(f"{out}: {results.n} pairs phased by '{results.method}'{_verdict(results)}")
+    if not converged:
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _show_map(results: ResultStore) -> bool:
+    """The map that a joint method made on the way, in words; whether its run converged."""
+    if not METHODS[results.method].joint:
+        return True
+    from diffragan.reconstruction.run import finished_map
+
+    found = finished_map(results.path)
+    if found is None:
+        return True
+    show_reconstruction(found)
+    return found.converged
+
+
+def _verdict(results: ResultStore) -> str:
+    """How many results the method itself calls solved, where it judges."""
+    if results.solved is None:
+        return ""
+    return f"; {int(results.solved.sum())} of {results.n} judged solved, without a truth"

@@ -15,7 +15,7 @@ from diffragan.commands.common import (
     Seed,
     Set,
     note,
-    progress_bar,
+    progress_bars,
     read_settings,
 )
 
@@ -63,30 +63,23 @@ def train(
     """
     import torch
 
-    from diffragan.devices import pick_device
-    from diffragan.training.data import open_exit_waves
-    from diffragan.training.loop import total_steps
-    from diffragan.training.loop import train as run
+    from diffragan import api
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = read_settings(preset, config, set_, seed=seed)
-    chosen = pick_device(device)
-    data = open_exit_waves(stores)
-    first = os.environ.get("RANK", "0") == "0"
-    with progress_bar("training", total_steps(data, settings)) as show:
-        result = run(
-            data,
+    with progress_bars() as progress:
+        result = api.train(
+            stores,
             out,
-            settings,
-            device=chosen,
+            settings=read_settings(preset, config, set_, seed=seed),
+            device=device,
             max_minutes=max_minutes,
             tensorboard=tensorboard,
-            on_step=(lambda step, _: show(step)) if first else None,
+            progress=progress,
         )
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    if first:
+    if os.environ.get("RANK", "0") == "0":
         note(_summary(result))
     if result.stopped == "interrupt":
         raise typer.Exit(130)

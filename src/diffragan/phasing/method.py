@@ -1,30 +1,40 @@
-"""The methods that `diffragan phase` knows, in one registry.
+"""What a phasing method is: what it is given, what it gives, and its record in the registry.
 
-A method is a function from a batch of pairs to a `Phased`. To add one:
+A method is a function from a batch of pairs to a `Phased`. To add one at run time:
 
     @method("mine")
     def mine(batch: PairBatch, context: Context) -> Phased:
         wave = ...  # (b, m, m), from batch.amplitude, batch.image and batch.optics
         return phased_wave(wave, batch)
+
+To add one to the package: a file in `methods/` and its line in `methods/__init__.py`. To offer one
+from another package: an entry point of the group `diffragan.methods` that names the function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from diffragan.errors import DiffraganError
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import even_fast_length
 from diffragan.microscope.imaging import projection_of_centre_wave
 from diffragan.optics import Optics
-from diffragan.settings import Settings
+from diffragan.phasing.methods import METHODS
+from diffragan.progress import Progress
+from diffragan.settings import PhaseSettings, Settings
 
 if TYPE_CHECKING:
     from diffragan.networks.weights import LoadedWeights
+    from diffragan.pairs.pairs import Pairs
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -82,28 +92,130 @@ class Phased:
 
 @dataclass(frozen=True)
 class Context:
-    """What a run gives every batch: the weights, where the method has any."""
+    """What a run gives every batch: weights where the method has a network, and the device.
+
+    weights_path: where the weights were read from; None for the bundled ones.
+    """
 
     weights: LoadedWeights | None = None
+    weights_path: Path | None = None
+    device: torch.device = CPU
 
 
-Method = Callable[[PairBatch, Context], Phased]
+PairRun = Callable[[PairBatch, Context], Phased]
 
 
-METHODS: dict[str, Method] = {}
+class JointRun(Protocol):
+    """Phases all pairs of one molecule into a result store at `out`; arguments as `api.phase`."""
+
+    def __call__(  # long: all that a caller of `phase` may ask for
+        self,
+        pairs: Pairs,
+        out: Path,
+        settings: Settings,
+        *,
+        limit: int | None,
+        device: str,
+        overwrite: bool,
+        command: str,
+        progress: Progress,
+        warn: Callable[[str], None],
+    ) -> None: ...
 
 
-NEEDS_WEIGHTS = {"published"}
+@dataclass(frozen=True)
+class Method:
+    """A method as the registry keeps it; call it with a batch and a context.
+
+    run: of one batch of pairs; of all pairs together for a joint method.
+    joint: whether it phases all pairs of one molecule together.
+    needs_weights: whether it runs a network: given weights, or the bundled ones.
+    invents: whether it may show detail that no measurement determines, as a network does.
+    options: fields of `settings.phase` that it reads, besides `batch_size`.
+    """
+
+    run: PairRun | JointRun
+    joint: bool = False
+    needs_weights: bool = False
+    invents: bool = False
+    options: frozenset[str] = frozenset()
+
+    def __call__(self, batch: PairBatch, context: Context) -> Phased:
+        """Phase one batch.
+
+        Raises:
+            DiffraganError: a joint method, which has no batches.
+        """
+        if self.joint:
+            raise DiffraganError(
+                "This method phases all views of a molecule together, so single pairs can't be "
+                "phased by it; use `diffragan reconstruct`."
+            )
+        return cast(PairRun, self.run)(batch, context)
+
+    @property
+    def phase_together(self) -> JointRun:
+        """The run of a joint method."""
+        return cast(JointRun, self.run)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What may be given by hand: fields of `settings.phase`, and `weights`."""
+        weights = {"weights"} if self.needs_weights else set()
+        return self.options | weights | (set() if self.joint else {"batch_size"})
 
 
-def method(name: str) -> Callable[[Method], Method]:
+# What `phase` offers by hand; a method takes some of it.
+OPTIONS = (frozenset(PhaseSettings.model_fields) | {"weights"}) - {"method"}
+
+
+# What the methods that iterate read.
+ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {"method", "batch_size"}
+
+
+def as_method(thing: Any, name: str) -> Method:
+    """A registered thing as a `Method`; a function alone has no special needs.
+
+    Raises:
+        DiffraganError: neither a `Method` nor a function.
+    """
+    if isinstance(thing, Method):
+        return thing
+    if not callable(thing):
+        raise DiffraganError(
+            f"The method '{name}' is a {type(thing).__name__}, neither a function (batch, context) "
+            "-> Phased nor a diffragan.phasing.method.Method; repair its package."
+        )
+    return Method(thing)
+
+
+def method(name: str) -> Callable[[PairRun], PairRun]:
     """Register a function as a phasing method."""
 
-    def register(function: Method) -> Method:
-        METHODS[name] = function
+    def register(function: PairRun) -> PairRun:
+        METHODS[name] = Method(function)
         return function
 
     return register
+
+
+def check_options(name: str, given: Mapping[str, str]) -> None:
+    """Refuse options that a method does not take.
+
+    Args:
+        given: options given by hand, as `OPTIONS` names them, each with the user's word for it,
+            such as {"time_budget_s": "--time-budget"}.
+
+    Raises:
+        DiffraganError: an option that the method does not take; the message names those that do.
+    """
+    takes = METHODS[name].takes
+    for option, word in given.items():
+        if option in takes or option not in OPTIONS:
+            continue
+        others = [other for other in METHODS if option in METHODS[other].takes]
+        whose = f" ({', '.join(others)} {'does' if len(others) == 1 else 'do'})" if others else ""
+        raise DiffraganError(f"The method '{name}' does not take {word}{whose}; leave it out.")
 
 
 def phased_wave(

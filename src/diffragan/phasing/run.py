@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.errors import DiffraganError
 from diffragan.files.store_header import info_to_json, unfinished
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.imaging import item_seed
 from diffragan.pairs.pairs import Pairs
-from diffragan.phasing import methods  # noqa: F401  (registers every method)
-from diffragan.phasing.method import METHODS, NEEDS_WEIGHTS, Context, PairBatch, Phased
+from diffragan.phasing.method import Context, PairBatch, Phased, check_options
+from diffragan.phasing.methods import METHODS
+from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 
 METHOD_NOISE = 2
 
+STAGE = "pairs phased"
 
 BUNDLED_WEIGHTS = "published.safetensors"
 
@@ -42,31 +42,37 @@ def make_pair_batch(
 
 
 def load_context(
-    name: str, weights: Path | None, device: torch.device
-) -> tuple[Context, dict[str, Any] | None]:
-    """What the method needs besides pairs, and how the result store records it.
+    name: str, weights: Path | None = None, device: torch.device | str = "cpu"
+) -> Context:
+    """What a method needs besides pairs.
+
+    Args:
+        weights: of the network; none: the bundled ones, where the method has a network.
 
     Raises:
         DiffraganError: no such method, weights given to a method that has none, or weights that
             don't fit.
     """
-    if name not in METHODS:
-        raise DiffraganError(f"There is no method '{name}'; choose from {', '.join(METHODS)}.")
-    if name not in NEEDS_WEIGHTS:
-        if weights is not None:
-            raise DiffraganError(f"The method '{name}' uses no weights; leave out --weights.")
-        return Context(), None
+    device = torch.device(device)
+    if not METHODS[name].needs_weights:
+        check_options(name, {} if weights is None else {"weights": "weights"})
+        return Context(device=device)
     from diffragan.networks.weights import load_weights
 
-    loaded = load_weights(weights or bundled_weights(), device)
-    meta = loaded.metadata
-    record = {
-        "path": str(weights.resolve()) if weights else None,
-        "sha256": loaded.sha256,
+    return Context(load_weights(weights or bundled_weights(), device), weights, device)
+
+
+def weights_record(context: Context) -> dict[str, Any] | None:
+    """How a result store records the weights; None where there are none."""
+    if context.weights is None:
+        return None
+    meta, path = context.weights.metadata, context.weights_path
+    return {
+        "path": str(path.resolve()) if path else None,
+        "sha256": context.weights.sha256,
         "steps": meta.steps,
         "trained_on": [s.stem for s in meta.trained_on],
     }
-    return Context(loaded), record
 
 
 def bundled_weights() -> Path:
@@ -87,65 +93,84 @@ def phase_pairs(
     pairs: Pairs,
     out: Path,
     settings: Settings,
+    context: Context | None = None,
     *,
-    weights: Path | None = None,
     limit: int | None = None,
-    device: torch.device | str = "cpu",
     overwrite: bool = False,
-    progress: Callable[[int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Path:
-    """Phase pairs by `settings.phase.method` into a result store.
+    """Phase pairs one by one, by `settings.phase.method`, into a result store.
 
     An interrupted run keeps what is finished and is continued by the same call. The result holds
-    where it came from: input path and hash, settings, weights. `progress` is told the number of
-    pairs done and the running R, where the method has one.
+    where it came from: input path and hash, settings, weights.
+
+    Args:
+        context: from `load_context`; none: bundled weights where there is a network, on the CPU.
+        limit: so many pairs, spread evenly over the input.
+        progress: told the number of pairs done, and R where the method has one.
 
     Raises:
         DiffraganError: the method does not fit the input, or `out` was made otherwise.
     """
-    device = torch.device(device)
-    name = settings.phase.method
-    context, record = load_context(name, weights, device)
+    settings = with_method(settings, settings.phase.method)
+    method = METHODS[settings.phase.method]
+    context = context or load_context(settings.phase.method)
     items = choose_items(pairs.n, limit)
-    header = result_header(name, pairs, settings, record)
+
+    def phase(places: NDArray[np.int64]) -> tuple[Phased, dict[str, NDArray[Any]]]:
+        began = time.perf_counter()
+        batch = make_pair_batch(pairs, items[places], settings, context.device)
+        phased = method(batch, context)
+        seconds = (time.perf_counter() - began) / len(places)
+        return phased, result_arrays(phased) | {"seconds": np.full(len(places), seconds)}
+
     # The first pair tells the shapes, so that a method need not declare them; its result is kept.
     fresh = overwrite or not (out.exists() or unfinished(out).exists())
-    began = time.perf_counter()
-    first = (
-        METHODS[name](make_pair_batch(pairs, items[:1], settings, device), context)
-        if fresh
-        else None
-    )
-    specs = {} if first is None else result_specs(first, pairs)
+    first = phase(np.arange(1)) if fresh else None
+    header = result_header(settings.phase.method, pairs, settings, weights_record(context))
+    specs = {} if first is None else result_specs(first[0], pairs)
     writer = StoreWriter(out, "result", len(items), specs, header, overwrite=overwrite)
     if writer.complete:
         return out
     if not writer.done.any():
-        writer.put("item", items)
-        writer.put("structure", pairs.structure_index[items].astype(np.int32))
-        if pairs.rotation is not None:
-            writer.put("rotation", pairs.rotation[items])
+        _write_origin(writer, pairs, items)
     if first is not None:
-        writer.write([0], **result_arrays(first), seconds=np.array([time.perf_counter() - began]))
+        writer.write([0], **first[1])
     pending = writer.pending()
     size = max(settings.phase.batch_size // writer.block, 1)
     for start in range(0, len(pending), size):
         places = np.concatenate(pending[start : start + size])
-        began = time.perf_counter()
-        batch = make_pair_batch(pairs, items[places], settings, device)
-        phased = METHODS[name](batch, context)
-        seconds = (time.perf_counter() - began) / len(places)
-        arrays = result_arrays(phased) | {"seconds": np.full(len(places), seconds)}
-        # After an interrupt the open items may not be one run; each is then written alone.
-        if int(places[-1] - places[0]) + 1 == len(places):
-            writer.write(places, **arrays)
-        else:
-            for k, place in enumerate(places):
-                writer.write([int(place)], **{n: a[k : k + 1] for n, a in arrays.items()})
-        if progress:
-            progress(int(writer.done.sum()), _running_r(phased))
+        phased, arrays = phase(places)
+        _write_places(writer, places, arrays)
+        progress(STAGE, int(writer.done.sum()), len(items), _running_r(phased))
     writer.finish()
     return out
+
+
+def with_method(settings: Settings, name: str) -> Settings:
+    """The settings with a method, under the registry's own name where this is an alias."""
+    phase = settings.phase.model_copy(update={"method": METHODS.canonical(name)})
+    return settings.model_copy(update={"phase": phase})
+
+
+def _write_origin(writer: StoreWriter, pairs: Pairs, items: NDArray[np.int64]) -> None:
+    """Which pair of the input each result is of, and what is known of it."""
+    writer.put("item", items)
+    writer.put("structure", pairs.structure_index[items].astype(np.int32))
+    if pairs.rotation is not None:
+        writer.put("rotation", pairs.rotation[items])
+
+
+def _write_places(
+    writer: StoreWriter, places: NDArray[np.int64], arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Write results to their places; after an interrupt the open ones may not be one run, and each
+    is then written alone."""
+    if int(places[-1] - places[0]) + 1 == len(places):
+        writer.write(places, **arrays)
+        return
+    for k, place in enumerate(places):
+        writer.write([int(place)], **{name: a[k : k + 1] for name, a in arrays.items()})
 
 
 def result_header(
@@ -154,6 +179,7 @@ def result_header(
     """Where a result store's content comes from: method, input, settings, weights."""
     return {
         "method": method,
+        "invents": METHODS[method].invents,
         "optics": vars(pairs.optics),
         "structures": info_to_json(pairs.structures),
         "settings": settings.model_dump(mode="json"),
@@ -190,7 +216,7 @@ def result_specs(first: Phased, pairs: Pairs) -> dict[str, ArraySpec]:
 
 def result_arrays(phased: Phased) -> dict[str, NDArray[Any]]:
     """What a method gave, as a result store's arrays."""
-    found = {
+    tensors = {
         "projection": phased.projection,
         "wave": phased.wave,
         "r_factor": phased.r_factor,
@@ -198,4 +224,4 @@ def result_arrays(phased: Phased) -> dict[str, NDArray[Any]]:
         "start_r": phased.start_r,
         "solved": phased.solved,
     }
-    return {name: array.cpu().numpy() for name, array in found.items() if array is not None}
+    return {name: array.cpu().numpy() for name, array in tensors.items() if array is not None}

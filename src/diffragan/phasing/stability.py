@@ -26,7 +26,8 @@ from diffragan.fourier.correlation import band_means, frc, ring_q
 from diffragan.fourier.grids import quarter_turn, shift
 from diffragan.microscope import imaging
 from diffragan.pairs.pairs import Pairs
-from diffragan.phasing.method import METHODS, Context, PairBatch
+from diffragan.phasing.method import Context, PairBatch
+from diffragan.phasing.methods import METHODS
 from diffragan.phasing.run import METHOD_NOISE, choose_items, load_context, make_pair_batch
 from diffragan.settings import Settings, settings_from_dict
 
@@ -96,15 +97,15 @@ def stability_of_results(results: ResultStore, pairs: Pairs, count: int) -> dict
         DiffraganError: the method phases all views together, or the weights of the first phasing
             are gone or changed.
     """
-    if results.method == "many-views":
+    if METHODS[results.method].joint:
         raise DiffraganError(
-            "many-views phases all views together, so single pairs can't be phased again; leave "
-            "out --stability (its two half sets say how far to trust it)."
+            f"{results.method} phases all views together, so single pairs can't be phased again; "
+            "leave out --stability (its two half sets say how far to trust it)."
         )
     record = results.header.get("weights") or {}
     path = Path(record["path"]) if record.get("path") else None
-    context, loaded = load_context(results.method, path, torch.device("cpu"))
-    if loaded and loaded["sha256"] != results.weights_sha256:
+    context = load_context(results.method, path)
+    if context.weights and context.weights.sha256 != results.weights_sha256:
         raise DiffraganError(
             f"The weights that {results.path} was phased with have changed since, so the pairs "
             "can't be phased again alike; leave out --stability, or phase them anew."

@@ -1,4 +1,4 @@
-"""Starts, and what to make of them: alignment to the proposal, choice by R, trust, solved or not.
+"""What to make of several starts: choice by R, trust, solved or not; and which R stand out.
 
 Spectra here are whole planes (..., m, m), zero frequency first, of the object o of `solvers`.
 Nothing reads a truth.
@@ -9,13 +9,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.fourier.correlation import SOLVED_BAND_A, ring_index
 from diffragan.phasing.starts import concentration, placement_variance_A2
 
 _TINY = 1e-20
+
+_LISTED = 5  # items that a warning names
+
+
+# An R is far above its peers beyond both of these. (A pattern one pixel off its centre triples the
+# R of 0.025 that counted patterns of the bundled example give; a wrong image leaves it as it is.)
+_FAR_DEVIATIONS = 6.0
+_FAR_FACTOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def verdict(
     """Mean phases of the starts, with a trust calibrated on simulated proteins.
 
     Starts count by exp(-10 (R / lowest R - 1)). The trust of a ring is a logistic function of
-    their mean_phase there and beyond 4 Å, of the lowest R, of the R that counting noise explains,
+    their agreement there and beyond 4 Å, of the lowest R, of the R that counting noise explains,
     of the proposal's own trust and of q; docs/phasing.md tells how its numbers were found. Where
     the best start fits the proposal less well than the proposal's trust promises, the image is of
     something else or the object is out of place, and the trust falls with the fit.
@@ -75,29 +85,11 @@ def verdict(
     lowest = r.min(1).values
     weight = torch.exp(-10 * (r / lowest[:, None].clamp_min(_TINY) - 1))
     mean, chance = mean_phase(spectra, weight)
-    chance = chance.clamp(max=0.95)[:, None]
     rings = _Rings(mask, box_A)
-    # E|mean|² = chance + (1 - chance) t² where the answers scatter about a common phase.
-    together = ((rings.mean(mean.abs() ** 2) - chance) / (1 - chance)).clamp(0, 1).sqrt()
+    concord = _concord(mean, chance, rings)
     if spectra.shape[1] == 1:
-        together = torch.full_like(together, 0.5)  # nothing to compare with
-    fine = rings.between(4.0, 1 / 0.6)
-    beyond = (together * fine).sum(-1) / fine.sum().clamp_min(1)
-    t = together.clamp(0.01, 0.99)
-    ones = torch.ones_like(t)
-    features = torch.stack(
-        [
-            ones,
-            torch.log(t / (1 - t)),
-            beyond[:, None] * ones,
-            torch.log(lowest.clamp_min(1e-4) / 0.025).clamp_min(-0.1)[:, None] * ones,
-            torch.log1p(noise_r / 0.025)[:, None] * ones,
-            rings.mean(proposal_trust),
-            rings.q.to(t) * ones,
-        ],
-        -1,
-    )
-    by_ring = torch.sigmoid(features @ torch.tensor(_CALIBRATION, dtype=t.dtype, device=t.device))
+        concord = torch.full_like(concord, 0.5)  # nothing to compare with
+    by_ring = _calibrated(concord, lowest, noise_r, rings.mean(proposal_trust), rings)
     # An object placed with error sigma has its phases turned by 2 pi q sigma.
     turned = (2 * math.pi * rings.q) ** 2 * placement_variance_A2(proposal_trust, box_A)[:, None]
     by_ring = by_ring * _fits(fit, r, proposal_trust)[:, None] * torch.exp(-turned / 2)
@@ -105,17 +97,48 @@ def verdict(
     if not bool(solved_rings.any()):
         solved_rings = rings.q >= rings.q[rings.count > 0].max() / 2
     solved = (by_ring * solved_rings).sum(-1) / solved_rings.sum() >= 0.5
-    # Inside a ring the trust follows the pixels' own mean_phase.
+    # Inside a ring the trust follows the pixels' own mean phase.
     length = mean.abs()
     relative = length / rings.spread(rings.mean(length)).clamp_min(1e-6)
     trust = (rings.spread(by_ring) * relative).clamp(0, 1) * mask
     return Verdict(torch.sgn(mean), trust, solved)
 
 
-# Least squares of the cosine on the features above: 106 pairs of 43 proteins, 52 of them in a box
-# of twice the diameter at SNR 0.8 or 0.2, 24 in a 70 Å box, 30 with a dose of 2,000 to 100,000
-# e/Å² on the pattern.
+# Least squares of the cosine on the features of `_calibrated`: 106 pairs of 43 proteins, 52 of
+# them in a box of twice the diameter at SNR 0.8 or 0.2, 24 in a 70 Å box, 30 with a dose of 2,000
+# to 100,000 e/Å² on the pattern.
 _CALIBRATION = (-0.2538, 0.6515, 1.1634, -3.7895, 1.6321, 3.3988, -2.1388)
+
+
+def _concord(mean: Tensor, chance: Tensor, rings: _Rings) -> Tensor:
+    """(b, rings) how far the answers agree: t of E|mean|² = chance + (1 - chance) t², which holds
+    where they scatter about a common phase. `mean` and `chance` as `mean_phase` gives them."""
+    chance = chance.clamp(max=0.95)[:, None]
+    return ((rings.mean(mean.abs() ** 2) - chance) / (1 - chance)).clamp(0, 1).sqrt()
+
+
+def _calibrated(
+    concord: Tensor, lowest_r: Tensor, noise_r: Tensor, proposal_trust: Tensor, rings: _Rings
+) -> Tensor:
+    """(b, rings) the expected cosine of the phase error, from concord and proposal trust (b, rings)
+    and the lowest R and that of noise (b,)."""
+    fine = rings.between(4.0, 1 / 0.6)
+    beyond = (concord * fine).sum(-1) / fine.sum().clamp_min(1)
+    t = concord.clamp(0.01, 0.99)
+    ones = torch.ones_like(t)
+    features = torch.stack(
+        [
+            ones,
+            torch.log(t / (1 - t)),
+            beyond[:, None] * ones,
+            torch.log(lowest_r.clamp_min(1e-4) / 0.025).clamp_min(-0.1)[:, None] * ones,
+            torch.log1p(noise_r / 0.025)[:, None] * ones,
+            proposal_trust,
+            rings.q.to(t) * ones,
+        ],
+        -1,
+    )
+    return torch.sigmoid(features @ torch.tensor(_CALIBRATION, dtype=t.dtype, device=t.device))
 
 
 def _fits(fit: Tensor, r: Tensor, proposal_trust: Tensor) -> Tensor:
@@ -150,3 +173,33 @@ class _Rings:
 
     def between(self, coarse_A: float, fine_A: float) -> Tensor:
         return (self.q >= 1 / coarse_A) & (self.q <= 1 / fine_A) & (self.count > 0)
+
+
+def r_outliers(r: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places of the R factors (n,) that are above 1, or far above their peers.
+
+    Far is 6 robust standard deviations (1.4826 x the median absolute deviation) above the median,
+    and twice the median. An R above 1 fits worse than no object at all.
+    """
+    median = float(np.median(r))
+    deviation = 1.4826 * float(np.median(np.abs(r - median)))
+    limit = min(1.0, max(median + _FAR_DEVIATIONS * deviation, _FAR_FACTOR * median))
+    return np.flatnonzero(~(r <= limit))
+
+
+def r_warning(r: NDArray[np.float64], items: NDArray[np.int64]) -> str | None:
+    """A sentence on results whose R stands out, with its likely causes; None where none does.
+
+    Args:
+        r: (n,) R factors. items: (n,) their numbers in the input.
+    """
+    far = r_outliers(r)
+    if not len(far):
+        return None
+    named = ", ".join(str(items[place]) for place in far[:_LISTED])
+    more = ", ..." if len(far) > _LISTED else ""
+    return (
+        f"R is above 1 or far above that of the others in {len(far)} of {len(r)} results (items "
+        f"{named}{more}); look there for a wrong centre, mask, sign of defocus or dose, or a "
+        "flipped image."
+    )

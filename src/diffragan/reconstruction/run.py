@@ -5,6 +5,7 @@ Every way to a map is an entry of `METHODS`, which names the options that it tak
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +19,8 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import ResultStore, open_results
 from diffragan.pairs.open import open_all
 from diffragan.pairs.pairs import Pairs
+from diffragan.phasing.method import Method
+from diffragan.phasing.solvers import find_solver
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.checkpoint import clear
 from diffragan.reconstruction.choose_views import choose_views
@@ -258,6 +261,7 @@ def from_pairs(
             f"Orientations are to be found, so {options.orientations} has no use; leave out "
             "--orientations or many_views.orientations=find."
         )
+    find_solver(many.solver)
     pairs = _opened(source, settings, options)
     settings = pairs.settings.model_copy(update={"many_views": many})
     selection = choose_views(
@@ -325,3 +329,38 @@ def from_waves(
         source[0], destination.folder, command=destination.command, mass_kda=options.mass_kda
     )
     return Reconstruction(destination.folder, metrics)
+
+
+def map_beside(store: Path) -> Path:
+    """The folder of the map that `phase` makes on its way to a result store P.zarr: P_map."""
+    return store.with_name(f"{store.name.removesuffix('.zarr')}_map")
+
+
+def finished_map(store: Path) -> Reconstruction | None:
+    """The reconstruction beside a result store, None where there is none."""
+    folder = map_beside(store)
+    if not (folder / FINISHED).exists():
+        return None
+    metrics = json.loads((folder / FINISHED).read_text("utf-8"))
+    return Reconstruction(folder, metrics, store)
+
+
+def phase_together(  # long: as `phasing.method.JointRun`
+    pairs: Pairs,
+    out: Path,
+    settings: Settings,
+    *,
+    limit: int | None,
+    device: str,
+    overwrite: bool,
+    command: str,
+    progress: Progress,
+    warn: Warn,
+) -> None:
+    """The run of `reconstruct`, with its phased views at `out` and its map in a folder beside."""
+    options = ReconstructionOptions(limit=limit, phased=out, settings=settings, device=device)
+    destination = Destination(map_beside(out), overwrite, command)
+    reconstruct(pairs, destination, options, progress=progress, warn=warn)
+
+
+PHASING_METHOD = Method(phase_together, joint=True)

@@ -1,4 +1,4 @@
-"""Training of the conditional GAN: one loop, from top to bottom in `train`.
+"""Training of the conditional GAN: one loop, in `train`, over the steps of `_Leg`.
 
 Under `torchrun` every process runs this loop on its share of each batch and gradients are
 averaged. `train.batch_size` counts the items of all processes together. Norms and noise belong
@@ -7,25 +7,20 @@ to single items, so the number of processes changes a run by rounding only.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.networks.discriminator import PatchDiscriminator
 from diffragan.networks.generator import PublishedGenerator, initialise
 from diffragan.networks.weights import WeightsMetadata, save_weights
+from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings, settings_to_toml
 from diffragan.training.checkpoint import (
     NAME,
@@ -38,6 +33,7 @@ from diffragan.training.checkpoint import (
 from diffragan.training.data import (
     ExitWaves,
     Items,
+    TrainBatch,
     epoch_order,
     load_ahead,
     make_train_batch,
@@ -48,6 +44,13 @@ from diffragan.training.data import (
 )
 from diffragan.training.log import RunLog
 from diffragan.training.losses import discriminator_loss, generator_loss
+from diffragan.training.processes import (
+    Processes,
+    agree,
+    average_gradients,
+    caught_signals,
+    start_processes,
+)
 from diffragan.training.validation import Validation, validate
 
 LOG_EVERY_STEPS = 10
@@ -70,14 +73,6 @@ class TrainResult:
     images_per_s: float
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of a run."""
-
-    rank: int = 0
-    count: int = 1
-
-
 def train(
     data: ExitWaves,
     out: Path,
@@ -86,14 +81,14 @@ def train(
     device: torch.device | str = "cpu",
     max_minutes: float | None = None,
     tensorboard: bool = False,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    progress: Progress = no_progress,
 ) -> TrainResult:
     """Train generator and discriminator, or go on with the run that `out` holds.
 
     Leaves `settings.toml`, `log.jsonl`, `checkpoint.pt`, `last.safetensors`, `best.safetensors`
     (largest validation FRC so far) and `samples/*.png` in `out`. SIGINT, SIGTERM and
     `max_minutes` end the run after the current step with a checkpoint, `max_minutes` with a
-    validation too. `on_step` hears the step and its losses.
+    validation too. `progress` is told the steps done and the L1 loss.
 
     Raises:
         DiffraganError: a data set that can't be used, a loss that is not finite, a run in `out`
@@ -101,127 +96,179 @@ def train(
     """
     device = torch.device(device)
     processes = start_processes(device)
-    first = processes.rank == 0
-    config = settings.train
-    if config.batch_size % processes.count:
+    if settings.train.batch_size % processes.count:
         raise DiffraganError(
-            f"train.batch_size is {config.batch_size}, which {processes.count} processes can't "
-            f"share evenly; set it to a multiple of {processes.count}."
+            f"train.batch_size is {settings.train.batch_size}, which {processes.count} processes "
+            f"can't share evenly; set it to a multiple of {processes.count}."
         )
-    train_items, held_items = split(data, settings)
-    shown = spread_over_structures(data, held_items, config.validation_items)
-    batches = len(epoch_order(train_items, settings.seed, 0, config.batch_size))
-    total = total_steps(data, settings)
-
-    torch.manual_seed(settings.seed)
-    state = fresh_state(data, train_items, settings, device)
-    structures = {s.stem: s.sha256 for s in data.structures}
-    identity = run_identity(settings, structures, data.n)
-    if (out / NAME).exists():
-        state = load_checkpoint(out / NAME, state, identity)
-    progress = state.progress
-    generator, discriminator = state.generator, state.discriminator
-    log = RunLog(out, progress.step, tensorboard=tensorboard, writes=first)
-    about = WeightsMetadata(
-        settings=settings,
-        n_px=data.n_px,
-        box_A=data.optics.box_A,
-        energy_ev=data.optics.energy_ev,
-        target=state.target,
-        trained_on=trained_on(data, train_items),
-        validation=tuple(s.stem for s in trained_on(data, held_items)),
-        seed=settings.seed,
-    )
-    if first:
-        write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
-
-    amp = config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    started = last_saved = time.monotonic()
-    seconds_before, steps_before = progress.seconds, progress.step
+    leg = _Leg(data, out, settings, device, processes, tensorboard=tensorboard)
     stopped = "finished"
-
     with caught_signals() as caught:
-        while progress.step < total:
-            order = epoch_order(train_items, settings.seed, progress.epoch, config.batch_size)
-            mine = [b[processes.rank :: processes.count] for b in order[progress.position :]]
-            for items, waves in load_ahead(data, mine[: total - progress.step]):
-                batch = make_train_batch(
-                    waves, items, data.optics, settings, state.target, progress.epoch, device
-                )
-                inputs = batch.inputs.contiguous(memory_format=memory_format(device))
-
-                with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                    output = generator(inputs, batch.dropout_seeds)
-                    real = discriminator(inputs, batch.target)
-                    fake = discriminator(inputs, output.detach())
-                d_loss = discriminator_loss(real, fake, config)
-                d_value = finite(d_loss, "discriminator", progress, out, processes)
-                update(state.discriminator_optimizer, d_loss, discriminator, processes)
-
-                discriminator.requires_grad_(False)
-                with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                    fake = discriminator(inputs, output)
-                g_loss, l1 = generator_loss(fake, output, batch.target, config)
-                g_value = finite(g_loss, "generator", progress, out, processes)
-                update(state.generator_optimizer, g_loss, generator, processes)
-                discriminator.requires_grad_(True)
-
-                progress.step += 1
-                progress.position += 1
-                if progress.position == batches:
-                    progress.epoch, progress.position = progress.epoch + 1, 0
-                now = time.monotonic()
-                progress.seconds = seconds_before + now - started
-                speed = (progress.step - steps_before) * config.batch_size / (now - started)
-                losses = {
-                    "generator": g_value,
-                    "discriminator": d_value,
-                    "l1": float(l1.detach()),
-                    "images_per_s": speed,
-                }
-                if progress.step % LOG_EVERY_STEPS == 0 or progress.step == total:
-                    log.losses(progress, losses)
-                if on_step:
-                    on_step(progress.step, losses)
-
-                over_time = max_minutes is not None and now - started > 60 * max_minutes
-                interrupted, over_time, save_due = agree(
-                    [bool(caught), over_time, now - last_saved > config.checkpoint_every_s],
-                    processes,
-                )
-                last = over_time or progress.step == total
-                if first and (last or progress.step % config.validate_every_steps == 0):
-                    found = validate(
-                        generator,
-                        data,
-                        shown,
-                        settings,
-                        state.target,
-                        device,
-                        grid=out / "samples" / f"{progress.step:07d}.png",
-                    )
-                    log.validation(progress, found)
-                    keep_weights(out, state, about, found, batches)
-                if first and (last or interrupted or save_due):
-                    save_checkpoint(out / NAME, state, identity)
-                    last_saved = time.monotonic()
-                if interrupted or over_time:
-                    stopped = "interrupt" if interrupted else "time"
-                    break
-            if stopped != "finished":
+        for batch in leg.batches():
+            losses = leg.step(batch)
+            leg.count(losses)
+            if processes.rank == 0:
+                progress("training", leg.state.progress.step, leg.total, f"L1 {losses['l1']:.4f}")
+            over_time = max_minutes is not None and leg.seconds > 60 * max_minutes
+            stop = leg.look(interrupted=bool(caught), over_time=over_time)
+            if stop is not None:
+                stopped = stop
                 break
+    return leg.result(stopped)
 
-    log.close()
-    elapsed = max(time.monotonic() - started, 1e-9)
-    return TrainResult(
-        generator=generator,
-        out=out,
-        stopped=stopped,
-        steps=progress.step,
-        epochs=progress.step / batches,
-        best_frc=progress.best_frc,
-        images_per_s=(progress.step - steps_before) * config.batch_size / elapsed,
-    )
+
+class _Leg:
+    """One sitting of a run, in one process: from its start or its last checkpoint to its end."""
+
+    def __init__(
+        self,
+        data: ExitWaves,
+        out: Path,
+        settings: Settings,
+        device: torch.device,
+        processes: Processes,
+        *,
+        tensorboard: bool,
+    ) -> None:
+        self.data, self.out, self.settings = data, out, settings
+        self.device, self.processes = device, processes
+        self.first = processes.rank == 0
+        config = settings.train
+        self.mixed = (
+            config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.train_items, held_items = split(data, settings)
+        self.shown = spread_over_structures(data, held_items, config.validation_items)
+        self.epoch_steps = len(epoch_order(self.train_items, settings.seed, 0, config.batch_size))
+        self.total = total_steps(data, settings)
+
+        # Networks, optimizers and log, new or as the run in `out` left them.
+        torch.manual_seed(settings.seed)
+        self.state = fresh_state(data, self.train_items, settings, device)
+        structures = {s.stem: s.sha256 for s in data.structures}
+        self.identity = run_identity(settings, structures, data.n)
+        if (out / NAME).exists():
+            self.state = load_checkpoint(out / NAME, self.state, self.identity)
+        progress = self.state.progress
+        self.log = RunLog(out, progress.step, tensorboard=tensorboard, writes=self.first)
+        self.about = WeightsMetadata(
+            settings=settings,
+            n_px=data.n_px,
+            box_A=data.optics.box_A,
+            energy_ev=data.optics.energy_ev,
+            target=self.state.target,
+            trained_on=trained_on(data, self.train_items),
+            validation=tuple(s.stem for s in trained_on(data, held_items)),
+            seed=settings.seed,
+        )
+        if self.first:
+            write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
+        self.seconds_before, self.steps_before = progress.seconds, progress.step
+        self.seconds = 0.0
+        self.started = self.last_saved = time.monotonic()
+
+    def batches(self) -> Iterator[TrainBatch]:
+        """This process's share of every batch that is left, as `count` moves on."""
+        progress, config = self.state.progress, self.settings.train
+        rank, count = self.processes.rank, self.processes.count
+        while progress.step < self.total:
+            epoch = progress.epoch
+            order = epoch_order(self.train_items, self.settings.seed, epoch, config.batch_size)
+            mine = [b[rank::count] for b in order[progress.position :]]
+            for items, waves in load_ahead(self.data, mine[: self.total - progress.step]):
+                yield make_train_batch(
+                    waves,
+                    items,
+                    self.data.optics,
+                    self.settings,
+                    self.state.target,
+                    epoch,
+                    self.device,
+                )
+
+    def step(self, batch: TrainBatch) -> dict[str, float]:
+        """One step of the discriminator, then one of the generator; their losses."""
+        state, config, processes = self.state, self.settings.train, self.processes
+        generator, discriminator = state.generator, state.discriminator
+        inputs = batch.inputs.contiguous(memory_format=memory_format(self.device))
+
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            output = generator(inputs, batch.dropout_seeds)
+            real = discriminator(inputs, batch.target)
+            fake = discriminator(inputs, output.detach())
+        d_loss = discriminator_loss(real, fake, config)
+        d_value = finite(d_loss, "discriminator", state.progress, self.out, processes)
+        update(state.discriminator_optimizer, d_loss, discriminator, processes)
+
+        discriminator.requires_grad_(False)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            fake = discriminator(inputs, output)
+        g_loss, l1 = generator_loss(fake, output, batch.target, config)
+        g_value = finite(g_loss, "generator", state.progress, self.out, processes)
+        update(state.generator_optimizer, g_loss, generator, processes)
+        discriminator.requires_grad_(True)
+        return {"generator": g_value, "discriminator": d_value, "l1": float(l1.detach())}
+
+    def count(self, losses: dict[str, float]) -> None:
+        """Count a step that is done, and log its losses now and then."""
+        progress = self.state.progress
+        progress.step += 1
+        progress.position += 1
+        if progress.position == self.epoch_steps:
+            progress.epoch, progress.position = progress.epoch + 1, 0
+        self.seconds = time.monotonic() - self.started
+        progress.seconds = self.seconds_before + self.seconds
+        if progress.step % LOG_EVERY_STEPS == 0 or progress.step == self.total:
+            self.log.losses(progress, losses | {"images_per_s": self._speed(self.seconds)})
+
+    def look(self, *, interrupted: bool, over_time: bool) -> str | None:
+        """Validate and save where it is time to; why the run stops here, if it does."""
+        progress = self.state.progress
+        save_due = self.started + self.seconds - self.last_saved
+        interrupted, over_time, due = agree(
+            [interrupted, over_time, save_due > self.settings.train.checkpoint_every_s],
+            self.processes,
+        )
+        last = over_time or progress.step == self.total
+        if self.first and (last or progress.step % self.settings.train.validate_every_steps == 0):
+            self._validate()
+        if self.first and (last or interrupted or due):
+            save_checkpoint(self.out / NAME, self.state, self.identity)
+            self.last_saved = time.monotonic()
+        return "interrupt" if interrupted else "time" if over_time else None
+
+    def result(self, stopped: str) -> TrainResult:
+        """Close the log; how the leg ended."""
+        self.log.close()
+        progress = self.state.progress
+        return TrainResult(
+            generator=self.state.generator,
+            out=self.out,
+            stopped=stopped,
+            steps=progress.step,
+            epochs=progress.step / self.epoch_steps,
+            best_frc=progress.best_frc,
+            images_per_s=self._speed(max(time.monotonic() - self.started, 1e-9)),
+        )
+
+    def _speed(self, seconds: float) -> float:
+        """Images a second, of all processes together."""
+        steps = self.state.progress.step - self.steps_before
+        return steps * self.settings.train.batch_size / seconds
+
+    def _validate(self) -> None:
+        progress = self.state.progress
+        found = validate(
+            self.state.generator,
+            self.data,
+            self.shown,
+            self.settings,
+            self.state.target,
+            self.device,
+            grid=self.out / "samples" / f"{progress.step:07d}.png",
+        )
+        self.log.validation(progress, found)
+        keep_weights(self.out, self.state, self.about, found, self.epoch_steps)
 
 
 def total_steps(data: ExitWaves, settings: Settings) -> int:
@@ -276,20 +323,6 @@ def keep_weights(
         save_weights(out / "best.safetensors", state.generator, metadata, "float32")
 
 
-def start_processes(device: torch.device) -> Processes:
-    """Join the others if `torchrun` started this process; gloo on CPUs, nccl on GPUs."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        return Processes()
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if not distributed.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        # The others wait while the first validates, so the default of minutes is too short.
-        distributed.init_process_group(backend, timeout=timedelta(hours=2))
-    return Processes(distributed.get_rank(), distributed.get_world_size())
-
-
 def update(
     optimizer: torch.optim.Optimizer,
     loss: torch.Tensor,
@@ -301,30 +334,6 @@ def update(
     loss.backward()  # type: ignore[no-untyped-call]
     average_gradients(module.parameters(), processes)
     optimizer.step()
-
-
-def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:
-    """Replace every gradient by its mean over the processes, in one message."""
-    if processes.count == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= processes.count
-    parts = torch.split(flat, [g.numel() for g in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view(gradient.shape))
-
-
-def agree(flags: Sequence[bool], processes: Processes) -> list[bool]:
-    """Each flag true for all processes if it is for one, so that they stop at the same step."""
-    if processes.count == 1:
-        return list(flags)
-    values = torch.tensor([float(f) for f in flags])
-    if distributed.get_backend() == "nccl":
-        values = values.cuda()
-    distributed.all_reduce(values, distributed.ReduceOp.MAX)
-    return [bool(v > 0) for v in values.tolist()]
 
 
 def finite(
@@ -339,27 +348,3 @@ def finite(
             "last good state if one was written, lower train.learning_rate or look at the data."
         )
     return value
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM add themselves to; a second one acts as usual."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    before = {s: signal.getsignal(s) for s in wanted}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        for s in wanted:
-            signal.signal(s, before[s])
-
-    try:
-        for s in wanted:
-            signal.signal(s, note)
-        yield caught
-    finally:
-        for s in wanted:
-            signal.signal(s, before[s])

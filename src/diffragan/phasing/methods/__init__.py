@@ -1,5 +1,27 @@
-"""One file a method; importing this package registers them all."""
+"""The methods of `diffragan phase`: a file each, and a line each in this registry.
 
-from diffragan.phasing.methods import hybrid, image, published, raar
+Lines name what they stand for and import nothing, so the list is complete and quick wherever it is
+asked for, and the joint method may live with reconstruction, above this room.
+"""
 
-__all__ = ["hybrid", "image", "published", "raar"]
+from diffragan.phasing.registry import MethodLine, MethodRegistry
+
+_HERE = "diffragan.phasing.methods"
+
+METHODS = MethodRegistry(
+    {
+        "image": MethodLine(f"{_HERE}.image:METHOD", "the image's own phases"),
+        "published": MethodLine(f"{_HERE}.published:METHOD", "the network of Matinyan et al. 2024"),
+        "raar": MethodLine(
+            f"{_HERE}.raar:METHOD",
+            "projection algorithms; the solver is RRR unless set otherwise",
+            aliases=("projections",),
+        ),
+        "hybrid": MethodLine(f"{_HERE}.hybrid:METHOD", "the same from a network's phases"),
+        "many-views": MethodLine(
+            "diffragan.reconstruction.run:PHASING_METHOD", "all views together, in 3D"
+        ),
+    }
+)
+
+__all__ = ["METHODS"]

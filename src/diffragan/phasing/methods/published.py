@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from diffragan.errors import DiffraganError
-from diffragan.phasing.method import Context, PairBatch, Phased, method
-
-if TYPE_CHECKING:
-    pass
-
+from diffragan.phasing.method import Context, Method, PairBatch, Phased
 
 PUBLISHED_BOX_A = 70.0
 
 
-@method("published")
 def published_network(batch: PairBatch, context: Context) -> Phased:
     """The generator of Matinyan et al. (2024): pattern and image in, projection out."""
     from diffragan.networks.generator import propose
@@ -33,3 +26,6 @@ def published_network(batch: PairBatch, context: Context) -> Phased:
     output = propose(weights.generator, inputs, batch.seeds)
     scale = weights.metadata.target
     return Phased(projection_from_output(output, network, scale, batch.projection_px))
+
+
+METHOD = Method(published_network, needs_weights=True, invents=True)

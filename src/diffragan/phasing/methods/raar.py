@@ -1,4 +1,7 @@
-"""The methods that iterate: `raar` (image and pattern alone) and `hybrid` (a network's proposal).
+"""The method `raar`: projection algorithms from image and pattern alone, RRR by default.
+
+The name is the family's; `phase.solver` says which algorithm runs. `hybrid` runs the same from a
+network's proposal.
 
 A run goes in rounds. In the first, every start has its own random phases and its own threshold
 for the support, and the proposal is held by a weight that fades. Between rounds each object is put
@@ -17,11 +20,11 @@ from torch import Tensor
 
 from diffragan.phasing import support
 from diffragan.phasing.method import (
-    NEEDS_WEIGHTS,
+    ITERATION_OPTIONS,
     Context,
+    Method,
     PairBatch,
     Phased,
-    method,
     phased_wave,
 )
 from diffragan.phasing.modulus import Modulus, friedel_mate, measured_modulus
@@ -60,13 +63,9 @@ class Phases:
     solved: Tensor
 
 
-@method("raar")
 def from_image(batch: PairBatch, context: Context) -> Phased:
     """Projection algorithms from the image's own phases, without any weights."""
     return phased_by_projections(batch, refine(batch, image_proposal(batch)))
-
-
-NEEDS_WEIGHTS.add("hybrid")
 
 
 def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
@@ -268,3 +267,6 @@ def phased_by_projections(batch: PairBatch, refined: Phases) -> Phased:
     wave = torch.fft.ifft2(spectrum, norm="forward")
     phased = phased_wave(wave, batch, trust=refined.trust, r_factor=refined.start_r.min(1).values)
     return replace(phased, start_r=refined.start_r, solved=refined.solved)
+
+
+METHOD = Method(from_image, options=ITERATION_OPTIONS)

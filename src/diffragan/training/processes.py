@@ -1,0 +1,85 @@
+"""The processes of a run: how several share it, and how a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+
+import torch
+from torch import distributed, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run."""
+
+    rank: int = 0
+    count: int = 1
+
+
+def start_processes(device: torch.device) -> Processes:
+    """Join the others if `torchrun` started this process; gloo on CPUs, nccl on GPUs."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Processes()
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not distributed.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # The others wait while the first validates, so the default of minutes is too short.
+        distributed.init_process_group(backend, timeout=timedelta(hours=2))
+    return Processes(distributed.get_rank(), distributed.get_world_size())
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:
+    """Replace every gradient by its mean over the processes, in one message."""
+    if processes.count == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= processes.count
+    parts = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def agree(flags: Sequence[bool], processes: Processes) -> list[bool]:
+    """Each flag true for all processes if it is for one, so that they stop at the same step."""
+    if processes.count == 1:
+        return list(flags)
+    values = torch.tensor([float(f) for f in flags])
+    if distributed.get_backend() == "nccl":
+        values = values.cuda()
+    distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return [bool(v > 0) for v in values.tolist()]
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM add themselves to; a second one acts as usual."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.getsignal(s) for s in wanted}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for s in wanted:
+            signal.signal(s, before[s])
+
+    try:
+        for s in wanted:
+            signal.signal(s, note)
+        yield caught
+    finally:
+        for s in wanted:
+            signal.signal(s, before[s])

@@ -1,0 +1,107 @@
+"""The registry of methods: complete wherever it is asked for, and strict about options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from diffragan.errors import DiffraganError
+from diffragan.phasing.method import (
+    ITERATION_OPTIONS,
+    OPTIONS,
+    Context,
+    Method,
+    as_method,
+    check_options,
+)
+from diffragan.phasing.methods import METHODS
+from diffragan.settings import PhaseSettings
+
+BUILT_IN = ["image", "published", "raar", "hybrid", "many-views"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "diffragan.phasing.methods",
+        "diffragan.phasing.method",
+        "diffragan.phasing.methods.hybrid",
+        "diffragan.phasing.run",
+    ],
+)
+def test_the_registry_is_complete_whatever_is_imported_first(first: str) -> None:
+    """A registry that fills as modules are imported lists what happened to be imported."""
+    code = (
+        f"import {first}\n"
+        "from diffragan.phasing.methods import METHODS\n"
+        "print(*METHODS)\n"
+        "assert all(METHODS[name].run for name in METHODS)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[: len(BUILT_IN)] == BUILT_IN
+
+
+def test_names_cost_no_import() -> None:
+    """`--help` lists the methods, and importing PyTorch for that would take seconds."""
+    code = (
+        "import sys\n"
+        "from diffragan.phasing.methods import METHODS\n"
+        "print(METHODS.describe())\n"
+        "assert not {'torch', 'zarr', 'pydantic'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in BUILT_IN)
+
+
+def test_what_the_methods_are() -> None:
+    """The facts that run, report and help take from the records."""
+    assert [name for name in BUILT_IN if METHODS[name].joint] == ["many-views"]
+    networks = ["published", "hybrid"]
+    assert [name for name in BUILT_IN if METHODS[name].needs_weights] == networks
+    assert [name for name in BUILT_IN if METHODS[name].invents] == networks
+    assert METHODS["raar"].takes == (OPTIONS - {"weights"})
+    assert {"solver", "starts", "time_budget_s", "force"} <= ITERATION_OPTIONS
+    for name in BUILT_IN:
+        assert METHODS[name].takes <= set(PhaseSettings.model_fields) | {"weights"}
+
+
+@pytest.mark.parametrize("option", sorted(OPTIONS))
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_an_option_is_taken_or_refused_by_name(name: str, option: str) -> None:
+    """Nothing that a user types is dropped in silence."""
+    word = f"--{option}"
+    if option in METHODS[name].takes:
+        check_options(name, {option: word})
+        return
+    with pytest.raises(DiffraganError) as refused:
+        check_options(name, {option: word})
+    message = str(refused.value)
+    assert f"'{name}' does not take {word} (" in message
+    for other in BUILT_IN:
+        assert (other in message.split("(")[1]) == (option in METHODS[other].takes)
+
+
+def test_an_alias_is_the_method_itself() -> None:
+    """`raar` runs RRR, so the family has a name of its own."""
+    assert METHODS["projections"] is METHODS["raar"]
+    assert METHODS.canonical("projections") == "raar"
+    assert "projections" in METHODS
+    assert "projections" not in list(METHODS)
+
+
+def test_a_joint_method_has_no_batches() -> None:
+    """Called like the others it says what to do instead of failing inside."""
+    method = Method(lambda batch, context: pytest.fail("ran"), joint=True)
+    with pytest.raises(DiffraganError, match="together"):
+        method(torch.zeros(1), Context())  # type: ignore[arg-type]
+
+
+def test_what_is_no_method_is_refused() -> None:
+    """A plug-in that names the wrong thing is told at once, not at its first batch."""
+    with pytest.raises(DiffraganError, match="'mine' is a int, neither a function"):
+        as_method(3, "mine")
+    with pytest.raises(DiffraganError, match="no method 'magic'; choose from image, published, "):
+        METHODS["magic"]
