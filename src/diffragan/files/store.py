@@ -227,6 +227,12 @@ class ResultStore(Store):
         return str(self.header["method"])
 
     @property
+    def invents(self) -> bool:
+        """Whether that method may show detail that no measurement determines, as a network does."""
+        recorded = self.header.get("invents")
+        return self.method in ("published", "hybrid") if recorded is None else bool(recorded)
+
+    @property
     def input_path(self) -> Path:
         """Where the pairs came from; of several inputs, the first."""
         return Path(self.header["input"]["path"])

@@ -30,6 +30,12 @@ class MethodLine:
     aliases: tuple[str, ...] = ()
 
 
+class UnknownMethodError(DiffraganError, KeyError):
+    """No method has this name; a `KeyError` too, as mappings promise."""
+
+    __str__ = Exception.__str__
+
+
 class MethodRegistry(MutableMapping[str, "Method"]):
     """Methods by name: those of the package, then those of plug-ins, then those set at run time.
 
@@ -56,12 +62,15 @@ class MethodRegistry(MutableMapping[str, "Method"]):
         """The method of that name or alias.
 
         Raises:
-            DiffraganError: no such method, or a plug-in that can't be loaded.
+            UnknownMethodError: no such method.
+            DiffraganError: a plug-in that can't be loaded.
         """
         name = self.canonical(name)
         if name not in self._loaded:
             if name not in self:
-                raise DiffraganError(f"There is no method '{name}'; choose from {', '.join(self)}.")
+                raise UnknownMethodError(
+                    f"There is no method '{name}'; choose from {', '.join(self)}."
+                )
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 

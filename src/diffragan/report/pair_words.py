@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import COARSEST_A, SOLVED_BAND_A
 
 
@@ -18,7 +17,7 @@ def describe_evaluation(evaluation: Evaluation) -> list[str]:
         sentences += _blind_sentences(metrics)
     else:
         sentences += _frc_sentences(metrics)
-        sentences += _reach_sentences(metrics, invents=_invents(evaluation.results))
+        sentences += _reach_sentences(metrics, invents=evaluation.results.invents)
     if metrics["judged_solved_fraction"] is not None:
         sentences.append(_verdict_sentence(metrics))
     if metrics["energy_outside_mean"] is not None:
@@ -109,8 +108,3 @@ def _fall(block: Mapping[str, Any]) -> str:
     if at_A <= finest_A * 1.0001:
         return f"stays above 0.5 to its end at {at_A:.2f} Å"
     return f"falls below 0.5 at {at_A:.2f} Å"
-
-
-def _invents(results: ResultStore) -> bool:
-    """Whether the method shows detail that no data hold."""
-    return results.method in ("published", "hybrid")

@@ -1,0 +1,34 @@
+"""Which R factors stand out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diffragan.phasing.trust import r_outliers, r_warning
+
+
+def test_r_above_one_or_far_above_its_peers_stands_out() -> None:
+    """Known numbers: R 0.025 where counted patterns are right, 0.085 one pixel off centre."""
+    good = np.full(20, 0.025) + 0.001 * np.sin(np.arange(20))
+    assert r_outliers(good).tolist() == []
+    shifted = good.copy()
+    shifted[[3, 11]] = 0.085, 1.3
+    assert r_outliers(shifted).tolist() == [3, 11]
+    assert r_outliers(np.array([1.2, 1.3, 1.1])).tolist() == [0, 1, 2], "all of them wrong alike"
+    assert r_outliers(np.array([0.02, np.nan])).tolist() == [1]
+    assert r_outliers(np.array([0.4])).tolist() == []
+
+
+def test_a_wide_spread_is_no_warning() -> None:
+    """Views of a faint molecule range over tens of per cent; a half unsolved is ordinary."""
+    assert r_outliers(np.linspace(0.38, 0.46, 300)).tolist() == []
+    assert r_outliers(np.array([0.025] * 5 + [0.06] * 5)).tolist() == []
+
+
+def test_the_warning_names_a_few_items_and_the_count() -> None:
+    """A list of thousands helps nobody."""
+    r = np.array([0.02] * 30 + [2.0] * 7)
+    text = r_warning(r, np.arange(100, 137))
+    assert text is not None
+    assert "in 7 of 37 results (items 130, 131, 132, 133, 134, ...)" in text
+    assert r_warning(r[:30], np.arange(30)) is None
