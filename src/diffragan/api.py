@@ -252,7 +252,8 @@ def evaluate(
     from dataclasses import replace
 
     from diffragan.evaluation.evaluation import Evaluation
-    from diffragan.evaluation.scores import metrics_of, score
+    from diffragan.evaluation.metrics import metrics_of
+    from diffragan.evaluation.scores import score
     from diffragan.files.store import ResultStore, open_results
     from diffragan.pairs.of_results import pairs_of_results
     from diffragan.pairs.pairs import Pairs

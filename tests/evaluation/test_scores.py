@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from rich.table import Table
 
 from diffragan.api import evaluate
 from diffragan.commands.evaluate import metrics_table
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.evaluation.scores import metrics_of, score
+from diffragan.evaluation.item_metrics import PER_ITEM, ItemMetric
+from diffragan.evaluation.metrics import metrics_of
+from diffragan.evaluation.scores import score
 from diffragan.files.store import ResultStore, open_results, open_simulation
 from diffragan.files.store_header import StructureInfo, info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
@@ -30,6 +34,7 @@ from diffragan.pairs.of_results import pairs_of_results
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
+from diffragan.report.html import ReportFigure
 from diffragan.report.pair_page import write_report
 from diffragan.report.pair_words import describe_evaluation
 from diffragan.settings import Settings
@@ -53,8 +58,13 @@ class World:
     pairs: Pairs
     blind: Pairs
 
-    def results(self, name: str, wave: torch.Tensor | None, **header: Any) -> ResultStore:
-        """A result store whose projection is that of `wave`, or of the turned truth."""
+    def results(
+        self, name: str, wave: torch.Tensor | None, *, judged: bool = False, **header: Any
+    ) -> ResultStore:
+        """A result store whose projection is that of `wave`, or of the turned truth.
+
+        With `judged` the method calls all but the last solved.
+        """
         arrays: dict[str, Any] = {"item": np.arange(N), "structure": np.array([0, 0, 0, 1, 1])}
         arrays |= {"seconds": np.full(N, 0.25)}
         true = torch.as_tensor(self.pairs.truth_wave(slice(0, N)))
@@ -64,6 +74,8 @@ class World:
         if wave is not None:
             arrays["wave"] = wave.numpy().astype(np.complex64)
             arrays["r_factor"] = np.linspace(0.01, 0.05, N)
+            if judged:
+                arrays["solved"] = np.arange(N) < N - 1
             arrays["trust"] = np.ones((N, wave.shape[-1] // 2 + 1), dtype=np.float32)
         attributes = {
             "method": "image",
@@ -321,6 +333,66 @@ def test_opening_sentences_say_how_far_and_no_further(
     assert "R-factor" in blind
     network = evaluate(world.results("net", true_wave, method="published"), input=world.pairs)
     assert "the network invents" in " ".join(describe_evaluation(network))
+
+
+def test_a_verdict_is_printed_where_no_truth_tells(
+    world: World, true_wave: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the method itself judges is the only answer then, and is marked as a judgement."""
+    monkeypatch.setattr("diffragan.report.pair_page.FIGURES", ())
+    results = world.results("judged", true_wave, judged=True)
+    blind = evaluate(results, tmp_path, input=world.blind)
+    assert "no truth, 80% judged solved" in repr(blind)
+    assert _column(metrics_table(blind), "judged solved") == ["100%", "50%", "80%"]
+    assert '<th scope="col">judged solved</th>' in (tmp_path / "report.html").read_text("utf-8")
+    known = evaluate(results, input=world.pairs)
+    assert _column(metrics_table(known), "solved") == ["100%", "100%", "100%"]
+    assert known["judged_recall"] == pytest.approx(0.8)
+
+
+def test_a_new_metric_is_one_line(
+    noisy: ResultStore, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of the registry reaches metrics.json, items.csv and the page by itself."""
+    largest = ItemMetric(lambda pair: pair.projection.amax((-2, -1)), "brightest <pixel>", ".3f")
+    monkeypatch.setitem(PER_ITEM, "brightest", largest)
+    monkeypatch.setattr("diffragan.report.pair_page.FIGURES", ())
+    metrics = evaluate(noisy, tmp_path, input=world.pairs)
+    values = noisy.projection(slice(0, N)).max((1, 2))
+    assert metrics["brightest_mean"] == pytest.approx(float(values.mean()), rel=1e-5)
+    assert metrics["structures"]["1ABC"]["brightest_mean"] == pytest.approx(
+        float(values[:3].mean()), rel=1e-5
+    )
+    rows = list(csv.DictReader((tmp_path / "items.csv").read_text().splitlines()))
+    np.testing.assert_allclose([float(row["brightest"]) for row in rows], values, rtol=1e-4)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "brightest &lt;pixel&gt;" in page
+    assert f"<td>{metrics['brightest_mean']:.3f}</td>" in page
+
+
+def test_a_new_figure_is_one_line(
+    noisy: ResultStore, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A figure brings its name, caption and text; one with nothing to draw is left out."""
+
+    def blank(evaluation: Evaluation) -> ReportFigure:
+        return ReportFigure("blank", Figure(), f"Nothing of {evaluation['n']}", "An empty sheet")
+
+    def absent(evaluation: Evaluation) -> None:
+        return None
+
+    monkeypatch.setattr("diffragan.report.pair_page.FIGURES", (blank, absent))
+    evaluate(noisy, tmp_path, input=world.blind)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["blank.png"]
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Nothing of 5" in page
+    assert 'alt="An empty sheet"' in page
+
+
+def _column(table: Table, heading: str) -> list[str]:
+    """The cells under a heading, from the top."""
+    column = next(one for one in table.columns if one.header == heading)
+    return [str(cell) for cell in column.cells]
 
 
 class _Page(HTMLParser):

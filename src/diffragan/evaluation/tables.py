@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.evaluation.scores import spread
+from diffragan.evaluation.metrics import spread
 from diffragan.files.csv import csv_text
 from diffragan.fourier.correlation import band_means, resolution_at, solved
 

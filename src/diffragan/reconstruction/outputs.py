@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan import __version__
-from diffragan.evaluation.scores import metrics_of, score
+from diffragan.evaluation.metrics import metrics_of
+from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
 from diffragan.files.csv import write_history
 from diffragan.files.mrc import write_map

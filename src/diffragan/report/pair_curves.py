@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.evaluation.scores import Scores
+from diffragan.evaluation.scores import PROJECTION_END_A, Scores
 from diffragan.fourier.correlation import COARSEST_A, SOLVED_BAND_A
 from diffragan.report.html import ReportFigure
 from diffragan.report.pair_words import describe_evaluation
@@ -34,7 +34,6 @@ from diffragan.report.plotting import (
     top_axis,
 )
 
-PROJECTION_END_A = 0.8
 MOST_LINES = 6
 TRUST_CAPTION = (
     " The green line is what the method expects of its own phases without knowing the truth."

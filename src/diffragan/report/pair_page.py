@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffragan.evaluation.evaluation import Evaluation
+from diffragan.evaluation.item_metrics import PER_ITEM
 from diffragan.evaluation.tables import frc_csv, item_csv, solved_column
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.correlation import BAND_EDGES_A
@@ -54,6 +55,7 @@ def write_report(out: Path, evaluation: Evaluation, *, command: str = "") -> Pat
         failed=False,
         warnings=[],
         bands=BAND_NAMES,
+        per_item={k: v for k, v in PER_ITEM.items() if metrics[f"{k}_mean"] is not None},
         solved_column=solved_column(metrics),
         compared=metrics.get("compared") or {},
         stability={k: v for k, v in stability.items() if isinstance(v, Mapping)},

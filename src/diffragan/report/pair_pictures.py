@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.evaluation.scores import like
 from diffragan.evaluation.similarity import DIFFERENCE_THRESHOLD, difference_mask, eight_bit
 from diffragan.evaluation.similarity import ssim as structural_similarity
 from diffragan.fourier.correlation import BAND_EDGES_A, band_means, resolution_at
+from diffragan.fourier.grids import resample
 from diffragan.report.html import ReportFigure, number_text
 from diffragan.report.plotting import (
     INK,
@@ -234,8 +234,9 @@ def _load(evaluation: Evaluation, chosen: Array, ranks: Sequence[str]) -> list[E
     results, pairs, curves = evaluation.results, evaluation.pairs, evaluation.scores.primary
     items = results.items[chosen]
     pattern, image = pairs.pattern(items), pairs.image(items)
-    true = pairs.truth_projection(items) if pairs.has_truth else None
     phased = torch.as_tensor(results.projection(chosen))
+    true = pairs.truth_projection(items) if pairs.has_truth else None
+    target = None if true is None else resample(torch.as_tensor(true), phased.shape[-1])
     examples = []
     for k, (index, rank) in enumerate(zip(chosen, ranks, strict=False)):
         lines = [f"{evaluation.stems[index] or '?'}, item {items[k]}"]
@@ -244,7 +245,6 @@ def _load(evaluation: Evaluation, chosen: Array, ranks: Sequence[str]) -> list[E
         if curves is not None:
             at_A = resolution_at(curves.values[index], curves.q)
             lines[-1] += f": FRC 0.5 at {at_A:.2f} Å"
-        target = None if true is None else like(torch.as_tensor(true[k]), phased[k]).numpy()
         examples.append(
             Example(
                 title="\n".join(lines),
@@ -253,7 +253,7 @@ def _load(evaluation: Evaluation, chosen: Array, ranks: Sequence[str]) -> list[E
                 pattern_mask=np.asarray(pairs.pattern_mask, dtype=bool),
                 image=np.asarray(image[k]),
                 phased=phased[k].numpy(),
-                target=target,
+                target=None if target is None else target[k].numpy(),
             )
         )
     return examples
