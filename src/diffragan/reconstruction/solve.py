@@ -68,7 +68,7 @@ def solve_views(
     Args:
         start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
             the start in place of the images and noise.
-        device: where the solve runs; only common lines are searched on the CPU.
+        device: where the solve runs.
 
     Raises:
         DiffraganError: an unfinished run with other settings lies in `out`.
