@@ -244,6 +244,55 @@ def test_merge_puts_phased_waves_into_a_map(finished: Path, tmp_path: Path) -> N
     assert metrics["n_views"] == 60
 
 
+def merged(store: Path, out: Path, *words: str) -> dict[str, Any]:
+    """The numbers of a merge."""
+    code, text = run("reconstruct", store, "--method", "merge", "--out", out, *words)
+    assert code == 0, text
+    found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return found
+
+
+def old_store(store: Path, out: Path) -> Path:
+    """The same store as an earlier version wrote it: it does not say where patterns were
+    measured."""
+    shutil.copytree(store, out)
+    shutil.rmtree(out / "pattern_mask")
+    return out
+
+
+def test_a_merge_ends_where_the_patterns_do(finished: Path, tmp_path: Path) -> None:
+    """What a method gives outside the measured band is rounding, and two halves that round alike
+    agree on nothing: neither FSC nor resolution goes on there, whatever the store records."""
+    edge_A = json.loads((finished / "metrics.json").read_text())["measured_to_A"]
+    store = open_results(finished / "phased.zarr")
+    corner = np.abs(np.fft.fft2(store.wave([0])[0]))[store.read("pattern_mask").shape[0] // 2]  # type: ignore[index]
+    assert corner.max() > 0
+    recorded = merged(finished / "phased.zarr", tmp_path / "new")
+    old = merged(old_store(finished / "phased.zarr", tmp_path / "old.zarr"), tmp_path / "old")
+    for found in (recorded, old):
+        assert found["measured_to_A"] == pytest.approx(edge_A)
+        assert found["fsc_0p143_A"] >= 0.999 * edge_A
+
+
+def test_a_merge_of_images_phases_ends_where_the_patterns_do(views: Path, tmp_path: Path) -> None:
+    """And the half maps are compared where there are phases: beyond, a mask alone correlates."""
+    code, text = run(
+        "phase", views, "--out", tmp_path / "i.zarr", "--method", "image", "--limit", "40", *SET
+    )
+    assert code == 0, text
+    results = open_results(tmp_path / "i.zarr")
+    pairs = open_pairs(views, settings=load_settings(overrides=QUICK))
+    np.testing.assert_array_equal(results.read("pattern_mask"), pairs.pattern_mask)
+    radius = np.argwhere(pairs.pattern_mask) - pairs.m // 2
+    edge_A = pairs.box_A / np.floor(np.hypot(*radius.T) + 0.5).max()
+    recorded = merged(tmp_path / "i.zarr", tmp_path / "new")
+    old = merged(old_store(tmp_path / "i.zarr", tmp_path / "old.zarr"), tmp_path / "old")
+    assert recorded["measured_to_A"] == old["measured_to_A"] == pytest.approx(edge_A)
+    # The images say nothing finer than their aperture passes, 6.5 mrad: 3.86 Å.
+    for found in (recorded, old):
+        assert found["fsc_0p143_A"] > 3.7
+
+
 def test_phased_waves_make_a_start(views: Path, finished: Path, tmp_path: Path) -> None:
     """A run that starts from phases that are right has them from its first look on."""
     words = ["--start", str(finished / "phased.zarr"), "--iterations", "5"]
@@ -370,6 +419,12 @@ def test_nothing_finished_is_lost(finished: Path, views: Path, tmp_path: Path) -
     code, text = run("reconstruct", views, "--out", finished, *SET)
     assert code == 2
     assert "--overwrite" in text
+    kept = (finished / "metrics.json").read_bytes()
+    merge = ("reconstruct", finished / "phased.zarr", "--method", "merge", "--out")
+    code, text = run(*merge, finished)
+    assert code == 2
+    assert "--overwrite" in text
+    assert (finished / "metrics.json").read_bytes() == kept
     half_way = tmp_path / "half"
     shutil.copytree(finished, half_way)
     (half_way / "metrics.json").unlink()
@@ -378,3 +433,8 @@ def test_nothing_finished_is_lost(finished: Path, views: Path, tmp_path: Path) -
     code, text = run("reconstruct", views, "--out", half_way, *SET)
     assert code == 2
     assert "unfinished" in text
+    code, text = run(*merge, half_way)
+    assert code == 2
+    assert "unfinished" in text
+    assert merged(finished / "phased.zarr", half_way, "--overwrite")["rounds"] == 1
+    assert not (half_way / ".run").exists()

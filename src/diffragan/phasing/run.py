@@ -157,6 +157,7 @@ def _write_origin(writer: StoreWriter, pairs: Pairs, items: NDArray[np.int64]) -
     """Which pair of the input each result is of, and what is known of it."""
     writer.put("item", items)
     writer.put("structure", pairs.structure_index[items].astype(np.int32))
+    writer.put("pattern_mask", pairs.pattern_mask)
     if pairs.rotation is not None:
         writer.put("rotation", pairs.rotation[items])
 
@@ -208,6 +209,7 @@ def result_specs(first: Phased, pairs: Pairs) -> dict[str, ArraySpec]:
     }
     specs["item"] = ArraySpec((), "int64", "index in the input")
     specs["structure"] = ArraySpec((), "int32", "index")
+    specs["pattern_mask"] = ArraySpec((pairs.m, pairs.m), "bool", "true where measured", False)
     specs["seconds"] = ArraySpec((), "float64", "s")
     if pairs.rotation is not None:
         specs["rotation"] = ArraySpec((3, 3), "float64", "1")

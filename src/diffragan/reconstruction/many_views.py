@@ -129,7 +129,13 @@ class HalfMaps:
         """R, weights and the half sets' agreement."""
         for half in self.halves:
             half.weigh_views()
-        self.measure = agreement(*self.halves)
+        first, second = self.halves
+        self.measure = agreement(
+            first.map,
+            second.map,
+            (first.project, second.project),
+            aligned=self.settings.orientations == "given",
+        )
         mean = self.measure.mean
         gained = mean > self.best + _GAIN
         if self.iteration > self.settings.hold_iterations:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,21 @@ from torch import Tensor
 
 from diffragan import __version__
 from diffragan.errors import DiffraganError
-from diffragan.files.atomic import write_atomically
-from diffragan.files.mrc import write_map
-from diffragan.files.star import write_fsc
 from diffragan.files.store import ResultStore, open_results
-from diffragan.fourier.correlation import fsc, resolution_at
+from diffragan.fourier.correlation import fsc, resolution_at, ring_index
 from diffragan.fourier.slices import Slices, slices
-from diffragan.fourier.volumes import centred
-from diffragan.pairs.pairs import Pairs
+from diffragan.microscope.imaging import pattern_mask
 from diffragan.reconstruction.choose_views import LEAST_VIEWS, missing_cone_deg
 from diffragan.reconstruction.maps.agreement import HALF_SET_THRESHOLD
 from diffragan.reconstruction.maps.mask import envelope
 from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import side_of
-from diffragan.report.map_page import write_map_report
-from diffragan.report.map_report import MapReport
-from diffragan.settings import settings_from_dict, settings_to_toml
+from diffragan.reconstruction.outputs import MapFolder, write_map_folder
+from diffragan.settings import settings_from_dict
 
 
 def merge_results(
-    store: Path,
-    out: Path,
-    *,
-    pairs: Pairs | None = None,
-    command: str,
-    mass_kda: float | None = None,
+    store: Path, out: Path, *, command: str, mass_kda: float | None = None
 ) -> dict[str, Any]:
     """Merge a result store's waves into a map and two half maps; the dictionary of metrics.json.
 
@@ -48,104 +37,136 @@ def merge_results(
         DiffraganError: no waves, no orientations, several molecules or too few views.
     """
     results = open_results(store)
-    rotation = results.rotation
-    if not results.has("wave"):
-        raise DiffraganError(
-            f"{store} has projections only (method '{results.method}'); merging needs waves, as "
-            "image, raar, hybrid and many-views give them."
-        )
-    if rotation is None:
-        raise DiffraganError(
-            f"{store} tells no orientations; phase pairs that have them, or reconstruct the pairs "
-            "with --method many-views --find-orientations."
-        )
-    if len(np.unique(results.structure_index)) > 1:
-        raise DiffraganError(
-            f"{store} holds several molecules; a map is made of one, so phase one structure's "
-            "pairs."
-        )
-    if results.n < LEAST_VIEWS:
-        raise DiffraganError(
-            f"{store} holds {results.n} views; a map needs at least {LEAST_VIEWS}."
-        )
-    probe = results.wave([0])
-    assert probe is not None
-    m = probe.shape[-1]
-    mask = torch.from_numpy(np.abs(np.fft.fftshift(np.fft.fft2(probe[0]))) > 0)
-    mask[m // 2, m // 2] = False
-    optics = results.optics
-    geometry = slices(mask, optics.box_A, optics.wavelength_A, curved=True)
-    n = side_of(geometry)
-    turn = torch.from_numpy(rotation).float()
-    halves = [_merged(results, np.arange(k, results.n, 2), turn, geometry, n) for k in (0, 1)]
-    whole = _merged(results, np.arange(results.n), turn, geometry, n)
-    info = results.structures[int(results.structure_index[0])]
+    rotation = mergeable(results)
+    optics, info = results.optics, results.structures[int(results.structure_index[0])]
+    measured = measured_band(results)
+    geometry = slices(
+        phased_band(results, measured), optics.box_A, optics.wavelength_A, curved=True
+    )
+    every, n = np.arange(results.n), side_of(geometry)
+    turns = torch.from_numpy(rotation).float()
+    one, two = (_merged(results, every[k::2], turns, geometry) for k in (0, 1))
+    whole = _merged(results, every, turns, geometry)
     inside = envelope(whole, optics.box_A, mass_kda or info.mass_kda or None)
     last = int((geometry.radius + 0.5).long().max())
     q = torch.arange(1, last + 1, dtype=torch.float64) / optics.box_A
-    curve = fsc(halves[0] * inside, halves[1] * inside)[1 : last + 1]
-    voxel = optics.box_A / n
-    out.mkdir(parents=True, exist_ok=True)
-    label = f"diffragan {__version__} {info.stem}"
-    write_map(out / "map.mrc", centred(whole), voxel, f"{label}, merged")
-    for k, half in enumerate(halves, 1):
-        write_map(out / f"half{k}.mrc", centred(half), voxel, f"{label}, half of the views")
-    write_map(out / "mask.mrc", centred(inside).float(), voxel, f"{label}, mask")
-    write_fsc(out, q, {"half": curve})
-    resolution = resolution_at(curve, q, HALF_SET_THRESHOLD)
-    cone = missing_cone_deg(rotation)
-    settings = settings_to_toml(settings_from_dict(results.settings))
+    curve = fsc(one * inside, two * inside)[1 : last + 1]
     metrics: dict[str, Any] = {
         "method": f"merge of {results.method}",
         "version": __version__,
         "molecule": info.stem,
         "mass_da": 1e3 * info.mass_kda or None,
         "converged": True,
-        "fsc_0p143_A": resolution,
+        "fsc_0p143_A": resolution_at(curve, q, HALF_SET_THRESHOLD),
         "truth_fsc_0p5_A": None,
-        "measured_to_A": float(1 / q[-1]),
+        "measured_to_A": optics.box_A / int(ring_index(measured.shape[-1])[measured].max()),
         "rounds": 1,
         "n_views": results.n,
-        "missing_cone_deg": cone,
+        "missing_cone_deg": missing_cone_deg(rotation),
         "box_A": optics.box_A,
-        "voxel_A": voxel,
+        "voxel_A": optics.box_A / n,
         "hand": "that of the given orientations",
         "warnings": [
             "The views were phased by one method; errors that its prior puts into all of them "
             "count as agreement here."
         ],
     }
-    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    write_atomically(out / "settings.toml", settings.encode())
-    report = MapReport(
-        map=centred(whole),
-        voxel_A=voxel,
-        mask=centred(inside),
+    folder = MapFolder(
+        map=whole,
+        halves=(one, two),
+        mask=inside,
+        voxel_A=optics.box_A / n,
         q=q,
-        fsc_half=curve,
-        fsc_truth=None,
-        history=[],
+        curves={"half": curve},
         rotations=rotation,
-        weights=np.ones(results.n),
+        weights=np.ones(results.n, dtype=np.float32),
         metrics=metrics,
-        settings_toml=settings,
+        settings=settings_from_dict(results.settings),
     )
-    write_map_report(out, report, command)
+    write_map_folder(out, folder, command)
     return metrics
 
 
+def mergeable(results: ResultStore) -> NDArray[np.float64]:
+    """The orientations (v, 3, 3) of results that can make a map.
+
+    Raises:
+        DiffraganError: no waves, no orientations, several molecules or too few views.
+    """
+    if not results.has("wave"):
+        raise DiffraganError(
+            f"{results.path} has projections only (method '{results.method}'); merging needs "
+            "waves, as image, raar, hybrid and many-views give them."
+        )
+    if results.rotation is None:
+        raise DiffraganError(
+            f"{results.path} tells no orientations; phase pairs that have them, or reconstruct "
+            "the pairs with --method many-views --find-orientations."
+        )
+    if len(np.unique(results.structure_index)) > 1:
+        raise DiffraganError(
+            f"{results.path} holds several molecules; a map is made of one, so phase one "
+            "structure's pairs."
+        )
+    if results.n < LEAST_VIEWS:
+        raise DiffraganError(
+            f"{results.path} holds {results.n} views; a map needs at least {LEAST_VIEWS}."
+        )
+    return results.rotation
+
+
+def measured_band(results: ResultStore) -> Tensor:
+    """(m, m) bool, zero frequency at [m//2, m//2]: where the patterns were measured, the direct
+    beam left out.
+
+    A store of an earlier version does not record it; then it is what the settings say. The waves
+    do not tell: rounding leaves none of their frequencies at nothing.
+    """
+    wave = results.wave([0])
+    assert wave is not None
+    m = wave.shape[-1]
+    if results.has("pattern_mask"):
+        mask = torch.from_numpy(results.read("pattern_mask").astype(bool))
+    else:
+        settings = settings_from_dict(results.settings)
+        mask = pattern_mask(m, results.optics, settings.pattern)
+    mask[m // 2, m // 2] = False
+    return mask
+
+
+def phased_band(results: ResultStore, measured: Tensor) -> Tensor:
+    """(m, m) bool: of the measured band the rings in which any view's phases are trusted.
+
+    Raises:
+        DiffraganError: there are none.
+    """
+    if results.trust is None:
+        return measured
+    rings = ring_index(measured.shape[-1])
+    trusted = torch.from_numpy(np.append((results.trust > 0).any(0), False))
+    band = measured & trusted[rings.clamp_max(len(trusted) - 1)]
+    if not bool(band.any()):
+        raise DiffraganError(
+            f"The phases of {results.path} are trusted nowhere, so they make no map; phase the "
+            "pairs by another method."
+        )
+    return band
+
+
 def _merged(
-    results: ResultStore, places: NDArray[np.int64], rotations: Tensor, geometry: Slices, n: int
+    results: ResultStore, items: NDArray[np.int64], turns: Tensor, geometry: Slices
 ) -> Tensor:
-    def waves(chosen: NDArray[np.int64]) -> NDArray[np.complex64]:
-        found = results.wave(chosen)
-        assert found is not None
-        return found
+    """The volume of some of the waves."""
 
-    def trust(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def waves(some: NDArray[np.int64]) -> NDArray[np.complex64]:
+        wave = results.wave(some)
+        assert wave is not None
+        return wave
+
+    def trust(some: NDArray[np.int64]) -> NDArray[np.float32]:
         assert results.trust is not None
-        return results.trust[chosen]
+        return results.trust[some]
 
-    turn = rotations[torch.from_numpy(places)]
     weight = None if results.trust is None else trust
-    return merge_waves(waves, places, turn, geometry, n, weight=weight)
+    chosen = turns[torch.from_numpy(items)]
+    return merge_waves(waves, items, chosen, geometry, side_of(geometry), weight=weight)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ from diffragan.files.mrc import write_map
 from diffragan.files.star import write_fsc, write_projections
 from diffragan.files.store import ResultStore, open_results
 from diffragan.fourier.correlation import fsc, resolution_at
-from diffragan.fourier.slices import Slices
 from diffragan.fourier.volumes import best_shift, centred, moved
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.agreement import Agreement
 from diffragan.reconstruction.maps.mask import grown
 from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import Views
@@ -37,13 +39,70 @@ from diffragan.settings import Settings, settings_to_toml
 PHASED = "phased.zarr"
 
 
-FINISHED = "metrics.json"  # written last but for the page: with it a folder is finished
+FINISHED = "metrics.json"  # written last: with it a folder is finished
 
 
 _TRUTH_VIEWS = 1078
 
 
-def write_result(
+@dataclass(frozen=True)
+class MapFolder:
+    """A map and what is known of it, as every way to a map leaves it.
+
+    map, halves, mask: (n, n, n) in FFT order, the mask bool. voxel_A: side of a voxel.
+    q: (s,) 1/Å, the measured rings. curves: (s,) each, "half" (the half maps' FSC) among them,
+    and where they are known "free", "expected" and "truth".
+    rotations: (v, 3, 3). weights: (v,) of the views in the map.
+    metrics: the dictionary of metrics.json, "molecule" in it. history: rows of the run's checks.
+    """
+
+    map: Tensor
+    halves: tuple[Tensor, Tensor]
+    mask: Tensor
+    voxel_A: float
+    q: Tensor
+    curves: Mapping[str, Tensor]
+    rotations: NDArray[np.float64]
+    weights: NDArray[np.float32]
+    metrics: dict[str, Any]
+    settings: Settings
+    history: Sequence[Mapping[str, Any]] = ()
+
+
+def write_map_folder(out: Path, found: MapFolder, command: str) -> None:
+    """Maps as MRC, curves as CSV and STAR, the page, and last the numbers."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FINISHED).unlink(missing_ok=True)
+    label = f"diffragan {__version__} {found.metrics['molecule']}"
+    write_map(out / "map.mrc", centred(found.map), found.voxel_A, f"{label}, all views")
+    for k, half in enumerate(found.halves, 1):
+        write_map(out / f"half{k}.mrc", centred(half), found.voxel_A, f"{label}, half set")
+    write_map(out / "mask.mrc", centred(found.mask).float(), found.voxel_A, f"{label}, mask")
+    write_fsc(out, found.q, found.curves)
+    if found.history:
+        write_history(out / "history.csv", found.history)
+    toml = settings_to_toml(found.settings)
+    write_atomically(out / "settings.toml", toml.encode())
+    curves = dict(found.curves)
+    report = MapReport(
+        map=centred(found.map),
+        voxel_A=found.voxel_A,
+        mask=centred(found.mask),
+        q=found.q,
+        fsc_half=curves.pop("half"),
+        fsc_truth=curves.pop("truth", None),
+        history=found.history,
+        rotations=found.rotations,
+        weights=found.weights,
+        metrics=found.metrics,
+        settings_toml=toml,
+        others=curves,
+    )
+    write_map_report(out, report, command)
+    write_atomically(out / FINISHED, (json.dumps(found.metrics, indent=1) + "\n").encode())
+
+
+def write_solution(
     out: Path,
     store: Path,
     solution: Solution,
@@ -53,42 +112,48 @@ def write_result(
     command: str,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write everything; the dictionary of metrics.json comes back.
+    """Write the folder and the phased views; the dictionary of metrics.json comes back.
 
     Args:
-        store: where the result store goes.
+        store: where the result store of the phased views goes.
     """
-    solve, whole, measure = solution.half_maps, solution.combined, solution.half_maps.measure
-    assert measure is not None
-    voxel, views = whole.views.voxel_A, whole.views
-    mass_kda = solution.selection.mass_kda
-    label = f"diffragan {__version__} {solution.selection.molecule}"
-    write_map(out / "map.mrc", centred(whole.map), voxel, f"{label}, all views")
-    for half in solve.halves:
-        write_map(out / f"half{half.name}.mrc", centred(half.map), voxel, f"{label}, half set")
-    write_map(out / "mask.mrc", centred(whole.mask).float(), voxel, f"{label}, mask")
-    write_phased(
-        store,
-        pairs,
-        whole,
-        measure.trust,
-        settings,
-        converged=solution.converged,
-        seconds=solution.seconds,
-        progress=progress,
-    )
+    combined, agreement = solution.combined, solution.half_maps.measure
+    assert agreement is not None
+    views = combined.views
+    first, second = solution.half_maps.halves
+    write_phased(store, pairs, solution, settings, progress)
     results = open_results(store)
     write_stack(out, results, pairs, views.shifts_A.numpy(), settings)
-    refined = settings.many_views.orientations != "given"
     truth = truth_curve(
-        pairs, views.items, views.rotations, views.flat, views, whole.map, refined=refined
+        pairs, views, combined.map, refined=settings.many_views.orientations != "given"
     )
-    curves = {"half": measure.fsc, "free": measure.free, "expected": measure.expected}
-    if truth is not None:
-        curves["truth"] = truth
-    write_fsc(out, measure.q, curves)
-    write_history(out / "history.csv", solve.history)
-    metrics = {
+    curves = {"half": agreement.fsc, "free": agreement.free, "expected": agreement.expected}
+    metrics = _metrics(solution, agreement, settings, truth)
+    metrics["views"] = metrics_of(results, score(results, pairs, progress=progress))
+    folder = MapFolder(
+        map=combined.map,
+        halves=(first.map, second.map),
+        mask=combined.mask,
+        voxel_A=views.voxel_A,
+        q=agreement.q,
+        curves=curves if truth is None else curves | {"truth": truth},
+        rotations=views.rotations.double().numpy(),
+        weights=views.weights.numpy(),
+        metrics=metrics,
+        settings=settings,
+        history=solution.half_maps.history,
+    )
+    write_map_folder(out, folder, command)
+    return metrics
+
+
+def _metrics(
+    solution: Solution, agreement: Agreement, settings: Settings, truth: Tensor | None
+) -> dict[str, Any]:
+    """The numbers of metrics.json, apart from those of the views."""
+    combined, views = solution.combined, solution.combined.views
+    mass_kda = solution.selection.mass_kda
+    return {
         "method": METHOD,
         "version": __version__,
         "molecule": solution.selection.molecule,
@@ -96,44 +161,24 @@ def write_result(
         "mass_da": None if mass_kda is None else 1e3 * mass_kda,
         "converged": solution.converged,
         "verdict": solution.verdict,
-        "resolution_A": measure.resolution_A,
-        "fsc_0p143_A": measure.fsc_resolution_A,
-        "truth_fsc_0p5_A": None if truth is None else resolution_at(truth, measure.q, 0.5),
-        "measured_to_A": float(1 / measure.q[-1]),
-        "rounds": solve.iteration,
+        "resolution_A": agreement.resolution_A,
+        "fsc_0p143_A": agreement.fsc_resolution_A,
+        "truth_fsc_0p5_A": None if truth is None else resolution_at(truth, agreement.q, 0.5),
+        "measured_to_A": float(1 / agreement.q[-1]),
+        "rounds": solution.half_maps.iteration,
         "n_views": len(views),
         "views_used": int((views.weights >= 0.5).sum()),
-        "r_factor": whole.r_factor,
+        "r_factor": combined.r_factor,
         "hand": solution.hand,
         "box_A": views.optics.box_A,
-        "voxel_A": voxel,
+        "voxel_A": views.voxel_A,
         "padding": views.flat.padding,
         "dose_e_per_A2": settings.pattern.dose_e_per_A2,
         "seconds": solution.seconds,
         "device": solution.device,
         "peak_memory_mb": peak_memory_mb(),
         "warnings": list(solution.selection.warnings),
-        "views": metrics_of(results, score(results, pairs, progress=progress)),
     }
-    write_atomically(out / FINISHED, (json.dumps(metrics, indent=1) + "\n").encode())
-    toml = settings_to_toml(settings)
-    write_atomically(out / "settings.toml", toml.encode())
-    report = MapReport(
-        map=centred(whole.map),
-        voxel_A=voxel,
-        mask=centred(whole.mask),
-        q=measure.q,
-        fsc_half=measure.fsc,
-        fsc_truth=truth,
-        history=solve.history,
-        rotations=views.rotations.numpy(),
-        weights=views.weights.numpy(),
-        metrics=metrics,
-        settings_toml=toml,
-        others={"free": measure.free, "expected": measure.expected},
-    )
-    write_map_report(out, report, command)
-    return metrics
 
 
 def write_stack(
@@ -165,16 +210,7 @@ def write_stack(
     )
 
 
-def truth_curve(
-    pairs: Pairs,
-    items: NDArray[np.int64],
-    rotations: Tensor,
-    geometry: Slices,
-    views: Views,
-    volume: Tensor,
-    *,
-    refined: bool,
-) -> Tensor | None:
+def truth_curve(pairs: Pairs, views: Views, volume: Tensor, *, refined: bool) -> Tensor | None:
     """(rings - 1,) FSC of a map with the map that the true waves make, None without a truth.
 
     The true waves are merged at the orientations of the map's views. A map whose orientations
@@ -183,24 +219,22 @@ def truth_curve(
     if not pairs.has_truth:
         return None
 
-    def waves(chosen: NDArray[np.int64]) -> NDArray[np.complex64]:
-        found = pairs.truth_wave(chosen)
-        assert found is not None
-        return found
+    def waves(items: NDArray[np.int64]) -> NDArray[np.complex64]:
+        true = pairs.truth_wave(items)
+        assert true is not None
+        return true
 
-    every = max(1, len(items) // _TRUTH_VIEWS)
-    true = merge_waves(waves, items[::every], rotations[::every], geometry, views.n)
+    every = max(1, len(views) // _TRUTH_VIEWS)
+    true = merge_waves(waves, views.items[::every], views.rotations[::every], views.flat, views.n)
     if refined:
         volume = moved(volume, best_shift(volume, torch.fft.rfftn(true)))
     shells = fsc(volume, true * (grown(volume != 0, 1.0)))
     at = torch.arange(len(shells), dtype=torch.float64) / views.volume_box_A
-    last = int((geometry.radius + 0.5).long().max())
+    last = int((views.flat.radius + 0.5).long().max())
     q = torch.arange(1, last + 1, dtype=torch.float64) / views.optics.box_A
     return torch.from_numpy(np.interp(q.numpy(), at.numpy(), shells.numpy())).float()
 
 
 def peak_memory_mb() -> float:
     """The process's largest resident memory so far, MB."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffragan.files.store_writer import ArraySpec, StoreWriter
+from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.pairs.pairs import Pairs
@@ -18,7 +20,7 @@ from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.merge_waves import wave_from_object
 from diffragan.reconstruction.maps.view_weights import view_r
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.phased_map import PhasedMap
+from diffragan.reconstruction.solve import Solution
 from diffragan.settings import Settings
 
 METHOD = "many-views"
@@ -27,7 +29,7 @@ METHOD = "many-views"
 _BATCH = 16
 
 
-def phased_spectrum(half: Tensor, views: Views, block: slice, *, curved: bool) -> Tensor:
+def phased_spectrum(spectrum: Tensor, views: Views, block: slice, *, curved: bool) -> Tensor:
     """(b, m * m) spectra of the object o of some views: the map's phases with the measured
     amplitudes; the map's own amplitudes where a pixel is masked, or patterns are sparse counts.
 
@@ -35,7 +37,7 @@ def phased_spectrum(half: Tensor, views: Views, block: slice, *, curved: bool) -
     """
     geometry = views.curved if curved else views.flat
     k, m = len(geometry), geometry.m
-    slices = extract(half, views.rotations[block], geometry.points)
+    slices = extract(spectrum, views.rotations[block], geometry.points)
     pixel, mate = (slices[:, :k], slices[:, k:]) if curved else (slices, slices)
     if views.electrons is None:
         both = views.measured[block]
@@ -44,70 +46,67 @@ def phased_spectrum(half: Tensor, views: Views, block: slice, *, curved: bool) -
         mate = torch.where(valid[1], both[:, 1] * torch.sgn(mate), mate)
     cycles = (views.shifts_A[block] / views.volume_box_A) @ geometry.points[:k, :2].T
     ramp = torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
-    spectrum = torch.zeros((len(pixel), m * m), dtype=torch.complex64)
-    spectrum[:, geometry.pixel] = pixel * ramp
-    spectrum[:, geometry.mate] = (mate * ramp).conj()
-    return spectrum
+    result = torch.zeros((len(pixel), m * m), dtype=torch.complex64)
+    result[:, geometry.pixel] = pixel * ramp
+    result[:, geometry.mate] = (mate * ramp).conj()
+    return result
 
 
 def write_phased(
     out: Path,
     pairs: Pairs,
-    whole: PhasedMap,
-    trust: Tensor,
+    solution: Solution,
     settings: Settings,
-    *,
-    converged: bool,
-    seconds: float,
     progress: Progress = no_progress,
-) -> Path:
-    """A result store of every view phased by the map of all of them.
-
-    Args:
-        trust: (rings,) expected correlation with the truth by ring, ring r at r / box; amplitudes
-            are weighted by it. A view that lost its say has none.
-        seconds: of the whole run, shared out evenly.
-    """
-    views, curved = whole.views, settings.many_views.ewald
-    half = volume_spectrum(whole.map)
-    r = view_r(whole.map, views, whole.project.geometry)
-    m = views.flat.m
-    by_ring = torch.zeros(m // 2 + 1)
-    by_ring[: min(len(trust), len(by_ring))] = trust[: len(by_ring)]
-    axis = torch.arange(m) - m // 2
-    rings = torch.floor(torch.hypot(axis[:, None].double(), axis[None, :].double()) + 0.5).long()
-    weight = by_ring[rings.clamp_max(m // 2)].flatten()
-
-    def phase(places: slice) -> Phased:
-        items = views.items[places]
-        batch = make_pair_batch(pairs, items, settings, torch.device("cpu"))
-        spectrum = phased_spectrum(half, views, places, curved=curved) * weight
-        wave = wave_from_object(spectrum, batch.direct_beam, m)
-        drawn = phased_wave(wave, batch)
-        say = views.weights[places]
-        return Phased(
-            drawn.projection,
-            drawn.wave,
-            r[places],
-            say[:, None] * by_ring,
-            r[places, None],
-            (say >= 0.5) & converged,
-        )
-
+) -> None:
+    """A result store of every view phased by the map of all of them; the run's seconds are shared
+    out evenly."""
+    views = solution.combined.views
+    phase = _phasing(pairs, solution, settings)
+    specs = result_specs(phase(slice(0, 1)), pairs)
+    specs |= {"rotation": ArraySpec((3, 3), "float64", "1")}
     header = result_header(METHOD, pairs, settings)
-    first = phase(slice(0, 1))
-    specs = result_specs(first, pairs) | {"rotation": ArraySpec((3, 3), "float64", "1")}
     writer = StoreWriter(out, "result", len(views), specs, header, overwrite=True)
     writer.put("item", views.items)
     writer.put("structure", pairs.structure_index[views.items].astype(np.int32))
+    writer.put("pattern_mask", pairs.pattern_mask)
     writer.put("rotation", views.rotations.double().numpy())
-    each = seconds / len(views)
     size = max(_BATCH // writer.block, 1) * writer.block
     for start in range(0, len(views), size):
-        places = slice(start, min(start + size, len(views)))
-        arrays = result_arrays(phase(places))
-        spent = np.full(places.stop - places.start, each)
-        writer.write(np.arange(places.start, places.stop), **arrays, seconds=spent)
-        progress("phasing views", places.stop, len(views))
+        block = slice(start, min(start + size, len(views)))
+        arrays = result_arrays(phase(block))
+        seconds = np.full(block.stop - block.start, solution.seconds / len(views))
+        writer.write(np.arange(block.start, block.stop), **arrays, seconds=seconds)
+        progress("phasing views", block.stop, len(views))
     writer.finish()
-    return out
+
+
+def _phasing(pairs: Pairs, solution: Solution, settings: Settings) -> Callable[[slice], Phased]:
+    """What phases a block of views by the map: amplitudes are weighted by the expected correlation
+    with the truth by ring, and a view without weight is not trusted."""
+    combined, agreement = solution.combined, solution.half_maps.measure
+    assert agreement is not None
+    views, m = combined.views, combined.views.flat.m
+    spectrum = volume_spectrum(combined.map)
+    r = view_r(combined.map, views, combined.project.geometry)
+    trust = torch.zeros(m // 2 + 1)
+    known = agreement.trust[: len(trust)]
+    trust[: len(known)] = known
+    amplitude = trust[ring_index(m).clamp_max(m // 2)].flatten()
+
+    def phase(block: slice) -> Phased:
+        batch = make_pair_batch(pairs, views.items[block], settings, torch.device("cpu"))
+        phased = phased_spectrum(spectrum, views, block, curved=settings.many_views.ewald)
+        wave = wave_from_object(phased * amplitude, batch.direct_beam, m)
+        drawn = phased_wave(wave, batch)
+        weight = views.weights[block]
+        return Phased(
+            drawn.projection,
+            drawn.wave,
+            r[block],
+            weight[:, None] * trust,
+            r[block, None],
+            (weight >= 0.5) & solution.converged,
+        )
+
+    return phase

@@ -22,10 +22,10 @@ from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Method
 from diffragan.phasing.solvers import find_solver
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.checkpoint import clear
+from diffragan.reconstruction.checkpoint import SCRATCH, clear
 from diffragan.reconstruction.choose_views import choose_views
 from diffragan.reconstruction.merge_results import merge_results
-from diffragan.reconstruction.outputs import FINISHED, PHASED, write_result
+from diffragan.reconstruction.outputs import FINISHED, PHASED, write_solution
 from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings, load_settings
 
@@ -293,7 +293,7 @@ def from_pairs(
     for warning in solution.selection.warnings[len(selection.warnings) :]:
         warn(warning)
     store = options.phased or out / PHASED
-    metrics = write_result(
+    metrics = write_solution(
         out, store, solution, pairs, settings, command=destination.command, progress=progress
     )
     clear(out)
@@ -324,11 +324,15 @@ def from_waves(
             f"Method 'merge' takes one result store, not {len(source)}; give the pairs that they "
             "came from together to method 'many-views'."
         )
+    out = destination.folder
     destination.check()
-    metrics = merge_results(
-        source[0], destination.folder, command=destination.command, mass_kda=options.mass_kda
-    )
-    return Reconstruction(destination.folder, metrics)
+    if (out / SCRATCH).exists() and not destination.overwrite:
+        raise DiffraganError(
+            f"{out} holds an unfinished run; finish it, choose another --out, or pass --overwrite."
+        )
+    metrics = merge_results(source[0], out, command=destination.command, mass_kda=options.mass_kda)
+    clear(out)
+    return Reconstruction(out, metrics)
 
 
 def map_beside(store: Path) -> Path:

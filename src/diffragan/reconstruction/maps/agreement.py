@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +10,8 @@ from torch import Tensor
 
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, moved
+from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_correlation
-
-if TYPE_CHECKING:
-    from diffragan.reconstruction.phased_map import PhasedMap
-
 
 HALF_SET_THRESHOLD = 0.143
 
@@ -88,20 +84,28 @@ class Agreement:
         return torch.cat((torch.ones(1), self.expected))
 
 
-def agreement(first: PhasedMap, second: PhasedMap) -> Agreement:
-    """The half sets' agreement in the band that they use at present."""
-    views, other = first.views, second.map
-    if first.settings.orientations != "given":
-        # With shifts free each half lies where its own images put it.
-        other = moved(other, best_shift(other, torch.fft.rfftn(first.map)))
+def agreement(
+    first: Tensor, second: Tensor, steps: tuple[DataStep, DataStep], *, aligned: bool = True
+) -> Agreement:
+    """The agreement of two half sets' maps (n, n, n) in the band that their data steps use.
+
+    Args:
+        steps: each half's projection, with what it left out.
+        aligned: whether both maps lie in one frame. Where shifts are free each lies where its own
+            images put it, and the second is moved onto the first.
+    """
+    views = steps[0].views
+    moved_second = second
+    if not aligned:
+        moved_second = moved(second, best_shift(second, torch.fft.rfftn(first)))
     rings = int((views.flat.radius + 0.5).long().max()) + 1
     q = torch.arange(1, rings, dtype=torch.float64) / views.optics.box_A
-    shells = fsc(first.map, other).cpu()
+    shells = fsc(first, moved_second).cpu()
     at = torch.arange(len(shells), dtype=torch.float64) / views.volume_box_A
     curve = torch.from_numpy(np.interp(q.numpy(), at.numpy(), shells.numpy())).float()
     free = torch.full((rings,), torch.nan)
-    if first.project.free is not None:
-        one, other = (free_correlation(h.map, h.project) for h in (first, second))
-        free = 0.5 * (one + other)
+    if steps[0].free is not None:
+        one, two = (free_correlation(v, s) for v, s in zip((first, second), steps, strict=True))
+        free = 0.5 * (one + two)
     image_edge = float(views.flat.radius[len(views.transfer) - 1]) / views.optics.box_A
     return Agreement(q, curve, free[1:], image_edge)
