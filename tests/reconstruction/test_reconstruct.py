@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import starfile
 import torch
+import zarr
 
 from conftest import cluster
 from diffragan.errors import DiffraganError
@@ -256,7 +257,9 @@ def old_store(store: Path, out: Path) -> Path:
     """The same store as an earlier version wrote it: it does not say where patterns were
     measured."""
     shutil.copytree(store, out)
-    shutil.rmtree(out / "pattern_mask")
+    group = zarr.open_group(out, mode="r+")
+    del group["pattern_mask"]
+    group.attrs["arrays"] = {}
     return out
 
 
