@@ -30,8 +30,7 @@ from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing import support
 from diffragan.phasing.method import Context, PairBatch, Phased, phased_wave
-from diffragan.phasing.methods import METHODS
-from diffragan.phasing.methods import raar as physics
+from diffragan.phasing.methods import METHODS, raar
 from diffragan.phasing.proposals import Proposal
 from diffragan.phasing.run import choose_items, load_context, make_pair_batch
 from diffragan.phasing.starts import align, random_starts
@@ -92,7 +91,7 @@ def random_phases(batch: PairBatch, truth: Tensor) -> Phased:
     proposal = Proposal(torch.ones_like(none, dtype=torch.complex64), none)
     phase = batch.settings.phase.model_copy(update={"support": "radius"})
     blind = replace(batch, settings=batch.settings.model_copy(update={"phase": phase}))
-    refined = physics.refine(blind, proposal)
+    refined = raar.refine(blind, proposal)
     true = torch.fft.fft2(truth, norm="forward") / 1j
     true[..., 0, 0] = 0
     spectrum, _ = align(refined.spectrum, torch.sgn(true), true.abs() ** 2)
@@ -109,11 +108,11 @@ def upper_bound(batch: PairBatch, truth: Tensor) -> Phased:
     known = (q <= 1 / KNOWN_TO_A) & torch.fft.ifftshift(batch.pattern_mask)
     trust = known.to(batch.amplitude).expand_as(batch.amplitude)
     proposal = Proposal(torch.sgn(spectrum).to(torch.complex64), trust)
-    refined = physics.refine(batch, proposal, fixed_support=outline)
+    refined = raar.refine(batch, proposal, fixed_support=outline)
     return _phased(1j * refined.spectrum, refined, batch)
 
 
-def _phased(spectrum: Tensor, refined: physics.Phases, batch: PairBatch) -> Phased:
+def _phased(spectrum: Tensor, refined: raar.Phases, batch: PairBatch) -> Phased:
     spectrum[..., 0, 0] = batch.direct_beam.to(spectrum)
     wave = torch.fft.ifft2(spectrum, norm="forward")
     r = refined.start_r.min(1).values

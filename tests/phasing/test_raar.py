@@ -19,8 +19,7 @@ from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
 from diffragan.phasing.method import Context, PairBatch, Phased
-from diffragan.phasing.methods import METHODS
-from diffragan.phasing.methods import raar as physics
+from diffragan.phasing.methods import METHODS, raar
 from diffragan.phasing.modulus import friedel_mate
 from diffragan.phasing.proposals import (
     Proposal,
@@ -141,7 +140,7 @@ def test_settings_reach_the_run(values: dict[str, object], batch: PairBatch) -> 
     )
     seen: list[tuple[int, tuple[int, ...]]] = []
     proposal = image_proposal(one)
-    found = physics.refine(one, proposal, watch=lambda k, r: seen.append((k, tuple(r.shape))))
+    found = raar.refine(one, proposal, each_round=lambda k, r: seen.append((k, tuple(r.shape))))
     assert found.start_r.shape == (1, few.phase.starts)
     assert [k for k, _ in seen] == ([12] if values.get("rounds") == 1 else [4, 8, 12])
     assert bool(torch.isfinite(found.spectrum.abs()).all())
@@ -156,7 +155,7 @@ def test_counted_patterns(noise: str, pairs: Pairs, settings: Settings) -> None:
     found = METHODS["raar"](few, Context())
     assert found.r_factor is not None
     assert 0 < float(found.r_factor[0]) < 0.5
-    modulus = physics.pattern_modulus(few, "real")
+    modulus = raar.pattern_modulus(few, "real")
     assert modulus.exact is (noise == "exact")
 
 

@@ -24,7 +24,7 @@ from diffragan.phasing.method import Context, PairBatch, Phased, method, phased_
 from diffragan.phasing.methods import METHODS
 from diffragan.phasing.proposals import propose_from_image
 from diffragan.phasing.run import choose_items, load_context, make_pair_batch, phase_pairs
-from diffragan.phasing.stability import stability, turn
+from diffragan.phasing.stability import rotate_image, stability
 from diffragan.settings import ImageSettings, Settings
 
 CPU = torch.device("cpu")
@@ -248,9 +248,9 @@ def test_shifts_and_turns_undo_themselves() -> None:
     torch.testing.assert_close(back, smooth)
     torch.testing.assert_close(shift(smooth, (40.0 / 64 * 3, 0.0), 40.0), torch.roll(smooth, 3, -2))
     torch.testing.assert_close(quarter_turn(quarter_turn(smooth, 1), -1), smooth)
-    torch.testing.assert_close(turn(smooth, 90.0), quarter_turn(smooth), atol=1e-9, rtol=0)
+    torch.testing.assert_close(rotate_image(smooth, 90.0), quarter_turn(smooth), atol=1e-9, rtol=0)
     inner = (slice(None), slice(20, 44), slice(20, 44))
-    there_and_back = turn(turn(smooth, 3.0), -3.0)
+    there_and_back = rotate_image(rotate_image(smooth, 3.0), -3.0)
     torch.testing.assert_close(there_and_back[inner], smooth[inner], atol=2e-3, rtol=0)
     dot = torch.zeros(1, 8, 8)
     dot[0, 4, 4] = 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffragan.fourier.grids import quarter_turn
 from diffragan.microscope.imaging import projection
 from diffragan.training.data import (
     ExitWaves,
@@ -20,7 +21,6 @@ from diffragan.training.data import (
     scale_of,
     split,
     spread_over_structures,
-    turn,
 )
 from diffragan.training.losses import adversarial_loss, discriminator_loss, generator_loss
 from weak_objects import N_PX, sentence, settings, write_store
@@ -67,8 +67,8 @@ def test_turned_waves_give_turned_projections(data: ExitWaves) -> None:
     plane = settings().projection
     for quarters in range(4):
         torch.testing.assert_close(
-            projection(turn(wave, quarters), data.optics, plane),
-            turn(projection(wave, data.optics, plane), quarters),
+            projection(quarter_turn(wave, quarters), data.optics, plane),
+            quarter_turn(projection(wave, data.optics, plane), quarters),
             atol=1e-5,
             rtol=0,
         )
@@ -78,11 +78,11 @@ def test_turned_waves_give_turned_projections(data: ExitWaves) -> None:
 def test_turns_keep_the_centre_and_add_up(n: int) -> None:
     wave = torch.arange(n * n).reshape(n, n)
     for quarters in range(4):
-        turned = turn(wave, quarters)
+        turned = quarter_turn(wave, quarters)
         assert turned[n // 2, n // 2] == wave[n // 2, n // 2]
-        assert torch.equal(turn(turned, 4 - quarters), wave)
-    assert torch.equal(turn(turn(wave, 1), 1), turn(wave, 2))
-    assert turn(wave, 1)[n // 2 - 1, n // 2] == wave[n // 2, n // 2 + 1]
+        assert torch.equal(quarter_turn(turned, 4 - quarters), wave)
+    assert torch.equal(quarter_turn(quarter_turn(wave, 1), 1), quarter_turn(wave, 2))
+    assert quarter_turn(wave, 1)[n // 2 - 1, n // 2] == wave[n // 2, n // 2 + 1]
 
 
 def test_waves_come_in_order_across_stores(store: Path, tmp_path: Path) -> None:

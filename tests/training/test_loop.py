@@ -24,7 +24,7 @@ from diffragan.training import loop
 from diffragan.training.checkpoint import first_difference, save_checkpoint
 from diffragan.training.data import ExitWaves, open_exit_waves, split
 from diffragan.training.processes import Processes
-from diffragan.training.validation import summarise
+from diffragan.training.validation import mean_over_proteins
 from weak_objects import N_PX, sentence, settings, write_store
 
 CPU = torch.device("cpu")
@@ -245,7 +245,7 @@ def test_validation_is_the_mean_over_proteins(data: ExitWaves) -> None:
     """Two good items of one protein don't outweigh a bad one of another."""
     items = np.array([0, 1, 3])
     curves = torch.stack([torch.ones(N_PX // 2 + 1)] * 2 + [torch.zeros(N_PX // 2 + 1)])
-    found = summarise(curves, data, items, settings())
+    found = mean_over_proteins(curves, data, items, settings())
     assert found.mean == 0.5
     assert found.by_structure["a"]["frc"] == 1
     assert found.by_structure["b"]["diffraction"] == 0

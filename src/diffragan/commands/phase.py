@@ -137,11 +137,11 @@ def _show_map(results: ResultStore) -> bool:
         return True
     from diffragan.reconstruction.run import finished_map
 
-    found = finished_map(results.path)
-    if found is None:
+    reconstruction = finished_map(results.path)
+    if reconstruction is None:
         return True
-    show_reconstruction(found)
-    return found.converged
+    show_reconstruction(reconstruction)
+    return reconstruction.converged
 
 
 def _verdict(results: ResultStore) -> str:

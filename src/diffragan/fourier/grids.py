@@ -59,8 +59,10 @@ def shift(array: Tensor, shift_A: tuple[float, float], box_A: float) -> Tensor:
 
 
 def quarter_turn(array: Tensor, turns: int = 1) -> Tensor:
-    """An array (..., y, x) of even size turned by 90 degrees about its pixel n//2: no pixel is
-    interpolated, and the row and column that have no partner wrap around."""
+    """A square array (..., y, x) turned by 90 degrees about its pixel n//2: no pixel is
+    interpolated, and of an even size the row and column that have no partner wrap around."""
     turned = torch.rot90(array, turns % 4, (-2, -1))
-    rolls = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (0, 1)}[turns % 4]
+    # Reversing an even axis moves pixel n//2 to n//2 - 1.
+    step = 1 - array.shape[-1] % 2
+    rolls = {0: (0, 0), 1: (step, 0), 2: (step, step), 3: (0, step)}[turns % 4]
     return torch.roll(turned, rolls, (-2, -1))

@@ -136,10 +136,10 @@ def _header(content: bytes) -> dict[str, Any]:
 
 
 def _metadata(path: Path, header: Mapping[str, Any]) -> WeightsMetadata:
-    found = header.get("format")
-    if found != FORMAT:
+    version = header.get("format")
+    if version != FORMAT:
         raise DiffraganError(
-            f"The weight file {path} has format {found}, and this release reads format {FORMAT}; "
+            f"The weight file {path} has format {version}, and this release reads format {FORMAT}; "
             f"use the release that wrote it ({header.get('version')})."
         )
     fields = {name: value for name, value in header.items() if name != "format"}
@@ -158,10 +158,10 @@ def _metadata(path: Path, header: Mapping[str, Any]) -> WeightsMetadata:
 
 
 def _check_fit(
-    path: Path, wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
+    path: Path, wanted: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]
 ) -> None:
-    wrong = sorted(set(wanted) ^ set(found)) or sorted(
-        name for name in wanted if wanted[name].shape != found[name].shape
+    wrong = sorted(set(wanted) ^ set(stored)) or sorted(
+        name for name in wanted if wanted[name].shape != stored[name].shape
     )
     if wrong:
         raise DiffraganError(

@@ -11,9 +11,7 @@ from torch import Tensor
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import frequency_grid, resample
 from diffragan.optics import Optics, image_contrast
-from diffragan.phasing.method import (
-    PairBatch,
-)
+from diffragan.phasing.method import PairBatch
 from diffragan.settings import ImageSettings
 
 _NETWORK_TRUST = 0.95  # no frequency of a network is trusted more

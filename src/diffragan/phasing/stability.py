@@ -37,16 +37,13 @@ SHIFT_A = (1.0, 0.6)
 TURN_DEG = 3.0
 
 
-Undo = Callable[[Tensor], Tensor]
-
-
 @dataclass(frozen=True)
 class Perturbation:
     """A changed batch, and how its projections are brought back for comparison."""
 
     name: str
     batch: PairBatch
-    undo: Undo
+    bring_back: Callable[[Tensor], Tensor]
 
 
 def stability(
@@ -71,18 +68,18 @@ def stability(
         batch = make_pair_batch(pairs, one, settings, device)
         plain = method(batch, context).projection.cpu()
         for change in _perturbations(pairs, one, settings, batch):
-            moved = change.undo(method(change.batch, context).projection.cpu())
+            moved = change.bring_back(method(change.batch, context).projection.cpu())
             rows.setdefault(change.name, []).append((frc(plain, moved), ssim(moved, plain)[0]))
     result: dict[str, Any] = {}
-    for name, found in rows.items():
-        curve = torch.cat([curves for curves, _ in found]).mean(0)
+    for name, row in rows.items():
+        curve = torch.cat([curves for curves, _ in row]).mean(0)
         bands = band_means(curve, ring_q(2 * (len(curve) - 1), box))
         result[name] = {
             "band_mean_frc": {
                 band: None if value is None else float(value) for band, value in bands.items()
             },
-            "ssim": float(torch.stack([value.mean() for _, value in found]).mean()),
-            "n": len(found),
+            "ssim": float(torch.stack([value.mean() for _, value in row]).mean()),
+            "n": len(row),
         }
     return result
 
@@ -114,7 +111,7 @@ def stability_of_results(results: ResultStore, pairs: Pairs, count: int) -> dict
     return stability(pairs, items, settings_from_dict(results.settings), context)
 
 
-def turn(array: Tensor, angle_deg: float) -> Tensor:
+def rotate_image(array: Tensor, angle_deg: float) -> Tensor:
     """An array (b, y, x) turned about its centre pixel n//2 by quintic splines, periodic."""
     n = array.shape[-1]
     angle = math.radians(angle_deg)
@@ -180,8 +177,8 @@ def _perturbations(
         Perturbation(moved, again(shift(wave, SHIFT_A, box), seed), lambda p: shift(p, back, box)),
         Perturbation(
             f"turned by {TURN_DEG:g} degrees",
-            again(turn(wave, TURN_DEG), seed),
-            lambda p: turn(p, -TURN_DEG),
+            again(rotate_image(wave, TURN_DEG), seed),
+            lambda p: rotate_image(p, -TURN_DEG),
         ),
         Perturbation("other noise", again(wave, seed + 1), lambda p: p),
     ]

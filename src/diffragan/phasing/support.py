@@ -14,9 +14,7 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import frequency_grid
 from diffragan.optics import Optics, image_contrast
-from diffragan.phasing.method import (
-    PairBatch,
-)
+from diffragan.phasing.method import PairBatch
 from diffragan.phasing.proposals import Proposal
 from diffragan.settings import ImageSettings
 
@@ -38,9 +36,9 @@ def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
     if settings.support == "radius":
         radius = settings.support_radius_A or box / 4
         disc = support_from_radius(m, box, radius).to(batch.pattern.device)
-        found = disc.expand(len(batch.pattern), starts, m, m)
-        check_ratio(found[:, 0], batch)
-        return found
+        supports = disc.expand(len(batch.pattern), starts, m, m)
+        check_ratio(supports[:, 0], batch)
+        return supports
     width = settings.support_width_A
     if settings.support == "image":
         values = local_power(
@@ -62,11 +60,11 @@ def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
     return torch.stack([above_fraction(values, level) for level in levels], 1)
 
 
-def check_ratio(found: Tensor, batch: PairBatch) -> None:
+def check_ratio(supports: Tensor, batch: PairBatch) -> None:
     """Refuses supports (b, m, m) with more unknowns than measurements; warns below 1.5."""
-    ratio = measured_to_unknown(found, batch.pattern_mask)
+    ratio = measured_to_unknown(supports, batch.pattern_mask)
     worst = int(ratio.argmin())
-    lowest, area = float(ratio[worst]), float(found[worst].double().mean())
+    lowest, area = float(ratio[worst]), float(supports[worst].double().mean())
     if lowest >= 1.5:
         return
     numbers = (

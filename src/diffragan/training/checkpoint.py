@@ -95,15 +95,15 @@ def load_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
     """
     try:
         tree: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found, saved = tree["format"], present_keys(json.loads(tree["identity"]))
+        version, saved = tree["format"], present_keys(json.loads(tree["identity"]))
     except Exception as error:  # torch.load has no exception of its own
         raise DiffraganError(
             f"The checkpoint {path} can't be read ({type(error).__name__}); remove it to start "
             "anew, or choose another --out."
         ) from None
-    if found != FORMAT:
+    if version != FORMAT:
         raise DiffraganError(
-            f"The checkpoint {path} has format {found}, and this release reads {FORMAT}; finish "
+            f"The checkpoint {path} has format {version}, and this release reads {FORMAT}; finish "
             "the run with the release that started it."
         )
     difference = first_difference(saved, json.loads(json.dumps(identity)))
@@ -143,8 +143,8 @@ def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] 
     """Dotted key and both values where two JSON trees first differ; None where they agree."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            found = first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
-            if found is not None:
-                return found
+            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+            if difference is not None:
+                return difference
         return None
     return None if old == new else (key, old, new)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.files.store import SimulationStore, open_simulation
+from diffragan.fourier.grids import quarter_turn
 from diffragan.microscope.imaging import Measured, item_seed, measure, projection
 from diffragan.networks.scaling import (
     TargetScale,
@@ -189,20 +190,6 @@ def epoch_order(items: Items, seed: int, epoch: int, batch_size: int) -> NDArray
     return order[: batches * batch_size].reshape(batches, batch_size)
 
 
-def turn(wave: Tensor, quarters: int) -> Tensor:
-    """A wave (..., n, n) turned by `quarters` x 90 degrees about pixel n // 2, exactly.
-
-    The wave of the molecule turned about the beam, so a valid item. (A mirrored wave would be
-    that of the mirror-image molecule, which does not exist.)
-    """
-    quarters %= 4
-    turned = torch.rot90(wave, quarters, (-2, -1))
-    # Reversing an even axis moves pixel n // 2 to n // 2 - 1; periodic waves may be rolled back.
-    shift = 1 - wave.shape[-1] % 2
-    rolls = ((0, 0), (shift, 0), (shift, shift), (0, shift))[quarters]
-    return torch.roll(turned, rolls, (-2, -1))
-
-
 def make_train_batch(
     waves: NDArray[np.complex64],
     items: Items,
@@ -217,7 +204,9 @@ def make_train_batch(
     wave = torch.from_numpy(waves).to(device)
     if settings.train.augment and epoch != VALIDATION_EPOCH:
         turns = [item_seed(settings.seed, *s, TURN) % 4 for s in seeds]
-        wave = torch.stack([turn(w, t) for w, t in zip(wave, turns, strict=True)])
+        # A turn about the beam keeps the molecule. (A mirrored wave would be that of the
+        # mirror-image molecule, which does not exist.)
+        wave = torch.stack([quarter_turn(w, t) for w, t in zip(wave, turns, strict=True)])
     measured = measure(wave, optics, settings, [item_seed(settings.seed, *s, NOISE) for s in seeds])
     truth = projection(wave, optics, settings.projection)
     return TrainBatch(
@@ -277,14 +266,14 @@ def _refuse_mismatch(first: SimulationStore, other: SimulationStore) -> None:
 
 def _merge_structures(stores: Sequence[SimulationStore]) -> tuple[TrainedOn, ...]:
     """Structures of all stores in order of appearance; one stem is one structure."""
-    found: dict[str, tuple[TrainedOn, SimulationStore]] = {}
+    by_stem: dict[str, tuple[TrainedOn, SimulationStore]] = {}
     for store in stores:
         for s in store.structures:
             info = TrainedOn(s.stem, s.sha256, s.sequence)
-            known, where = found.setdefault(s.stem, (info, store))
+            known, where = by_stem.setdefault(s.stem, (info, store))
             if known.sha256 != info.sha256:
                 raise DiffraganError(
                     f"The structure '{s.stem}' in {where.path} is not the one in {store.path}; "
                     "rename one of them and simulate it anew."
                 )
-    return tuple(info for info, _ in found.values())
+    return tuple(info for info, _ in by_stem.values())

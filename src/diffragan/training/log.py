@@ -56,14 +56,15 @@ class RunLog:
             for name, value in values.items():
                 self.events.add_scalar(f"train/{name}", value, progress.step)
 
-    def validation(self, progress: TrainProgress, found: Validation) -> None:
+    def validation(self, progress: TrainProgress, result: Validation) -> None:
         """One line with the FRC over all held-out proteins and of each."""
         self._append(
-            progress, {"validation_frc": found.mean, "validation_by_structure": found.by_structure}
+            progress,
+            {"validation_frc": result.mean, "validation_by_structure": result.by_structure},
         )
         if self.events:
-            self.events.add_scalar("validation/frc", found.mean, progress.step)
-            for stem, bands in found.by_structure.items():
+            self.events.add_scalar("validation/frc", result.mean, progress.step)
+            for stem, bands in result.by_structure.items():
                 self.events.add_scalar(f"validation/{stem}", bands["frc"], progress.step)
 
     def close(self) -> None:

@@ -138,7 +138,7 @@ class _Leg:
             config.mixed_precision and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self.train_items, held_items = split(data, settings)
-        self.shown = spread_over_structures(data, held_items, config.validation_items)
+        self.shown_items = spread_over_structures(data, held_items, config.validation_items)
         self.epoch_steps = len(epoch_order(self.train_items, settings.seed, 0, config.batch_size))
         self.total = total_steps(data, settings)
 
@@ -258,17 +258,17 @@ class _Leg:
 
     def _validate(self) -> None:
         progress = self.state.progress
-        found = validate(
+        result = validate(
             self.state.generator,
             self.data,
-            self.shown,
+            self.shown_items,
             self.settings,
             self.state.target,
             self.device,
             grid=self.out / "samples" / f"{progress.step:07d}.png",
         )
-        self.log.validation(progress, found)
-        keep_weights(self.out, self.state, self.about, found, self.epoch_steps)
+        self.log.validation(progress, result)
+        keep_weights(self.out, self.state, self.about, result, self.epoch_steps)
 
 
 def total_steps(data: ExitWaves, settings: Settings) -> int:
@@ -305,15 +305,15 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def keep_weights(
-    out: Path, state: TrainState, about: WeightsMetadata, found: Validation, batches: int
+    out: Path, state: TrainState, about: WeightsMetadata, result: Validation, batches: int
 ) -> None:
     """Write `last.safetensors`, and `best.safetensors` if no earlier validation was better."""
     progress = state.progress
-    frc = found.mean
+    frc = result.mean
     metadata = replace(
         about,
         validation_frc=frc,
-        validation_curve=tuple(round(float(value), 4) for value in found.curve),
+        validation_curve=tuple(round(float(value), 4) for value in result.curve),
         steps=progress.step,
         epochs=progress.step / batches,
     )

@@ -63,10 +63,12 @@ def validate(
             rows.append([batch.inputs[i, 0], batch.inputs[i, 1], made[i], batch.projection[i]])
     if grid is not None:
         draw_grid(rows, grid)
-    return summarise(torch.cat(curves), data, items, settings)
+    return mean_over_proteins(torch.cat(curves), data, items, settings)
 
 
-def summarise(curves: Tensor, data: ExitWaves, items: Items, settings: Settings) -> Validation:
+def mean_over_proteins(
+    curves: Tensor, data: ExitWaves, items: Items, settings: Settings
+) -> Validation:
     """Means by protein, then over proteins, of FRC curves (items, rings)."""
     q = ring_q(data.n_px, data.optics.box_A)
     q_max = q_from_angle(settings.pattern.max_angle_mrad, data.optics.energy_ev)
@@ -83,7 +85,7 @@ def summarise(curves: Tensor, data: ExitWaves, items: Items, settings: Settings)
             name: float(mean[band].mean()) if bool(band.any()) else 0.0
             for name, band in bands.items()
         }
-    average = float(np.mean([found["frc"] for found in by_structure.values()]))
+    average = float(np.mean([row["frc"] for row in by_structure.values()]))
     return Validation(average, by_structure, torch.stack(means).mean(0))
 
 

@@ -44,7 +44,7 @@ _RESTART_TRUST = 0.7  # how closely a restarted object follows the best one
 _WORKING_ARRAYS = 24  # of (m, m) float32 per start, at the peak
 
 
-Watch = Callable[[int, Tensor], None]
+EachRound = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def refine(
     proposal: Proposal,
     *,
     fixed_support: Tensor | None = None,
-    watch: Watch | None = None,
+    each_round: EachRound | None = None,
 ) -> Phases:
     """Iterate from a proposal of the wave's phases, a few pairs at a time.
 
@@ -99,8 +99,9 @@ def refine(
 
     Args:
         proposal: phases of the wave at the centre plane.
-        fixed_support: (b, m, m), kept through the run (a known outline); none: found and refined.
-        watch: told the iteration and R (pairs, starts) at the end of each round.
+        fixed_support: (b, m, m), a known outline, kept through the run; none: from the image or
+            the proposal, and refined.
+        each_round: told the iteration and R (pairs, starts) at the end of each round.
 
     Raises:
         DiffraganError: too few measurements for the support, without `force`.
@@ -108,9 +109,9 @@ def refine(
     settings = batch.settings.phase
     b, m, _ = batch.pattern.shape
     if fixed_support is None:
-        found = first_support(batch, proposal, settings.starts)
+        supports = first_support(batch, proposal, settings.starts)
     else:
-        found = fixed_support[:, None].expand(b, settings.starts, m, m)
+        supports = fixed_support[:, None].expand(b, settings.starts, m, m)
     each = settings.starts * m * m * 4 * _WORKING_ARRAYS * (1 + (settings.model == "complex"))
     size = 1 if batch.pattern.device.type == "cpu" else max(1, settings.memory_mb * 2**20 // each)
     parts = []
@@ -123,8 +124,10 @@ def refine(
             image_dose_e_per_A2=batch.image_dose_e_per_A2[span],
             seeds=batch.seeds[span],
         )
-        some = Proposal(proposal.phase[span], proposal.trust[span])
-        parts.append(_refine(part, some, found[span], fixed_support is None, watch))
+        part_proposal = Proposal(proposal.phase[span], proposal.trust[span])
+        parts.append(
+            _refine(part, part_proposal, supports[span], fixed_support is None, each_round)
+        )
     return Phases(
         torch.cat([p.spectrum for p in parts]),
         torch.cat([p.trust for p in parts]),
@@ -134,7 +137,11 @@ def refine(
 
 
 def _refine(
-    batch: PairBatch, proposal: Proposal, supports: Tensor, shrink: bool, watch: Watch | None
+    batch: PairBatch,
+    proposal: Proposal,
+    supports: Tensor,
+    shrink: bool,
+    each_round: EachRound | None,
 ) -> Phases:
     settings, box = batch.settings.phase, batch.optics.box_A
     starts, model = settings.starts, settings.model
@@ -158,8 +165,8 @@ def _refine(
         for _ in range(_SETTLE):
             state = settled.step()
         r = modulus.r_factor(space(state.modulus))
-        if watch:
-            watch(done, r)
+        if each_round:
+            each_round(done, r)
         spectrum = torch.fft.fft2(state.modulus.to(torch.complex64), norm="forward")
         spectrum, fit = align(spectrum, phase[:, None], weight)
         if k + 1 == len(lengths):
@@ -171,12 +178,12 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    found = verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
+    judged = verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
     # Where the run is trusted less than what it began with, the proposal stands.
-    fallen = trust * valid > found.trust
-    best = torch.where(fallen, phase, found.phase)
-    trust = torch.where(fallen, trust, found.trust)
-    return Phases(amplitude * trust * best, trust, r, found.solved)
+    fallen = trust * valid > judged.trust
+    best = torch.where(fallen, phase, judged.phase)
+    trust = torch.where(fallen, trust, judged.trust)
+    return Phases(amplitude * trust * best, trust, r, judged.solved)
 
 
 def _noise_r(batch: PairBatch, valid: Tensor) -> Tensor:
