@@ -17,6 +17,7 @@ from diffragan.settings import Settings, load_settings
 if TYPE_CHECKING:
     from diffragan.evaluation.evaluation import Evaluation
     from diffragan.files.store import ResultStore, SimulationStore
+    from diffragan.molecules.preparation_report import PreparationReport
     from diffragan.pairs.pairs import Pairs
     from diffragan.reconstruction.run import Reconstruction
     from diffragan.training.loop import TrainResult
@@ -28,6 +29,7 @@ __all__ = [
     "make_pairs",
     "open_pairs",
     "phase",
+    "prepare",
     "reconstruct",
     "simulate",
     "train",
@@ -57,33 +59,89 @@ def open_pairs(
     return open_all(_paths(source), settings=settings, images=_paths(image), box_A=box_A)
 
 
-def simulate(
+def prepare(
+    sources: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    test: Path | str | Sequence[Path | str] = (),
+    max_identity: float = 0.35,
+    settings: Settings | None = None,
+    progress: Progress = no_progress,
+) -> list[PreparationReport]:
+    """One clean protein chain with hydrogens of each source, as mmCIF, with every change reported.
+
+    Args:
+        sources: PDB IDs, which are fetched, or PDB and mmCIF files, plain or gzipped.
+        out: folder for NAME.cif, NAME.json and prepare.json; what is done is not done again.
+        test: structures kept for testing, files or folders of them.
+        max_identity: largest sequence identity (0 to 1) that a source may have to one of them.
+
+    Raises:
+        DiffraganError: a source that can't be found, read or completed, that holds no protein, or
+            that is related to a test structure.
+    """
+    from diffragan.molecules.prepare import prepare_structures
+
+    return prepare_structures(
+        _words(sources),
+        Path(out),
+        (settings or load_settings()).prepare,
+        test=_words(test),
+        max_identity=max_identity,
+        progress=progress,
+    )
+
+
+def simulate(  # long: what it may be told, as the command lists it
     structures: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
     settings: Settings | None = None,
     workers: int | None = None,
+    write_rotated: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> SimulationStore:
     """Exit waves of prepared structures (.cif, or folders of them) into a simulation store.
+
+    The orientations are also written beside it, as RELION angles (OUT.orientations.star).
+
+    Args:
+        structures: what `prepare` wrote.
+        workers: processes; one per core if not given.
+        write_rotated: also save every rotated structure (.cif) in OUT.rotated.
+        warn: told in a sentence which molecules cross the edge of the box.
 
     Raises:
         DiffraganError: a structure that is missing, not prepared or larger than its box.
     """
+    from diffragan.files.star import write_relion_angles
     from diffragan.files.store import open_simulation
     from diffragan.microscope.simulate import simulate as run
-    from diffragan.molecules.structure import load_structure
-
-    loaded = [load_structure(path) for path in _paths(structures)]
-    store = run(
-        loaded,
-        Path(out),
-        settings or load_settings(),
-        workers=workers,
-        overwrite=overwrite,
-        progress=lambda done: progress("exit waves", done),
+    from diffragan.molecules.structure import (
+        load_structure,
+        prepared_files,
+        write_rotated_structures,
     )
+    from diffragan.rotations import quasi_uniform
+
+    chosen = settings or load_settings()
+    files = prepared_files(_paths(structures))
+    store = run(
+        [load_structure(file) for file in files],
+        Path(out),
+        chosen,
+        overwrite=overwrite,
+        workers=workers,
+        progress=progress,
+        warn=warn,
+    )
+    rotations = quasi_uniform(chosen.simulate.orientations, chosen.seed)
+    write_relion_angles(store.with_suffix(".orientations.star"), rotations)
+    for number, file in enumerate(files if write_rotated else (), 1):
+        write_rotated_structures(file, rotations, store.with_suffix(".rotated"))
+        progress("rotated structures", number * len(rotations), len(files) * len(rotations))
     return open_simulation(store)
 
 
@@ -371,6 +429,10 @@ def reconstruct(  # long: what it may be told, as the command lists it
     )
     where = run.Destination(Path(out), overwrite, command)
     return run.reconstruct(source, where, options, method=method, progress=progress, warn=warn)
+
+
+def _words(source: Path | str | Sequence[Path | str]) -> list[str]:
+    return [str(word) for word in ([source] if isinstance(source, Path | str) else source)]
 
 
 def _paths(source: Path | str | Sequence[Path | str]) -> list[Path]:

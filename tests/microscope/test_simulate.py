@@ -126,7 +126,7 @@ def test_an_interrupted_run_ends_the_same(
     structures = [cluster("one", 1), cluster("two", 2)]
     out = tmp_path / "clusters.zarr"
 
-    def stop(done: int) -> None:
+    def stop(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -135,9 +135,14 @@ def test_an_interrupted_run_ends_the_same(
     assert not out.exists()
     with pytest.raises(DiffraganError, match="not finished"):
         open_simulation(out)
-    started: list[int] = []
-    simulate(structures, out, published, workers=2, progress=started.append)
-    assert started[0] == 3
+    started: list[tuple[int, int | None]] = []
+
+    def note(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        started.append((done, total))
+
+    simulate(structures, out, published, workers=2, progress=note)
+    assert started[0][0] == 3
+    assert started[-1][0] == started[-1][1]
     whole, resumed = open_simulation(simulated), open_simulation(out)
     for name in ("exit_wave", "rotation", "structure", "outside"):
         np.testing.assert_array_equal(whole.read(name), resumed.read(name))
@@ -152,7 +157,7 @@ def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
         "from diffragan.microscope.simulate import simulate; "
         "s = load_settings('published', overrides=[*COARSE, 'simulate.orientations=500']); "
         "simulate([cluster('one', 1)], Path(sys.argv[2]), s, workers=2, "
-        "progress=lambda n: print(n, flush=True))"
+        "progress=lambda stage, n, total: print(n, flush=True))"
     )
     here, out = str(Path(__file__).parents[1]), tmp_path / "k.zarr"
     with subprocess.Popen(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from diffragan.errors import DiffraganError
-from diffragan.molecules import prepare as structures
 from diffragan.molecules.clean import HEAVY_ATOMS, clean_chain
-from diffragan.molecules.prepare import prepare_structure, read_sequence, report_json
+from diffragan.molecules.preparation_report import PreparationReport, report_json
+from diffragan.molecules.prepare import prepare_structure, read_sequence
 from diffragan.molecules.structure import load_structure
 from diffragan.settings import PrepareSettings
 from peptide import (
@@ -32,7 +32,7 @@ SETTINGS = PrepareSettings()
 BACKBONE = {"N", "CA", "C", "O"}
 
 
-def changes_of(report: structures.PreparationReport, kind: str) -> list[tuple[str, str]]:
+def changes_of(report: PreparationReport, kind: str) -> list[tuple[str, str]]:
     return [(change.where, change.detail) for change in report.changes if change.kind == kind]
 
 
@@ -46,13 +46,13 @@ def atoms_of(path: Path) -> dict[tuple[int, str], tuple[float, float, float]]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> structures.PreparationReport:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> PreparationReport:
     """The ten residues as they are."""
     folder = tmp_path_factory.mktemp("plain")
     return prepare_structure(str(pdb_file(folder / "ten.pdb", ATOMS)), folder / "out", SETTINGS)
 
 
-def test_known_composition(plain: structures.PreparationReport) -> None:
+def test_known_composition(plain: PreparationReport) -> None:
     prepared = load_structure(plain.output)
     assert prepared.stem == "ten"
     assert prepared.sequence == plain.sequence == SEQUENCE
@@ -66,7 +66,7 @@ def test_known_composition(plain: structures.PreparationReport) -> None:
     assert {change.kind for change in plain.changes} == {"terminal atoms added", "hydrogens added"}
 
 
-def test_centre_of_mass_radius_and_hash(plain: structures.PreparationReport) -> None:
+def test_centre_of_mass_radius_and_hash(plain: PreparationReport) -> None:
     prepared = load_structure(plain.output)
     masses = np.array([gemmi.Element(int(z)).weight for z in prepared.numbers])
     np.testing.assert_allclose(masses @ prepared.positions_A, 0, atol=1e-9)
@@ -77,14 +77,14 @@ def test_centre_of_mass_radius_and_hash(plain: structures.PreparationReport) -> 
     assert prepared.positions_A.shape == (len(prepared.numbers), 3)
 
 
-def test_measured_atoms_keep_their_places(plain: structures.PreparationReport) -> None:
+def test_measured_atoms_keep_their_places(plain: PreparationReport) -> None:
     written = atoms_of(plain.output)
     for line in ATOMS:
         place = tuple(float(line[i : i + 8]) for i in (30, 38, 46))
         assert written[residue_number(line), atom_name(line)] == pytest.approx(place, abs=1e-9)
 
 
-def test_hydrogens_sit_where_chemistry_puts_them(plain: structures.PreparationReport) -> None:
+def test_hydrogens_sit_where_chemistry_puts_them(plain: PreparationReport) -> None:
     bonds_A = {"C": (1.05, 1.12), "N": (0.98, 1.05), "O": (0.94, 1.0)}
     for residue in gemmi.read_structure(str(plain.output))[0][0]:
         heavy = [atom for atom in residue if not atom.is_hydrogen()]
@@ -249,7 +249,7 @@ def test_gaps_stay_open_and_get_no_ends(tmp_path: Path) -> None:
 
 
 def test_input_hydrogens_are_rebuilt_and_preparation_repeats(
-    plain: structures.PreparationReport, tmp_path: Path
+    plain: PreparationReport, tmp_path: Path
 ) -> None:
     again = prepare_structure(str(plain.output), tmp_path, SETTINGS)
     assert changes_of(again, "hydrogens rebuilt") == [("A", "89 in the input")]
@@ -300,7 +300,7 @@ def test_failed_write_leaves_the_good_file(
         path.write_text(text[: len(text) // 2], "utf-8")
         raise failure
 
-    monkeypatch.setattr(structures, "_write", half)
+    monkeypatch.setattr("diffragan.molecules.prepare._write", half)
     expected = DiffraganError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         prepare_structure(str(source), out, PrepareSettings(ph=6))
@@ -330,7 +330,7 @@ def test_no_protein_and_no_backbone(tmp_path: Path) -> None:
         prepare_structure(str(trace), tmp_path, SETTINGS)
 
 
-def test_unprepared_files_are_refused(plain: structures.PreparationReport, tmp_path: Path) -> None:
+def test_unprepared_files_are_refused(plain: PreparationReport, tmp_path: Path) -> None:
     whole = gemmi.read_structure(str(plain.output)).make_pdb_string().splitlines()
     atoms = [line for line in whole if line.startswith("ATOM")]
     cases = {
@@ -348,7 +348,7 @@ def test_unprepared_files_are_refused(plain: structures.PreparationReport, tmp_p
 
 
 def test_read_sequence_is_that_of_the_prepared_chain(
-    plain: structures.PreparationReport, tmp_path: Path
+    plain: PreparationReport, tmp_path: Path
 ) -> None:
     source = pdb_file(tmp_path / "ten.pdb", [*ATOMS, water(99)])
     assert read_sequence(str(source), SETTINGS) == SEQUENCE

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffragan.commands.common import Config, Preset, Set, progress_bar, read_settings
+from diffragan.commands.common import Config, Preset, Set, progress_bars, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.table import Table
 
-    from diffragan.molecules.prepare import PreparationReport
-    from diffragan.settings import PrepareSettings
-
-_COORDINATE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
-# The name of the joint report: no structure may be called so.
-_REPORT_STEM = "prepare"
+    from diffragan.molecules.preparation_report import PreparationReport
 
 
 def prepare(
@@ -74,99 +69,23 @@ def prepare(
 
         diffragan prepare train/*.pdb --test test/ --out structures
     """
-    settings = read_settings(preset, config, set_, prepare__chain=chain, prepare__ph=ph)
-    run(sources, out, settings.prepare, test or [], max_identity)
-
-
-def run(
-    sources: list[str],
-    out: Path,
-    settings: PrepareSettings,
-    test: Iterable[str],
-    max_identity: float,
-) -> None:
-    """Prepares every source in turn; those finished before an error stay, with their report.
-
-    Raises:
-        DiffraganError: as `prepare_structure`; two sources of one name; relatives across the
-            split.
-    """
     from rich.console import Console
 
-    from diffragan.molecules.prepare import prepare_structure, write_reports
+    from diffragan import api
 
-    _require_own_names(sources)
-    _require_unrelated(sources, settings, test, max_identity)
-    reports: list[PreparationReport] = []
-    try:
-        with progress_bar("prepare", len(sources)) as done:
-            for source in sources:
-                reports.append(prepare_structure(source, out, settings))
-                done(len(reports))
-    finally:
-        if reports:
-            write_reports(reports, out / f"{_REPORT_STEM}.json")
-            console = Console()
-            console.print(report_table(reports))
-            console.print(changes_table(reports))
-
-
-def _require_own_names(sources: list[str]) -> None:
-    from diffragan.errors import DiffraganError
-    from diffragan.molecules.fetch import source_stem
-
-    by_stem: dict[str, str] = {}
-    for source in sources:
-        # Some file systems take 1abc and 1ABC for the same name.
-        stem = source_stem(source).casefold()
-        if stem == _REPORT_STEM:
-            raise DiffraganError(
-                f"The structure {source} would overwrite the report {_REPORT_STEM}.json; "
-                "rename the file."
-            )
-        if stem in by_stem:
-            raise DiffraganError(
-                f"{by_stem[stem]} and {source} would both be written as {source_stem(source)}; "
-                "rename one, or prepare them into two folders."
-            )
-        by_stem[stem] = source
-
-
-def _require_unrelated(
-    sources: list[str], settings: PrepareSettings, test: Iterable[str], max_identity: float
-) -> None:
-    from diffragan.molecules.fetch import source_stem
-    from diffragan.molecules.prepare import read_sequence
-    from diffragan.molecules.relatives import require_unrelated
-
-    test_sources = [source for entry in test for source in _in_folder(entry)]
-    if not test_sources:
-        return
-    # The chain asked for is one of the sources; test files have their own.
-    for_test = settings.model_copy(update={"chain": None})
-    train_sequences = {source_stem(source): read_sequence(source, settings) for source in sources}
-    test_sequences: dict[str, str] = {}
-    for source in test_sources:
-        stem = source_stem(source)
-        test_sequences[source if stem in test_sequences else stem] = read_sequence(source, for_test)
-    require_unrelated(train_sequences, test_sequences, max_identity)
-
-
-def _in_folder(entry: str) -> list[str]:
-    """The coordinate files of a folder, or the entry itself."""
-    from diffragan.errors import DiffraganError
-
-    folder = Path(entry)
-    if not folder.is_dir():
-        return [entry]
-    files = sorted(
-        str(file)
-        for file in folder.iterdir()
-        if file.name.lower().removesuffix(".gz").endswith(_COORDINATE_ENDINGS)
-    )
-    if not files:
-        raise DiffraganError(f"The folder {folder} holds no PDB or mmCIF files to test against.")
-    return files
+    settings = read_settings(preset, config, set_, prepare__chain=chain, prepare__ph=ph)
+    with progress_bars() as progress:
+        reports = api.prepare(
+            sources,
+            out,
+            test=test or (),
+            max_identity=max_identity,
+            settings=settings,
+            progress=progress,
+        )
+    console = Console()
+    console.print(report_table(reports))
+    console.print(changes_table(reports))
 
 
 def report_table(reports: Iterable[PreparationReport]) -> Table:

@@ -14,7 +14,7 @@ from diffragan.commands.common import (
     Seed,
     Set,
     note,
-    progress_bar,
+    progress_bars,
     read_settings,
 )
 
@@ -55,10 +55,7 @@ def simulate(
 
         diffragan simulate prepared/ --out train.zarr --orientations 24 --box-A 70
     """
-    from diffragan.files.star import write_relion_angles
-    from diffragan.microscope.simulate import simulate as run
-    from diffragan.molecules.structure import load_structure, write_rotated_structures
-    from diffragan.rotations import quasi_uniform
+    from diffragan import api
 
     settings = read_settings(
         preset,
@@ -68,38 +65,15 @@ def simulate(
         simulate__orientations=orientations,
         simulate__box_A=box_A,
     )
-    files = [f for path in structures for f in _structure_files(path)]
-    loaded = [load_structure(f) for f in files]
-    total = len(loaded) * settings.simulate.orientations
-    with progress_bar("exit waves", total) as progress:
-        run(
-            loaded,
+    with progress_bars() as progress:
+        store = api.simulate(
+            structures,
             out,
-            settings,
-            overwrite=overwrite,
+            settings=settings,
             workers=workers,
+            write_rotated=write_rotated,
+            overwrite=overwrite,
             progress=progress,
             warn=note,
         )
-    rotations = quasi_uniform(settings.simulate.orientations, settings.seed)
-    write_relion_angles(out.with_suffix(".orientations.star"), rotations)
-    if write_rotated:
-        folder = out.with_suffix(".rotated")
-        with progress_bar("rotated structures", total) as progress:
-            for k, file in enumerate(files):
-                write_rotated_structures(file, rotations, folder)
-                progress((k + 1) * len(rotations))
-    typer.echo(f"{out}: {total} exit waves of {len(loaded)} structures")
-
-
-def _structure_files(path: Path) -> list[Path]:
-    from diffragan.errors import DiffraganError
-
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob("*.cif"))
-    if not found:
-        raise DiffraganError(
-            f"The folder {path} holds no .cif file; run `diffragan prepare ... --out {path}` first."
-        )
-    return found
+    typer.echo(f"{out}: {store.n} exit waves of {len(store.structures)} structures")

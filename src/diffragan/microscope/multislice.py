@@ -88,7 +88,7 @@ def outside_fraction(
 def check_fit(
     structures: Sequence[Structure], rotations: NDArray[np.float64], field: Field, limit: float
 ) -> list[str]:
-    """Warnings for molecules that cross the box's edge in some orientation.
+    """Warnings for molecules that cross the box's edge in some orientation (n, 3, 3).
 
     Raises:
         DiffraganError: more than `limit` of a molecule's atoms lie outside; names a box that holds
@@ -188,7 +188,8 @@ def fft_plans(field: Field, energy_ev: float, cache_dir: Path | None = None) -> 
         return None
 
 
-def _use_plans(plans: bytes | None) -> None:
+def use_plans(plans: bytes | None) -> None:
+    """Have FFTW of this process run by `fft_plans`; None: by estimated ones."""
     import pyfftw
 
     if plans is None:

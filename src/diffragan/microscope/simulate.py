@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
@@ -24,22 +25,20 @@ from diffragan.files.store_header import StructureInfo, info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.multislice import (
     Field,
-    _use_plans,
     check_fit,
     exit_wave,
     fft_plans,
     outside_fraction,
     plan_field,
+    use_plans,
 )
 from diffragan.optics import Optics
+from diffragan.progress import Progress, no_progress
 from diffragan.rotations import quasi_uniform
 from diffragan.settings import Settings
 
 if TYPE_CHECKING:
     from diffragan.molecules.structure import Structure
-
-
-Progress = Callable[[int], None]
 
 
 def simulate(
@@ -49,13 +48,17 @@ def simulate(
     *,
     overwrite: bool = False,
     workers: int | None = None,
-    progress: Progress | None = None,
-    warn: Callable[[str], None] | None = None,
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Path:
     """Exit waves of every structure in every orientation, into a simulation store.
 
     Items run structure by structure. An interrupted run is continued by the same call and ends
-    in the same store. `progress` is told the number of items done.
+    in the same store.
+
+    Args:
+        out: the store to write, .zarr. workers: processes, one per core if not given.
+        warn: told in a sentence which molecules cross the edge of the box.
 
     Raises:
         DiffraganError: a molecule does not fit, two structures share a name, or `out` holds a
@@ -68,8 +71,7 @@ def simulate(
     field = plan_field([s.diameter_A for s in structures], settings.simulate)
     rotations = quasi_uniform(settings.simulate.orientations, settings.seed)
     for message in check_fit(structures, rotations, field, settings.simulate.max_outside):
-        if warn:
-            warn(message)
+        warn(message)
     per = len(rotations)
     n = per * len(structures)
     shape = (field.stored_px, field.stored_px)
@@ -93,12 +95,10 @@ def simulate(
         writer.put("structure", np.repeat(np.arange(len(structures)), per))
         outside = [outside_fraction(s.positions_A, rotations, field.box_A) for s in structures]
         writer.put("outside", np.concatenate(outside))
-    if progress:
-        progress(int(writer.done.sum()))
+    progress("exit waves", int(writer.done.sum()), n)
     for block, waves in _run(writer.pending(), structures, rotations, field, settings, workers):
         writer.write(block, exit_wave=waves)
-        if progress:
-            progress(int(writer.done.sum()))
+        progress("exit waves", int(writer.done.sum()), n)
     writer.finish()
     return out
 
@@ -129,7 +129,7 @@ def _start_worker(plans: bytes | None, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _use_plans(plans)
+    use_plans(plans)
     _shared["arguments"] = arguments
 
 
@@ -169,7 +169,7 @@ def _run(
     count = min(workers or min(_cores(), math.ceil(items / 8)), items)
     plans = fft_plans(field, settings.energy_ev)
     if count <= 1:
-        _use_plans(plans)
+        use_plans(plans)
         _shared["arguments"] = arguments
         for block in blocks:
             yield block, np.stack([_one(int(i)) for i in block])

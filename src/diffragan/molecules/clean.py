@@ -1,6 +1,6 @@
 """From the atoms of an entry to one clean protein chain, with every change on record.
 
-Here atoms are only left out and renamed; `completion` adds what is missing.
+Here atoms are only left out and renamed; `complete` adds what is missing.
 """
 
 from __future__ import annotations

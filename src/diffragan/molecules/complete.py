@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import random
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import gemmi
 import numpy as np
+from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.molecules.clean import HEAVY_ATOMS, Edit, empty_copy, is_bonded
@@ -23,6 +25,22 @@ _SEED = 1
 # Added atoms need their neighbourhood only: 10 Å costs four times as much and moves nothing.
 _CUTOFF_A = 6.0
 _RELAX_ITERATIONS = 200
+_ROUGH = ", roughly placed: Amber has no template for every residue"
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """What PDBFixer made of a chain.
+
+    residues: OpenMM's, in order. positions_A: (atoms, 3). heavy_atoms, terminal_atoms: names of
+        those added, by the residue's index. relaxed: whether the force field placed what is new.
+    """
+
+    residues: list[Any]
+    positions_A: NDArray[np.float64]
+    heavy_atoms: dict[int, list[str]]
+    terminal_atoms: dict[int, list[str]]
+    relaxed: bool
 
 
 def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chain, list[Edit]]:
@@ -34,6 +52,32 @@ def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chai
     Raises:
         DiffraganError: PDBFixer can't complete the chain.
     """
+    start = chain.clone()
+    for number, residue in enumerate(start, start=1):
+        residue.seqid = gemmi.SeqId(number, " ")
+    placed = {i for i, residue in enumerate(start) if _place_cb(residue)}
+    completion = _completed_by_pdbfixer(start, ph, name)
+    changes: list[Edit] = []
+    complete = gemmi.Chain(chain.name)
+    hydrogens = 0
+    for index, (residue, built) in enumerate(zip(chain, completion.residues, strict=True)):
+        where = f"{chain.name} {residue.seqid}"
+        heavy = (["CB"] if index in placed else []) + completion.heavy_atoms.get(index, [])
+        if heavy:
+            changes.append(Edit("heavy atoms added", where, f"{residue.name} {' '.join(heavy)}"))
+        if index in completion.terminal_atoms:
+            names = " ".join(completion.terminal_atoms[index])
+            changes.append(Edit("terminal atoms added", where, names))
+        full = _completed_residue(residue, built, completion.positions_A)
+        hydrogens += sum(atom.is_hydrogen() for atom in full)
+        complete.add_residue(full)
+    how = "" if completion.relaxed else _ROUGH
+    changes.append(Edit("hydrogens added", chain.name, f"{hydrogens} at pH {ph:g}{how}"))
+    return complete, changes
+
+
+def _completed_by_pdbfixer(start: gemmi.Chain, ph: float, name: str) -> _Completion:
+    """All atoms of a chain whose residues are numbered from 1, with no residue added."""
     with warnings.catch_warnings():
         # OpenMM's SWIG classes raise DeprecationWarning at import from Python 3.12 on.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -41,10 +85,6 @@ def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chai
         from openmm import app, unit
         from pdbfixer import PDBFixer
 
-    start = chain.clone()
-    for number, residue in enumerate(start, start=1):
-        residue.seqid = gemmi.SeqId(number, " ")
-    placed = {i for i, residue in enumerate(start) if _place_cb(residue)}
     gaps = [i for i in range(len(start) - 1) if not is_bonded(start[i], start[i + 1])]
     random_state = random.getstate()
     try:
@@ -55,7 +95,7 @@ def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chai
         )
         fixer.missingResidues = {}
         fixer.findMissingAtoms()
-        added = {r.index: [a.name for a in atoms] for r, atoms in fixer.missingAtoms.items()}
+        heavy = {r.index: [a.name for a in atoms] for r, atoms in fixer.missingAtoms.items()}
         ends = {r.index: list(atoms) for r, atoms in fixer.missingTerminals.items()}
         fixer.addMissingAtoms(seed=_SEED)
         _open_gaps(fixer, gaps, app.Modeller)
@@ -68,24 +108,8 @@ def complete_chain(chain: gemmi.Chain, ph: float, name: str) -> tuple[gemmi.Chai
         ) from None
     finally:
         random.setstate(random_state)
-
     positions_A = np.asarray(fixer.positions.value_in_unit(unit.angstrom))
-    changes: list[Edit] = []
-    complete = gemmi.Chain(chain.name)
-    hydrogens = 0
-    for index, (residue, built) in enumerate(zip(chain, fixer.topology.residues(), strict=True)):
-        where = f"{chain.name} {residue.seqid}"
-        heavy = (["CB"] if index in placed else []) + added.get(index, [])
-        if heavy:
-            changes.append(Edit("heavy atoms added", where, f"{residue.name} {' '.join(heavy)}"))
-        if index in ends:
-            changes.append(Edit("terminal atoms added", where, " ".join(ends[index])))
-        whole = _completed_residue(residue, built, positions_A)
-        hydrogens += sum(atom.is_hydrogen() for atom in whole)
-        complete.add_residue(whole)
-    how = "" if relaxed else ", roughly placed: Amber has no template for every residue"
-    changes.append(Edit("hydrogens added", chain.name, f"{hydrogens} at pH {ph:g}{how}"))
-    return complete, changes
+    return _Completion(list(fixer.topology.residues()), positions_A, heavy, ends, relaxed)
 
 
 def mmcif_text(chain: gemmi.Chain, name: str) -> str:
@@ -204,7 +228,7 @@ def _disulfide_templates(topology: Any) -> dict[Any, str]:
 
 
 def _completed_residue(
-    residue: gemmi.Residue, built: Any, positions_A: np.ndarray[Any, np.dtype[np.float64]]
+    residue: gemmi.Residue, built: Any, positions_A: NDArray[np.float64]
 ) -> gemmi.Residue:
     """The residue with the atoms that PDBFixer built; those it had keep their coordinates."""
     complete = empty_copy(residue)

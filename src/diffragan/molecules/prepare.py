@@ -1,79 +1,69 @@
-"""Protein structures: prepared from entries, and read for simulation.
-
-`prepare_structure` turns a PDB ID or a coordinate file into one clean chain with hydrogens and
-a report of every change; `load_structure` reads what it wrote.
-"""
+"""PDB IDs and coordinate files into prepared structures: one clean chain each, with hydrogens."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffragan.errors import DiffraganError
-from diffragan.files.atomic import write_atomically
-from diffragan.molecules.clean import Edit, chain_sequence, clean_chain
+from diffragan.molecules.clean import chain_sequence, clean_chain
 from diffragan.molecules.fetch import locate, read_coordinates, source_stem
+from diffragan.molecules.preparation_report import (
+    PreparationReport,
+    one_report_json,
+    read_report,
+    software_versions,
+    still_holds,
+    write_reports,
+)
+from diffragan.molecules.relatives import require_unrelated
 from diffragan.molecules.structure import load_structure
+from diffragan.progress import Progress, no_progress
 from diffragan.settings import PrepareSettings
 
-if TYPE_CHECKING:
-    pass
+_COORDINATE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif")
+# The name of the joint report: no structure may be called so.
+_JOINT_REPORT = "prepare"
 
 
-# Settings that decide what is written; the others only say where it comes from.
-_DECISIVE = ("chain", "ph")
+def prepare_structures(
+    sources: Sequence[str],
+    out_dir: Path,
+    settings: PrepareSettings,
+    *,
+    test: Iterable[str] = (),
+    max_identity: float = 0.35,
+    progress: Progress = no_progress,
+) -> list[PreparationReport]:
+    """Every source by `prepare_structure`, and `out_dir/prepare.json` with all reports.
 
-
-_SOFTWARE = ("diffragan", "gemmi", "openmm", "pdbfixer")
-
-
-@dataclass(frozen=True)
-class PreparationReport:
-    """What was written for one source, and every change made on the way.
-
-    `changes` are in the order in which they were made. `unchanged` says that the output was
-    there already, made from the same bytes by the same settings and software.
-    """
-
-    stem: str
-    source: str
-    output: Path
-    sha256_in: str
-    sha256_out: str
-    chain: str
-    residues: int
-    atoms: int
-    hydrogens: int
-    mass_kda: float
-    radius_A: float
-    diameter_A: float
-    sequence: str
-    changes: tuple[Edit, ...]
-    settings: Mapping[str, Any]
-    software: Mapping[str, str]
-    unchanged: bool = False
-
-
-def read_sequence(source: str, settings: PrepareSettings) -> str:
-    """One-letter sequence of the chain that `prepare_structure` would write, as modelled.
+    Those finished before an error stay, with their report.
 
     Args:
-        source: PDB ID, or path of a prepared or unprepared file.
+        test: sources and folders of structures that are kept for testing.
+        max_identity: largest sequence identity (0 to 1) that a source may have to one of them.
 
     Raises:
-        DiffraganError: as `prepare_structure` does.
+        DiffraganError: as `prepare_structure`; two sources of one name; a source that is related
+            to a test structure.
     """
-    structure, _ = read_coordinates(locate(source, settings))
-    chain, _ = clean_chain(structure, settings.chain, source)
-    return chain_sequence(chain)
+    _require_own_names(sources)
+    _require_unrelated(sources, settings, test, max_identity)
+    reports: list[PreparationReport] = []
+    try:
+        for source in sources:
+            progress("preparing structures", len(reports), len(sources), source)
+            reports.append(prepare_structure(source, out_dir, settings))
+        progress("preparing structures", len(reports), len(sources))
+    finally:
+        if reports:
+            write_reports(reports, out_dir / f"{_JOINT_REPORT}.json")
+    return reports
 
 
 def prepare_structure(source: str, out_dir: Path, settings: PrepareSettings) -> PreparationReport:
@@ -94,43 +84,67 @@ def prepare_structure(source: str, out_dir: Path, settings: PrepareSettings) -> 
     stem = source_stem(source)
     structure, sha256_in = read_coordinates(locate(source, settings))
     output = out_dir / f"{stem}.cif"
-    software = {name: version(name) for name in _SOFTWARE}
-    known = _read_report(output)
-    if known is not None and _still_holds(known, sha256_in, settings, software):
+    known = read_report(output)
+    if known is not None and still_holds(known, sha256_in, settings):
         return replace(known, source=source, unchanged=True)
 
     from diffragan.molecules.complete import complete_chain, mmcif_text
 
     cleaned, removed = clean_chain(structure, settings.chain, source)
     complete, added = complete_chain(cleaned, settings.ph, source)
-    text = mmcif_text(complete, stem)
+
+    def report_on(draft: Path) -> PreparationReport:
+        # Read back before it takes its place: what is written is what will be simulated.
+        prepared = load_structure(draft)
+        return PreparationReport(
+            stem=stem,
+            source=source,
+            output=output,
+            sha256_in=sha256_in,
+            sha256_out=prepared.sha256,
+            chain=complete.name,
+            residues=prepared.n_residues,
+            atoms=len(prepared.numbers),
+            hydrogens=int(np.count_nonzero(prepared.numbers == 1)),
+            mass_kda=prepared.mass_kda,
+            radius_A=prepared.radius_A,
+            diameter_A=prepared.diameter_A,
+            sequence=prepared.sequence,
+            changes=(*removed, *added),
+            settings=settings.model_dump(mode="json"),
+            software=software_versions(),
+        )
+
+    return _written(output, mmcif_text(complete, stem), report_on)
+
+
+def read_sequence(source: str, settings: PrepareSettings) -> str:
+    """One-letter sequence of the chain that `prepare_structure` would write, as modelled.
+
+    Args:
+        source: PDB ID, or path of a prepared or unprepared file.
+
+    Raises:
+        DiffraganError: as `prepare_structure` does.
+    """
+    structure, _ = read_coordinates(locate(source, settings))
+    chain, _ = clean_chain(structure, settings.chain, source)
+    return chain_sequence(chain)
+
+
+def _written(
+    output: Path, text: str, report_on: Callable[[Path], PreparationReport]
+) -> PreparationReport:
+    """The structure and its report, drafted in a folder beside them and then put in place."""
+    out_dir = output.parent
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out_dir) as folder:
-            # Read back before it takes its place: what is written is what will be simulated.
+        with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=out_dir) as folder:
             draft = Path(folder) / output.name
             _write(draft, text)
-            prepared = load_structure(draft)
-            report = PreparationReport(
-                stem=stem,
-                source=source,
-                output=output,
-                sha256_in=sha256_in,
-                sha256_out=prepared.sha256,
-                chain=complete.name,
-                residues=prepared.n_residues,
-                atoms=len(prepared.numbers),
-                hydrogens=int(np.count_nonzero(prepared.numbers == 1)),
-                mass_kda=prepared.mass_kda,
-                radius_A=prepared.radius_A,
-                diameter_A=prepared.diameter_A,
-                sequence=prepared.sequence,
-                changes=(*removed, *added),
-                settings=settings.model_dump(mode="json"),
-                software=software,
-            )
+            report = report_on(draft)
             note = draft.with_suffix(".json")
-            _write(note, json.dumps(_as_dict(report), indent=2, ensure_ascii=False) + "\n")
+            _write(note, one_report_json(report))
             draft.replace(output)
             note.replace(output.with_suffix(".json"))
     except OSError as error:
@@ -141,56 +155,57 @@ def prepare_structure(source: str, out_dir: Path, settings: PrepareSettings) -> 
     return report
 
 
-def report_json(reports: Iterable[PreparationReport]) -> str:
-    """All reports as JSON text: `structures.<stem>` holds one each."""
-    tree = {"structures": {report.stem: _as_dict(report) for report in reports}}
-    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-
-
-def write_reports(reports: Iterable[PreparationReport], path: Path) -> None:
-    """Writes `report_json` to `path`, whole or not at all.
-
-    Raises:
-        DiffraganError: the file can't be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, report_json(reports).encode())
-
-
-def _read_report(output: Path) -> PreparationReport | None:
-    """The report beside an output, or None if there is none that holds for it."""
-    try:
-        tree = json.loads(output.with_suffix(".json").read_text("utf-8"))
-        tree["changes"] = tuple(Edit(**change) for change in tree["changes"])
-        tree["output"] = output
-        report = PreparationReport(**tree)
-        sound = load_structure(output).sha256 == report.sha256_out
-    except (OSError, ValueError, KeyError, TypeError, DiffraganError):
-        return None
-    return report if sound else None
-
-
-def _still_holds(
-    report: PreparationReport,
-    sha256_in: str,
-    settings: PrepareSettings,
-    software: Mapping[str, str],
-) -> bool:
-    now = settings.model_dump(mode="json")
-    same_settings = all(report.settings.get(key) == now[key] for key in _DECISIVE)
-    return report.sha256_in == sha256_in and report.software == software and same_settings
-
-
-def _as_dict(report: PreparationReport) -> dict[str, Any]:
-    tree = {field.name: getattr(report, field.name) for field in fields(report)}
-    del tree["unchanged"]
-    tree["output"] = report.output.name
-    tree["changes"] = [asdict(change) for change in report.changes]
-    return tree
-
-
 def _write(path: Path, text: str) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _require_own_names(sources: Sequence[str]) -> None:
+    by_stem: dict[str, str] = {}
+    for source in sources:
+        # Some file systems take 1abc and 1ABC for the same name.
+        stem = source_stem(source).casefold()
+        if stem == _JOINT_REPORT:
+            raise DiffraganError(
+                f"The structure {source} would overwrite the report {_JOINT_REPORT}.json; "
+                "rename the file."
+            )
+        if stem in by_stem:
+            raise DiffraganError(
+                f"{by_stem[stem]} and {source} would both be written as {source_stem(source)}; "
+                "rename one, or prepare them into two folders."
+            )
+        by_stem[stem] = source
+
+
+def _require_unrelated(
+    sources: Sequence[str], settings: PrepareSettings, test: Iterable[str], max_identity: float
+) -> None:
+    test_sources = [source for entry in test for source in _in_folder(entry)]
+    if not test_sources:
+        return
+    # The chain asked for is one of the sources; test files have their own.
+    for_test = settings.model_copy(update={"chain": None})
+    train_sequences = {source_stem(source): read_sequence(source, settings) for source in sources}
+    test_sequences: dict[str, str] = {}
+    for source in test_sources:
+        stem = source_stem(source)
+        test_sequences[source if stem in test_sequences else stem] = read_sequence(source, for_test)
+    require_unrelated(train_sequences, test_sequences, max_identity)
+
+
+def _in_folder(entry: str) -> list[str]:
+    """The coordinate files of a folder, or the entry itself."""
+    folder = Path(entry)
+    if not folder.is_dir():
+        return [entry]
+    files = sorted(
+        str(file)
+        for file in folder.iterdir()
+        if file.name.lower().removesuffix(".gz").endswith(_COORDINATE_ENDINGS)
+    )
+    if not files:
+        raise DiffraganError(f"The folder {folder} holds no PDB or mmCIF files to test against.")
+    return files

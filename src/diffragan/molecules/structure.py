@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gemmi
 import numpy as np
@@ -15,9 +15,6 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.molecules.clean import HEAVY_ATOMS, chain_sequence
 from diffragan.molecules.fetch import path_stem, read_coordinates
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +54,24 @@ class Structure:
     def n_residues(self) -> int:
         """Number of residues."""
         return len(self.sequence)
+
+
+def prepared_files(paths: Iterable[Path]) -> list[Path]:
+    """The files of prepared structures: those given, and the .cif files of folders, by name.
+
+    Raises:
+        DiffraganError: a folder without any.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.cif")) if path.is_dir() else [path]
+        if not found:
+            raise DiffraganError(
+                f"The folder {path} holds no .cif file; run `diffragan prepare ... --out {path}` "
+                "first."
+            )
+        files += found
+    return files
 
 
 def load_structure(path: Path) -> Structure:
@@ -122,6 +137,9 @@ def write_rotated_structures(path: Path, rotations: NDArray[np.float64], folder:
     """One mmCIF per rotation (n, 3, 3), `<stem>_<number>.cif`, turned about the centre of mass.
 
     The coordinates are those the simulation sees: centre of mass at the origin, beam along +z.
+
+    Raises:
+        DiffraganError: the file can't be read, or the disk refuses.
     """
     structure, _ = read_coordinates(path)
     atoms = [atom for chain in structure[0] for residue in chain for atom in residue]
