@@ -315,15 +315,17 @@ def evaluate(
     from diffragan.files.store import ResultStore, open_results
     from diffragan.pairs.of_results import pairs_of_results
     from diffragan.pairs.pairs import Pairs
+    from diffragan.phasing.stability import stability_of_results
+    from diffragan.phasing.trust import r_warning
 
     store = results if isinstance(results, ResultStore) else open_results(Path(results))
     given = [] if isinstance(input, Pairs) else _paths(input)
     pairs = input if isinstance(input, Pairs) else pairs_of_results(store, given)
     scores = score(store, pairs, progress=progress)
     metrics = metrics_of(store, scores)
+    doubt = None if store.r_factor is None else r_warning(store.r_factor, store.items)
+    metrics["warnings"] = [] if doubt is None else [doubt]
     if stability:
-        from diffragan.phasing.stability import stability_of_results
-
         metrics["stability"] = stability_of_results(store, pairs, stability)
     evaluation = Evaluation(store, pairs, scores, metrics)
     if out is None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.table import Table
 
 from diffragan.api import evaluate
@@ -38,6 +41,7 @@ from diffragan.report.html import ReportFigure
 from diffragan.report.pair_page import write_report
 from diffragan.report.pair_words import describe_evaluation
 from diffragan.settings import Settings
+from quick_runs import run
 
 N, N_PX, BOX_A = 5, 128, 36.0
 OPTICS = Optics(200e3, BOX_A, 18.0)
@@ -59,11 +63,15 @@ class World:
     blind: Pairs
 
     def results(
-        self, name: str, wave: torch.Tensor | None, *, judged: bool = False, **header: Any
+        self,
+        name: str,
+        wave: torch.Tensor | None,
+        given: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        **header: Any,
     ) -> ResultStore:
         """A result store whose projection is that of `wave`, or of the turned truth.
 
-        With `judged` the method calls all but the last solved.
+        given: arrays that it holds besides, or in place of the usual ones.
         """
         arrays: dict[str, Any] = {"item": np.arange(N), "structure": np.array([0, 0, 0, 1, 1])}
         arrays |= {"seconds": np.full(N, 0.25)}
@@ -74,9 +82,8 @@ class World:
         if wave is not None:
             arrays["wave"] = wave.numpy().astype(np.complex64)
             arrays["r_factor"] = np.linspace(0.01, 0.05, N)
-            if judged:
-                arrays["solved"] = np.arange(N) < N - 1
             arrays["trust"] = np.ones((N, wave.shape[-1] // 2 + 1), dtype=np.float32)
+        arrays |= given
         attributes = {
             "method": "image",
             "optics": vars(OPTICS),
@@ -340,7 +347,7 @@ def test_a_verdict_is_printed_where_no_truth_tells(
 ) -> None:
     """What the method itself judges is the only answer then, and is marked as a judgement."""
     monkeypatch.setattr("diffragan.report.pair_page.FIGURES", ())
-    results = world.results("judged", true_wave, judged=True)
+    results = world.results("judged", true_wave, {"solved": np.arange(N) < N - 1})
     blind = evaluate(results, tmp_path, input=world.blind)
     assert "no truth, 80% judged solved" in repr(blind)
     assert _column(metrics_table(blind), "judged solved") == ["100%", "50%", "80%"]
@@ -348,6 +355,23 @@ def test_a_verdict_is_printed_where_no_truth_tells(
     known = evaluate(results, input=world.pairs)
     assert _column(metrics_table(known), "solved") == ["100%", "100%", "100%"]
     assert known["judged_recall"] == pytest.approx(0.8)
+
+
+def test_an_r_above_its_peers_is_a_warning_with_causes(
+    world: World, true_wave: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit worse than none is no small print: metrics, page and command say so."""
+    monkeypatch.setattr("diffragan.report.pair_page.FIGURES", ())
+    r_factor = np.array([0.02, 0.03, 1.2, 0.02, 0.03])
+    doubtful = world.results("doubtful", true_wave, {"r_factor": r_factor})
+    code, text = run("evaluate", doubtful.path, "--out", tmp_path)
+    assert code == 0
+    (warning,) = json.loads((tmp_path / "metrics.json").read_text())["warnings"]
+    assert "1 of 5 results (items 2)" in warning
+    assert "flipped image" in warning
+    assert f"diffragan: {warning}" in text
+    assert f'<p class="warning">{warning}</p>' in (tmp_path / "report.html").read_text("utf-8")
+    assert evaluate(world.results("fine", true_wave))["warnings"] == []
 
 
 def test_a_new_metric_is_one_line(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffragan.commands.common import staged_progress
+from diffragan.commands.common import note, staged_progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +72,8 @@ def evaluate(
     # Wide enough for the table where there is no terminal to ask.
     console = Console(width=max(Console().width, 100))
     console.print(metrics_table(evaluation))
+    for warning in evaluation["warnings"]:
+        note(f"diffragan: {warning}")
     console.print(f"Report: {evaluation.page}", soft_wrap=True)
 
 
