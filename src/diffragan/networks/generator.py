@@ -34,23 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ENCODER_CHANNELS = (128, 256, 512, 512, 1024, 1024, 2048, 2048)
-
-
 BOTTLENECK_CHANNELS = 4096
-
-
 DROPOUT_LAYERS = 3
-
-
 SIZE_PX = 256
-
-
 INPUTS = 2
-
-
 NORM_EPSILON = 1e-3  # Keras' default, which the authors keep
-
-
 INITIAL_SD = 0.02
 
 
@@ -80,7 +68,7 @@ class ItemNorm(nn.Module):
 
 
 class PublishedGenerator(nn.Module):
-    """(pattern, image) to projection, both prepared by `networks.preparation`.
+    """(pattern, image) to projection, both prepared by `networks.scaling`.
 
     Args:
         width: factor on every channel count, in (0, 1].

@@ -25,14 +25,8 @@ from diffragan.fourier.grids import resample
 from diffragan.settings import NetworkSettings
 
 SIZE_PX = 256  # side of what the networks take and give
-
-
 LEVELS_16_BIT = 65535.0
-
-
 PUBLISHED_LOBES = 4  # OpenCV's INTER_LANCZOS4, which the authors use
-
-
 AMPLITUDE_LOBES = 3
 
 

@@ -167,8 +167,6 @@ class Method:
 
 # What `phase` offers by hand; a method takes some of it.
 OPTIONS = (frozenset(PhaseSettings.model_fields) | {"weights"}) - {"method"}
-
-
 # What the methods that iterate read.
 ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {"method", "batch_size"}
 

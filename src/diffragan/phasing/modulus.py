@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+_TINY = 1e-30
+_SPECK = 1e-18
+
 Model = Literal["real", "complex"]
 
 
@@ -102,12 +105,6 @@ class Modulus:
         goal = self.amplitude
         error = (weight * (size - goal) ** 2).sum((-2, -1)).sqrt()
         return error / (weight * goal**2).sum((-2, -1)).sqrt().clamp_min(_TINY)
-
-
-_TINY = 1e-30
-
-
-_SPECK = 1e-18
 
 
 def measured_modulus(

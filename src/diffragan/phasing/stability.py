@@ -32,8 +32,6 @@ from diffragan.phasing.run import METHOD_NOISE, choose_items, load_context, make
 from diffragan.settings import Settings, settings_from_dict
 
 SHIFT_A = (1.0, 0.6)
-
-
 TURN_DEG = 3.0
 
 

@@ -20,8 +20,6 @@ from diffragan.phasing.starts import concentration, placement_variance_A2
 _TINY = 1e-20
 
 _LISTED = 5  # items that a warning names
-
-
 # An R is far above its peers beyond both of these. (A pattern one pixel off its centre triples the
 # R of 0.025 that counted patterns of the bundled example give; a wrong image leaves it as it is.)
 _FAR_DEVIATIONS = 6.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -64,7 +64,7 @@ class TrainResult:
     saving included.
     """
 
-    generator: PublishedGenerator
+    generator: PublishedGenerator = field(repr=False)
     out: Path
     stopped: str
     steps: int

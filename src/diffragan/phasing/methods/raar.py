@@ -36,11 +36,7 @@ from diffragan.phasing.trust import verdict
 from diffragan.settings import PhaseSettings
 
 _SETTLE = 20  # error-reduction steps that end a round
-
-
 _RESTART_TRUST = 0.7  # how closely a restarted object follows the best one
-
-
 _WORKING_ARRAYS = 24  # of (m, m) float32 per start, at the peak
 
 
