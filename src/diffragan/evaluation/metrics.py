@@ -103,7 +103,7 @@ def _trust(
 ) -> dict[str, Any] | None:
     """What the method itself expects of its phases, by ring: the mean cosine of their error."""
     trust, rings = results.trust, scores.measured_rings
-    if trust is None or rings is None or trust.shape[-1] <= int(rings.max()):
+    if trust is None or trust.shape[-1] <= int(rings.max()):
         return None
     mean = trust[chosen].mean(0)[rings.numpy()]
     return {"resolution_A": [results.box_A / int(k) for k in rings], "mean": mean.tolist()}

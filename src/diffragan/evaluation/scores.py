@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,21 +45,25 @@ class Curves:
         return [float(1 / q) for q in self.q]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scores:
-    """Everything measured on a result store; None where there is no truth or no wave."""
+    """Everything measured on a result store; without a truth or a wave, what needs it is None.
 
+    measured_to_A: where the pattern ends. measured_rings: rings of the pattern's grid that hold
+        valid pixels, the direct beam's not among them.
+    wave, projection, image, phase_error: curves of every item.
+    per_item: (n,) by the names of `diffragan.evaluation.item_metrics.PER_ITEM`.
+    sums_2d: by wave, projection and image; zero frequency at the centre.
+    """
+
+    measured_to_A: float
+    measured_rings: Tensor
     wave: Curves | None = None
     projection: Curves | None = None
     image: Curves | None = None
     phase_error: Curves | None = None
-    per_item: dict[str, Tensor] = field(default_factory=dict)
-    """(n,) by the names of `diffragan.evaluation.item_metrics.PER_ITEM`."""
-    sums_2d: dict[str, CorrelationSums] = field(default_factory=dict)
-    """By wave, projection and image; zero frequency at the centre."""
-    measured_to_A: float | None = None
-    measured_rings: Tensor | None = None
-    """Rings of the pattern's grid that hold valid pixels, the direct beam's not among them."""
+    per_item: Mapping[str, Tensor] = field(default_factory=dict)
+    sums_2d: Mapping[str, CorrelationSums] = field(default_factory=dict)
 
     @property
     def primary(self) -> Curves | None:
@@ -95,40 +99,56 @@ def score(
     Raises:
         DiffraganError: results and pairs don't belong together.
     """
-    scores = Scores()
     check_match(results, pairs)
     mask = torch.as_tensor(np.asarray(pairs.pattern_mask), dtype=torch.bool)
+    measured_to_A, rings = _measured(mask, results.box_A)
+    if not pairs.has_truth:
+        return Scores(measured_to_A, rings)
+
+    rows: dict[str, list[Tensor]] = {}
+    sums: dict[str, CorrelationSums] = {}
+    done = 0
+    for part in _batches(results.n, batch_size):
+        for name, values in _compare(results, pairs, part, mask, sums).items():
+            rows.setdefault(name, []).append(values.cpu())
+        done += len(part)
+        progress("results compared", done, results.n)
+    columns = {name: torch.cat(values) for name, values in rows.items()}
+
+    def curves(name: str, rings: Tensor | None) -> Curves | None:
+        if rings is None or name not in columns:
+            return None
+        return Curves(rings.double() / results.box_A, columns[name][:, rings])
+
+    return Scores(
+        measured_to_A,
+        rings,
+        wave=curves("wave", rings),
+        projection=curves("projection", _compared_rings(columns.get("projection"), results.box_A)),
+        image=curves("image", torch.arange(1, mask.shape[-1] // 2 + 1)),
+        phase_error=curves("phase_error", rings),
+        per_item={name: columns[name] for name in PER_ITEM if name in columns},
+        sums_2d=sums,
+    )
+
+
+def _measured(mask: Tensor, box_A: float) -> tuple[float, Tensor]:
+    """Where the valid pixels (m, m) end, Å, and the rings that hold some."""
     m = mask.shape[-1]
     farthest = float(_distance(m)[mask].max()) if bool(mask.any()) else 0.0
     reach = int(farthest + 1e-9)
     if not reach:
         raise DiffraganError("The pattern mask leaves no valid pixel; there is nothing to compare.")
-    scores.measured_to_A = results.box_A / farthest
-    measured = torch.unique(ring_index(m)[mask])
-    measured = measured[(measured > 0) & (measured <= min(reach, m // 2))]
-    scores.measured_rings = measured
-    if not pairs.has_truth:
-        return scores
+    rings = torch.unique(ring_index(m)[mask])
+    return box_A / farthest, rings[(rings > 0) & (rings <= min(reach, m // 2))]
 
-    rows: dict[str, list[Tensor]] = {}
-    done = 0
-    for part in _batches(results.n, batch_size):
-        for name, values in _compare(results, pairs, part, mask, scores.sums_2d).items():
-            rows.setdefault(name, []).append(values.cpu())
-        done += len(part)
-        progress("results compared", done, results.n)
-    joined = {name: torch.cat(values) for name, values in rows.items()}
 
-    scores.wave = _curves(joined.pop("wave", None), measured, results.box_A)
-    scores.phase_error = _curves(joined.pop("phase_error", None), measured, results.box_A)
-    scores.image = _curves(joined.pop("image", None), torch.arange(1, m // 2 + 1), results.box_A)
-    if "projection" in joined:
-        values = joined.pop("projection")
-        q = ring_q(2 * (values.shape[-1] - 1), results.box_A)
-        rings = torch.nonzero((q > 0) & (q <= 1 / PROJECTION_END_A + 1e-9)).flatten()
-        scores.projection = _curves(values, rings, results.box_A)
-    scores.per_item = joined
-    return scores
+def _compared_rings(curves: Tensor | None, box_A: float) -> Tensor | None:
+    """The rings of projections that are compared; None without projections."""
+    if curves is None:
+        return None
+    q = ring_q(2 * (curves.shape[-1] - 1), box_A)
+    return torch.nonzero((q > 0) & (q <= 1 / PROJECTION_END_A + 1e-9)).flatten()
 
 
 def _compare(
@@ -196,10 +216,6 @@ def _on_direct_beam(wave: Tensor) -> Tensor:
     centre = f.shape[-1] // 2
     beam = f[..., centre, centre, None, None]
     return f * torch.where(beam.abs() > 0, torch.sgn(beam).conj(), torch.ones_like(beam))
-
-
-def _curves(values: Tensor | None, rings: Tensor, box_A: float) -> Curves | None:
-    return None if values is None else Curves(rings.double() / box_A, values[:, rings])
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:

@@ -17,12 +17,9 @@ from diffragan.fourier.grids import resample
 
 VIEW_PX = 256
 
-
 SSIM_SIGMA_PX = 1.5
 
-
 DIFFERENCE_SIGMA_PX = 1.5
-
 
 DIFFERENCE_THRESHOLD = 10.0
 

@@ -72,14 +72,12 @@ def _frc_sentences(metrics: Mapping[str, Any]) -> list[str]:
 
 def _reach_sentences(metrics: Mapping[str, Any], *, invents: bool) -> list[str]:
     """Where the measurement ends, and how many images are solved."""
-    sentences = []
-    if metrics["measured_to_A"] is not None:
-        beyond = (
-            "what a projection shows beyond that, the network invents"
-            if invents
-            else "what a projection shows beyond that was not measured"
-        )
-        sentences.append(f"The pattern ends at {metrics['measured_to_A']:.2f} Å; {beyond}.")
+    beyond = (
+        "what a projection shows beyond that, the network invents"
+        if invents
+        else "what a projection shows beyond that was not measured"
+    )
+    sentences = [f"The pattern ends at {metrics['measured_to_A']:.2f} Å; {beyond}."]
     if metrics["solved_fraction"] is not None:
         coarse, fine = SOLVED_BAND_A
         sentences.append(

@@ -107,7 +107,7 @@ def picture(
     *, cmap: str = "gray", bar: bool = False,
 ) -> Any:  # fmt: skip
     """An image (y, x) of side `box_A` between two grey levels, without ticks; y points up."""
-    shown = axis.imshow(
+    drawn = axis.imshow(
         image, vmin=limits[0], vmax=limits[1], cmap=cmap, origin="lower", interpolation="nearest"
     )
     axis.set_xticks([])
@@ -118,7 +118,7 @@ def picture(
         axis.set_title(title)
     if bar:
         scale_bar(axis, image.shape[-1], box_A)
-    return shown
+    return drawn
 
 
 def scale_bar(axis: Axes, n_px: int, box_A: float) -> None:
@@ -134,8 +134,8 @@ def scale_bar(axis: Axes, n_px: int, box_A: float) -> None:
                   textcoords="offset points", fontsize=8.5, path_effects=outline)  # fmt: skip
 
 
-def colorbar(figure: Figure, shown: Any, axis: Axes | list[Axes], label: str) -> None:
-    """The scale of what is shown, right of the axes."""
-    bar = figure.colorbar(shown, ax=axis, shrink=0.85, pad=0.02)
+def colorbar(figure: Figure, image: Any, axis: Axes | list[Axes], label: str) -> None:
+    """The scale of an image, right of the axes."""
+    bar = figure.colorbar(image, ax=axis, shrink=0.85, pad=0.02)
     bar.set_label(label)
     bar.outline.set_visible(False)

@@ -7,7 +7,7 @@ little-endian, and triangles as 16-bit indices, which every WebGL draws.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,34 +18,25 @@ Array = NDArray[Any]
 
 VOLUME_PER_DA_A3 = 1.21
 
-
 MOST_TRIANGLES = 60_000
-
 
 # At atomic resolution the space between atoms is as empty as solvent, so the surface around the
 # whole molecule is that of the map at 4 Å; a Gaussian of 0.225 d is what ChimeraX's molmap takes.
 ENVELOPE_A = 4.0
 
-
 GAUSSIAN_PER_A = 0.225
-
 
 # Parts of the molecule's volume, and multiples of sigma where no mass is known.
 PARTS = {"outline at 4 Å": 1.0, "densest 35 %": 0.35, "densest 15 %": 0.15}
 
-
 SIGMAS = {"2 sigma": 2.0, "3 sigma": 3.0, "5 sigma": 5.0}
 
-
 _DEFAULTS = ("densest 35 %", "3 sigma")
-
 
 # Part of the largest frequency where a coarser grid's soft edge starts.
 _EDGE_FROM = 0.75
 
-
 _MOST_VERTICES = 65_535
-
 
 _TRIES = 8
 
@@ -111,7 +102,7 @@ def surfaces(
     spread = float(values.std())
     if not spread > 0 or not np.isfinite(spread):
         return []
-    found = []
+    made = []
     for name, part in (SIGMAS if mass_da is None else PARTS).items():
         if mass_da is None:
             count = int((values > values.mean() + part * spread).sum())
@@ -119,13 +110,13 @@ def surfaces(
             count = round(part * VOLUME_PER_DA_A3 * mass_da / voxel_A**3)
         if not 0 < count < values.size:
             continue
-        shown = _smooth(values, ENVELOPE_A / voxel_A) if part == 1 else values
-        level = _level_enclosing(shown, count)
-        drawn = _draw(shown, level, count, most_triangles)
-        if drawn is None:
+        density = _smooth(values, ENVELOPE_A / voxel_A) if part == 1 else values
+        level = _level_enclosing(density, count)
+        mesh = _mesh(density, level, count, most_triangles)
+        if mesh is None:
             continue
-        vertices, normals, triangles, step = drawn
-        found.append(
+        vertices, normals, triangles, step = mesh
+        made.append(
             Surface(
                 label=name,
                 default=name in _DEFAULTS,
@@ -137,9 +128,9 @@ def surfaces(
                 triangles=triangles,
             )
         )
-    if found and not any(one.default for one in found):
-        return [_as_default(found[0]), *found[1:]]
-    return found
+    if made and not any(surface.default for surface in made):
+        return [replace(made[0], default=True), *made[1:]]
+    return made
 
 
 def fourier_cropped(volume: Array, side: int) -> Array:
@@ -148,9 +139,9 @@ def fourier_cropped(volume: Array, side: int) -> Array:
     Frequencies fade out towards the new grid's last, as a sharp cut would ring.
     """
     n = volume.shape[0]
-    half = np.fft.rfftn(np.fft.ifftshift(volume))
+    spectrum = np.fft.rfftn(np.fft.ifftshift(volume))
     at = np.rint(np.fft.fftfreq(side, 1 / side)).astype(int)
-    cropped = half[at % n][:, at % n][:, :, : side // 2 + 1]
+    cropped = spectrum[at % n][:, at % n][:, :, : side // 2 + 1]
     squares = at[:, None, None] ** 2 + at[None, :, None] ** 2 + np.arange(side // 2 + 1) ** 2
     beyond = np.clip((np.sqrt(squares) / (side / 2) - _EDGE_FROM) / (1 - _EDGE_FROM), 0, 1)
     cropped *= (1 + np.cos(np.pi * beyond)) / 2
@@ -174,7 +165,7 @@ def _level_enclosing(values: Array, count: int) -> float:
     return (float(ordered[place]) + float(ordered[place + 1])) / 2
 
 
-def _draw(
+def _mesh(
     values: Array, level: float, count: int, most: int
 ) -> tuple[Array, Array, Array, float] | None:
     """Vertices (x, y, z in voxels of `values` from its centre), normals, triangles, step."""
@@ -211,12 +202,6 @@ def _march(grid: Array, level: float) -> tuple[Array, Array, Array]:
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     normals = normals / np.where(length > 0, length, 1)
     return (vertices + first - 1)[:, ::-1], normals[:, ::-1], triangles.astype(np.int64)
-
-
-def _as_default(surface: Surface) -> Surface:
-    from dataclasses import replace
-
-    return replace(surface, default=True)
 
 
 def _text(values: Array) -> str:
