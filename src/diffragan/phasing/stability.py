@@ -45,11 +45,7 @@ class Perturbation:
 
 
 def stability(
-    pairs: Pairs,
-    items: NDArray[np.int64],
-    settings: Settings,
-    context: Context,
-    device: torch.device | str = "cpu",
+    pairs: Pairs, items: NDArray[np.int64], settings: Settings, context: Context
 ) -> dict[str, Any]:
     """Agreement of each item's projection with that of the changed pair, one row per change.
 
@@ -58,12 +54,11 @@ def stability(
         of both runs compared with each other, never with a truth.
     """
     method = METHODS[settings.phase.method]
-    device = torch.device(device)
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
     box = pairs.box_A
     for item in items:
         one = np.array([item])
-        batch = make_pair_batch(pairs, one, settings, device)
+        batch = make_pair_batch(pairs, one, settings, context.device)
         plain = method(batch, context).projection.cpu()
         for change in _perturbations(pairs, one, settings, batch):
             moved = change.bring_back(method(change.batch, context).projection.cpu())
