@@ -1,4 +1,4 @@
-"""Wavelength, grids, propagator and contrast transfer: pure functions.
+"""Wavelength, propagator and contrast transfer: pure functions.
 
 Arrays are [..., y, x]; frequencies q are cycles per Å. Multislice transmits exp(+i sigma V) and
 propagates by exp(-i pi lambda dz q²), so a positive distance is downstream.
@@ -35,7 +35,8 @@ class Optics:
 
 
 def wavelength_A(energy_ev: float) -> float:
-    """Relativistic de Broglie wavelength in Å; 0.025079 Å at 200 keV."""
+    """Relativistic de Broglie wavelength in Å; 0.025079 Å at 200 keV (Williams and Carter,
+    Transmission Electron Microscopy, eq. 1.6)."""
     rest = constants.electron_mass * constants.c**2 / constants.e
     momentum_c_ev = math.sqrt(energy_ev * (energy_ev + 2 * rest))
     result: float = constants.h * constants.c / constants.e / momentum_c_ev * 1e10
@@ -86,7 +87,8 @@ def image_contrast(
 
     The object's scattered wave is i phi(q) with phi real in space, so the contrast is
     2 phi(q) sin chi(q) times the lens's envelope, with chi the aberration from the object's centre
-    plane, `optics.centre_to_exit_A` before the plane that `defocus_A` counts from, to the image.
+    plane, `optics.centre_to_exit_A` before the plane that `defocus_A` counts from, to the image
+    (Kirkland, Advanced Computing in Electron Microscopy, 2010, section 3.1).
     """
     chi = aberration(q2, optics.energy_ev, defocus_A - optics.centre_to_exit_A, cs_mm)
     passed = lens_envelope(

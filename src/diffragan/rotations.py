@@ -72,10 +72,10 @@ def angle_deg(a: Tensor, b: Tensor) -> Tensor:
     return result
 
 
-def misorientation_deg(found: Tensor, true: Tensor) -> Tensor:
+def misorientation_deg(estimate: Tensor, true: Tensor) -> Tensor:
     """(v,) angles between two sets of rotations (v, 3, 3) after the one turn of the whole map,
-    found = true @ turn, that best lays one on the other (a few wrong views do not bend it)."""
-    relative = true.double().mT @ found.double()
+    estimate = true @ turn, that best lays one on the other (a few wrong views do not bend it)."""
+    relative = true.double().mT @ estimate.double()
     gap = torch.linalg.matrix_norm(relative[:, None] - relative[None])
     turn = relative[gap.median(1).values.argmin()]
     for _ in range(20):
@@ -83,7 +83,7 @@ def misorientation_deg(found: Tensor, true: Tensor) -> Tensor:
         u, _, vh = torch.linalg.svd((weight[:, None, None] * relative).sum(0))
         u[:, -1] *= torch.linalg.det(u @ vh)
         turn = u @ vh
-    return angle_deg(true.double() @ turn, found)
+    return angle_deg(true.double() @ turn, estimate)
 
 
 def mean_rotation(rotations: Tensor) -> Tensor:
@@ -103,8 +103,8 @@ def mirrored(rotations: Tensor) -> Tensor:
     return torch.tensor([-1.0, -1.0, 1.0], device=rotations.device)[:, None] * rotations
 
 
-def apart_deg(found: Tensor, true: Tensor) -> Tensor:
+def apart_deg(estimate: Tensor, true: Tensor) -> Tensor:
     """(v,) angles between two sets of orientations (v, 3, 3), in the hand and after the turn of the
     whole map that suit best."""
-    hands = (misorientation_deg(found, hand) for hand in (true, mirrored(true)))
+    hands = (misorientation_deg(estimate, hand) for hand in (true, mirrored(true)))
     return min(hands, key=lambda angle: float(angle.median()))

@@ -5,7 +5,7 @@ Volumes are (z, y, x), real, of one side n, with the rotation centre at voxel [0
 (n, n, n // 2 + 1). View v with orientation R (r' = R r) shows the slice k = (qx, qy, qz) @ R,
 where qz = 0 on the flat central slice and qz = - lambda q² / 2 on the Ewald sphere: a scatterer
 z downstream of the centre plane has its wave carried back by z, which multiplies it by
-exp(+ i pi lambda z q²).
+exp(+ i pi lambda z q²) (DeRosier, Ultramicroscopy 81, 83 (2000)).
 """
 
 from __future__ import annotations

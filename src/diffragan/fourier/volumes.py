@@ -85,9 +85,9 @@ def frequency_radius(n: int, device: torch.device = CPU) -> Tensor:
 def deconvolution(n: int, device: torch.device) -> Tensor:
     """1 / the window's transform inside the faithful radius, 0 outside. (n, n, n)."""
     line = window_transform(n)
-    whole = line[:, None, None] * line[None, :, None] * line[None, None, :]
+    window = line[:, None, None] * line[None, :, None] * line[None, None, :]
     inside = radius_px(n, CPU) <= _EDGE * n
-    return torch.where(inside, 1 / whole, 0.0).float().to(device)
+    return torch.where(inside, 1 / window, 0.0).float().to(device)
 
 
 def window_gain(n: int, largest: float, device: torch.device = CPU) -> Tensor:
@@ -133,8 +133,8 @@ def best_shift(volume: Tensor, goal: Tensor) -> Tensor:
     for axis in range(3):
         low, high = list(place), list(place)
         low[axis], high[axis] = (place[axis] - 1) % n, (place[axis] + 1) % n
-        before, here, after = (float(match[tuple(p)]) for p in (low, place, high))
-        bend = 2 * here - before - after
+        before, top, after = (float(match[tuple(p)]) for p in (low, place, high))
+        bend = 2 * top - before - after
         moved = place[axis] + (0.5 * (after - before) / bend if bend > 0 else 0.0)
         out.append(moved - n if moved > n / 2 else moved)
     return torch.tensor(out, device=volume.device)

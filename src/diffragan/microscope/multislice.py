@@ -122,9 +122,10 @@ def exit_wave(
 ) -> NDArray[np.complex64]:
     """Exit wave (stored_px, stored_px), [y, x], of atoms about the origin, beam along +z.
 
-    abTEM multislice of a plane wave through the independent-atom potential of Lobato and
-    Van Dyck (Acta Cryst. A 70, 2014), infinite projections, cropped in Fourier space. Atoms
-    outside the square field are left out: the beam does not reach them.
+    abTEM multislice (Cowley and Moodie, Acta Cryst. 10, 609 (1957)) of a plane wave through the
+    independent-atom potential of Lobato and Van Dyck (Acta Cryst. A 70, 2014), infinite
+    projections, cropped in Fourier space. Atoms outside the square field are left out: the beam
+    does not reach them.
     """
     import abtem
     import torch

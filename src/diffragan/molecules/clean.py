@@ -33,7 +33,6 @@ Kind = Literal[
     "tail not built",
 ]
 
-
 HEAVY_ATOMS = {
     name: ("N", "CA", "C", "O", *side_chain.split())
     for name, side_chain in {
@@ -60,12 +59,9 @@ HEAVY_ATOMS = {
     }.items()
 }
 
-
 ONE_LETTER = {name: gemmi.find_tabulated_residue(name).one_letter_code for name in HEAVY_ATOMS}
 
-
 _THREE_LETTER = {letter: name for name, letter in ONE_LETTER.items()}
-
 
 # Names of force fields for protonation states, and three that the tables leave open.
 _PARENT = {
@@ -74,16 +70,13 @@ _PARENT = {
     **{"SEC": "CYS", "PYL": "LYS", "ASX": "ASP", "GLX": "GLU"},
 }
 
-
 _ATOM_ALIAS = {
     **{("ILE", "CD"): "CD1", ("MET", "SE"): "SD", ("CYS", "SE"): "SG"},
     **{(name, other): "O" for name in HEAVY_ATOMS for other in ("OT1", "OC1")},
     **{(name, other): "OXT" for name in HEAVY_ATOMS for other in ("OT2", "OC2")},
 }
 
-
 BACKBONE = ("N", "CA", "C")
-
 
 _LONGEST_PEPTIDE_BOND_A = 2.0
 

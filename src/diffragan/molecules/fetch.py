@@ -23,17 +23,9 @@ from diffragan.files.atomic import write_atomically
 from diffragan.settings import PrepareSettings
 
 _SUFFIXES = (".gz", ".cif", ".mmcif", ".pdb", ".ent")
-
-
 _CLASSIC_ID = re.compile(r"[1-9][A-Za-z0-9]{3}")
-
-
 _EXTENDED_ID = re.compile(r"pdb_(\d{4})([A-Za-z0-9]{4})", re.IGNORECASE)
-
-
 _DOWNLOAD_TIMEOUT_S = 60
-
-
 # gemmi reports what it can't parse by any of these.
 _PARSE_ERRORS = (RuntimeError, ValueError, IndexError, KeyError, TypeError)
 

@@ -64,13 +64,13 @@ def prepared_files(paths: Iterable[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        found = sorted(path.glob("*.cif")) if path.is_dir() else [path]
-        if not found:
+        inside = sorted(path.glob("*.cif")) if path.is_dir() else [path]
+        if not inside:
             raise DiffraganError(
                 f"The folder {path} holds no .cif file; run `diffragan prepare ... --out {path}` "
                 "first."
             )
-        files += found
+        files += inside
     return files
 
 

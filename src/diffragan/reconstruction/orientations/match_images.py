@@ -185,13 +185,13 @@ def compare(
     Args:
         chosen: (v,) int64 on the CPU, places in the views.
     """
-    shown = _projections(search, model, stage, grid)
-    rings = search.rings[shown.band]
+    projections = _projections(search, model, stage, grid)
+    rings = search.rings[projections.band]
     columns: list[tuple[Tensor, ...]] = []
     gain = 0.0
     sums = grid.new_zeros(3, int(search.rings.max()) + 1)  # misfit, power, images by ring
     for some in torch.split(chosen, _IMAGES):
-        best = _best_places(search, model, shown, some)
+        best = _best_places(search, model, projections, some)
         gain += float(best.gain[:, 0].sum())
         weight = torch.softmax(best.gain, 1)
         weight = weight * (weight > _LEAST_WEIGHT)
@@ -206,9 +206,12 @@ def compare(
     power = float(sums[1].sum())
     return Matches(
         rotations=grid[orientation[:, 0]],
-        shifts_A=shown.shifts[shift[:, 0]],
+        shifts_A=projections.shifts[shift[:, 0]],
         places=Places(
-            item[likely], weight[likely], grid[orientation[likely]], shown.shifts[shift[likely]]
+            item[likely],
+            weight[likely],
+            grid[orientation[likely]],
+            projections.shifts[shift[likely]],
         ),
         gain=gain / len(chosen),
         explained=1 - float(sums[0].sum()) / power if power > 0 else 0.0,
@@ -268,23 +271,25 @@ def _projections(search: ImageSearch, model: Model, stage: Stage, grid: Tensor) 
     )
 
 
-def _best_places(search: ImageSearch, model: Model, shown: _Projections, some: Tensor) -> _Best:
+def _best_places(
+    search: ImageSearch, model: Model, projections: _Projections, some: Tensor
+) -> _Best:
     """Where some images (b,) fit best: the gain of a place is by how much squared misfit over
     variance falls against no map at all."""
-    views, count, k = search.views, len(some), shown.values.shape[1]
-    images = views.contrast[some].to(views.device)[:, shown.band]
+    views, count, k = search.views, len(some), projections.values.shape[1]
+    images = views.contrast[some].to(views.device)[:, projections.band]
     noise = search.noise[some.to(views.device)][:, None]
-    weight = 1 / (noise + model.unexplained[shown.band])
-    moved = (images[:, None] * shown.ramps).reshape(-1, k)
+    weight = 1 / (noise + model.unexplained[projections.band])
+    moved = (images[:, None] * projections.ramps).reshape(-1, k)
     weighted = (moved.reshape(count, -1, k) * weight[:, None]).flatten(0, 1)
-    match = shown.real_imag @ torch.cat((weighted.real, weighted.imag), 1).T
-    match = match.reshape(len(shown.values), count, len(shown.shifts))
-    gain = (2 * match.amax(2) - shown.power @ weight.T).T
-    top, orientation = gain.topk(min(_MOST_PLACES, len(shown.values)), 1)
+    match = projections.real_imag @ torch.cat((weighted.real, weighted.imag), 1).T
+    match = match.reshape(len(projections.values), count, len(projections.shifts))
+    gain = (2 * match.amax(2) - projections.power @ weight.T).T
+    top, orientation = gain.topk(min(_MOST_PLACES, len(projections.values)), 1)
     row = torch.arange(count, device=views.device)
     shift = match.permute(1, 0, 2)[row[:, None], orientation].argmax(2)
-    centred = moved.reshape(count, len(shown.shifts), k)[row, shift[:, 0]]
-    error = (centred - shown.values[orientation[:, 0]]).abs().square() - noise
+    centred = moved.reshape(count, len(projections.shifts), k)[row, shift[:, 0]]
+    error = (centred - projections.values[orientation[:, 0]]).abs().square() - noise
     return _Best(top, orientation, shift, error, images.abs().square() - noise)
 
 
