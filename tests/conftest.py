@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffragan.files.store import ResultStore
 from diffragan.microscope.simulate import simulate
 from diffragan.molecules.structure import Structure
 from diffragan.settings import Settings, load_settings
+from phased_world import World, make_world, noisy_results
 
 COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
 
@@ -52,3 +54,15 @@ def simulated(tmp_path_factory: pytest.TempPathFactory, published: Settings) -> 
     """Two clusters in four orientations each, 70 Å box."""
     out = tmp_path_factory.mktemp("simulated") / "clusters.zarr"
     return simulate([cluster("one", 1), cluster("two", 2)], out, published, workers=1)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A simulation, its pairs with and without truth, and a folder for results."""
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def noisy(world: World) -> ResultStore:
+    """Right phases to about 4 Å and wrong ones beyond; the method saw these structures."""
+    return noisy_results(world)

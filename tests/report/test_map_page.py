@@ -6,7 +6,6 @@ import base64
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from diffragan.report.map_page import draw, write_map_report
 from diffragan.report.map_report import MapReport, describe_map, numbers
 from diffragan.report.surfaces import fourier_cropped, surfaces
 from diffragan.rotations import quasi_uniform
+from page import Page
 
 N, VOXEL_A = 32, 0.9
 MASS_DA = 2500.0
@@ -59,6 +59,7 @@ def report() -> MapReport:
 
 
 def test_the_page_holds_its_numbers_and_loads_nothing(report: MapReport, tmp_path: Path) -> None:
+    """What the run said stands in the page, escaped, and the surfaces can be read back."""
     command = "diffragan reconstruct pairs.zarr --out map"
     page = write_map_report(tmp_path, report, command)
     text = page.read_text("utf-8")
@@ -70,7 +71,7 @@ def test_the_page_holds_its_numbers_and_loads_nothing(report: MapReport, tmp_pat
     assert page == tmp_path / "report.html"
     assert page.stat().st_size < 4e6
 
-    parsed = _Page()
+    parsed = Page()
     parsed.feed(text)
     assert len(parsed.loaded) == 6
     assert all(source.startswith("data:image/png;base64,") for source in parsed.loaded)
@@ -98,6 +99,7 @@ def test_the_page_holds_its_numbers_and_loads_nothing(report: MapReport, tmp_pat
 
 
 def test_failure_is_said_first(report: MapReport) -> None:
+    """A reader who stops at the first line is not misled."""
     said = describe_map(replace(report, metrics={**report.metrics, "converged": np.False_}))
     assert "did not converge after 73 rounds" in said[0]
     assert "not make it right" in said[1]
@@ -156,6 +158,7 @@ def test_a_surface_lies_where_the_density_is(n: int) -> None:
 
 
 def test_levels_without_a_mass_are_sigmas() -> None:
+    """Without a mass no volume is known to enclose."""
     volume = ball(24, 4, 1.0, (0, 0, 0))
     drawn = surfaces(volume, 1.0)
     assert drawn[0].label == "2 sigma"
@@ -167,6 +170,7 @@ def test_levels_without_a_mass_are_sigmas() -> None:
 
 @pytest.mark.parametrize(("n", "side"), [(32, 20), (33, 20), (32, 21)])
 def test_a_coarser_grid_keeps_density_and_centre(n: int, side: int) -> None:
+    """Fourier cropping keeps the mean and moves nothing."""
     volume = ball(n, 7, 1.0, (2, -1, 0))
     coarse = fourier_cropped(volume, side)
     assert coarse.mean() == pytest.approx(volume.mean(), rel=1e-5)
@@ -177,6 +181,7 @@ def test_a_coarser_grid_keeps_density_and_centre(n: int, side: int) -> None:
 
 
 def test_figures_mark_thresholds_edges_and_directions(report: MapReport) -> None:
+    """What the curves are read against is on the figure, and directions lie where views look."""
     given = {**report.metrics, "fsc_0p143_A": 1.44, "measured_to_A": 1.3}
     figure = fsc(replace(report, metrics=given)).figure
     said = {text.get_text() for text in figure.axes[0].texts}
@@ -224,27 +229,3 @@ def test_the_free_correlation_is_drawn_with_its_gaps(report: MapReport) -> None:
 def _labels(figure: Any) -> dict[str, Any]:
     """The lines of the first axes by their names in the legend."""
     return {line.get_label(): line for line in figure.axes[0].lines}
-
-
-class _Page(HTMLParser):
-    """What a page would load, the texts for its pictures, and the data of its viewer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.alts: list[str] = []
-        self.data = ""
-        self._in_data = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name in ("src", "href", "srcset", "data") and value:
-                self.loaded.append(value)
-        if tag == "img":
-            self.alts.append(dict(attrs).get("alt") or "")
-        self._in_data = ("type", "application/json") in attrs
-
-    def handle_data(self, data: str) -> None:
-        if self._in_data:
-            self.data += data
-            self._in_data = False
