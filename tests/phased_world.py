@@ -20,6 +20,7 @@ from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope.imaging import projection_of_centre_wave
 from diffragan.optics import Optics, propagate
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
@@ -110,8 +111,8 @@ def make_world(root: Path) -> World:
     )
     writer.finish()
     simulation = open_simulation(root / "sim.zarr")
-    write_pairs(simulation, root / "pairs.zarr", SETTINGS, truth=True)
-    write_pairs(simulation, root / "blind.zarr", SETTINGS, truth=False)
+    write_pairs(ImagedPairs(simulation, SETTINGS), root / "pairs.zarr", truth=True)
+    write_pairs(ImagedPairs(simulation, SETTINGS), root / "blind.zarr", truth=False)
     return World(root, open_pairs(root / "pairs.zarr"), open_pairs(root / "blind.zarr"))
 
 

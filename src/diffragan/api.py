@@ -9,12 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from diffragan.evaluation.evaluation import Evaluation
     from diffragan.files.store import ResultStore, SimulationStore
     from diffragan.molecules.preparation_report import PreparationReport
@@ -37,25 +39,32 @@ __all__ = [
 
 
 def open_pairs(
-    source: Path | str | Sequence[Path | str],
+    source: Path | str | Sequence[Path | str] | NDArray[Any],
     *,
-    image: Path | str | Sequence[Path | str] = (),
+    image: Path | str | Sequence[Path | str] | NDArray[Any] = (),
     box_A: float | None = None,
     settings: Settings | None = None,
 ) -> Pairs:
-    """Pairs of pattern and image from a store or file, or from several as one.
+    """Pairs of pattern and image from a store or file, from several as one, or from arrays.
 
     Args:
-        source: .zarr, .npy, .npz, .mrc, .mrcs, .star, .h5, or several of them.
-        image: the images, where they lie in files of their own; one for each source.
+        source: .zarr, .npy, .npz, .mrc, .mrcs, .star, .h5, or several of them; or patterns
+            (n, m, m), zero frequency at [m // 2, m // 2].
+        image: the images, where they lie in files of their own, one for each source; or images
+            (n, m, m).
         box_A: side of the field in Å, where no file tells it.
         settings: how a simulation is imaged, or how measured arrays were taken.
 
     Raises:
-        DiffraganError: a file that is missing, damaged or of another kind.
+        DiffraganError: a file that is missing, damaged or of another kind, or arrays that don't
+            fit each other.
     """
-    from diffragan.pairs.open import open_all
+    import numpy as np
 
+    from diffragan.pairs.open import open_all, open_arrays
+
+    if isinstance(source, np.ndarray) or isinstance(image, np.ndarray):
+        return open_arrays(source, image, settings=settings, box_A=box_A)
     return open_all(_paths(source), settings=settings, images=_paths(image), box_A=box_A)
 
 
@@ -149,6 +158,7 @@ def make_pairs(
     simulation: Path | str,
     out: Path | str,
     *,
+    n: int | None = None,
     truth: bool = False,
     orientations: bool = False,
     settings: Settings | None = None,
@@ -158,23 +168,26 @@ def make_pairs(
     """Patterns and images of a simulation store, as an instrument would give them.
 
     Args:
-        truth: keep exit waves and orientations beside them. orientations: these alone.
+        n: only the first so many.
+        truth: keep exit waves and orientations beside them.
+        orientations: keep these alone.
 
     Raises:
         DiffraganError: no simulation store, or `out` was made otherwise.
     """
     from diffragan.files.store import open_simulation
+    from diffragan.pairs.imaged import ImagedPairs
     from diffragan.pairs.write import write_pairs
 
     chosen = settings or load_settings()
     written = write_pairs(
-        open_simulation(Path(simulation)),
+        ImagedPairs(open_simulation(Path(simulation)), chosen),
         Path(out),
-        chosen,
+        n=n,
         truth=truth,
         orientations=orientations,
         overwrite=overwrite,
-        progress=lambda done: progress("pairs", done),
+        progress=progress,
     )
     return open_pairs(written, settings=chosen)
 

@@ -10,6 +10,7 @@ import torch
 
 import diffragan as dg
 from diffragan.files.store import open_results
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.write import write_pairs
 from diffragan.phasing.method import Context, Method, PairBatch, Phased, phased_wave
 from diffragan.phasing.methods import METHODS
@@ -22,7 +23,7 @@ def store(simulated: Path, published: Settings, tmp_path_factory: pytest.TempPat
     from diffragan.files.store import open_simulation
 
     out = tmp_path_factory.mktemp("pairs") / "pairs.zarr"
-    return write_pairs(open_simulation(simulated), out, published, n=6)
+    return write_pairs(ImagedPairs(open_simulation(simulated), published), out, n=6)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from diffragan.errors import DiffraganError
 from diffragan.files import store_writer
 from diffragan.files.store import Store, open_results, open_simulation, store_kind
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.write import write_pairs
 from quick_runs import run
@@ -29,7 +30,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {kind: folder / f"{kind}.zarr" for kind in KINDS}
     write_store(found["simulation"], stems=("a",), per=3)
     simulation = open_simulation(found["simulation"])
-    write_pairs(simulation, found["measurement"], settings(), truth=True)
+    write_pairs(ImagedPairs(simulation, settings()), found["measurement"], truth=True)
     code, text = run("phase", found["measurement"], "--out", found["result"], "--method", "image")
     assert code == 0, text
     return found

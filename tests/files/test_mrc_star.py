@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from diffragan.errors import DiffraganError
 from diffragan.files.csv import write_history
 from diffragan.files.mrc import read_map, write_map
-from diffragan.files.star import write_fsc, write_projections
+from diffragan.files.star import Particles, write_fsc, write_projections
 from diffragan.rotations import quasi_uniform
 
 
@@ -143,9 +143,13 @@ def test_a_stack_is_what_relion_wants(tmp_path: Path) -> None:
     path = tmp_path / "views.mrcs"
     stack = images(count, side)
     write_projections(
-        path, np.split(stack, [3, 6]), count, pixel, rotations, 200e3, 2.7, shifts,
-        {"rlnRandomSubset": np.arange(count) % 2 + 1},
-    )  # fmt: skip
+        path,
+        np.split(stack, [3, 6]),
+        Particles(count, rotations, shifts, {"rlnRandomSubset": np.arange(count) % 2 + 1}),
+        pixel,
+        200e3,
+        2.7,
+    )
     assert mrcfile.validate(path)
     with mrcfile.open(path) as file:
         assert file.is_image_stack()
@@ -170,8 +174,9 @@ def test_a_stack_is_what_relion_wants(tmp_path: Path) -> None:
     angles = particles[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
     back = Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix()
     np.testing.assert_allclose(back, rotations, atol=1e-6)
-    np.testing.assert_allclose(particles["rlnOriginYAngst"], shifts[:, 0], atol=1e-6)
-    np.testing.assert_allclose(particles["rlnOriginXAngst"], shifts[:, 1], atol=1e-6)
+    # A molecule to the right must be moved to the left.
+    np.testing.assert_allclose(particles["rlnOriginXAngst"], -shifts[:, 0], atol=1e-6)
+    np.testing.assert_allclose(particles["rlnOriginYAngst"], -shifts[:, 1], atol=1e-6)
 
 
 def test_streamed_is_the_same_as_at_once(tmp_path: Path) -> None:
@@ -181,7 +186,7 @@ def test_streamed_is_the_same_as_at_once(tmp_path: Path) -> None:
     for name, batches in (("a", [stack]), ("b", list(stack[:, None]))):
         (tmp_path / name).mkdir()
         files.append(tmp_path / name / "views.mrcs")
-        write_projections(files[-1], iter(batches), count, 1.0, rotations, 200e3)
+        write_projections(files[-1], iter(batches), Particles(count, rotations), 1.0, 200e3)
     data = [mrcfile.read(path) for path in files]
     np.testing.assert_array_equal(*data)
     stars = [path.with_suffix(".star") for path in files]
@@ -195,29 +200,28 @@ def test_a_flat_background_keeps_the_scale(tmp_path: Path) -> None:
     stack = np.full((2, 16, 16), 7.0)
     stack[:, 6:10, 6:10] = 9.0
     stack[1] += np.random.default_rng(0).normal(0, 1e-7, (16, 16))
-    write_projections(tmp_path / "x.mrcs", [stack], 2, 1.0, quasi_uniform(2), 200e3)
+    write_projections(tmp_path / "x.mrcs", [stack], Particles(2, quasi_uniform(2)), 1.0, 200e3)
     data = mrcfile.read(tmp_path / "x.mrcs")
     np.testing.assert_allclose(data, stack - 7, atol=1e-5)
 
 
 def test_a_wrong_stack_leaves_nothing_behind(tmp_path: Path) -> None:
     path, rotations = tmp_path / "x.mrcs", quasi_uniform(3)
-    stack = images(3, 8)
+    stack, views = images(3, 8), Particles(3, rotations)
+    bad = Particles(3, rotations, columns={"rlnRandomSubset": np.ones(1)})
     with pytest.raises(DiffraganError, match="3 images and got 2"):
-        write_projections(path, [stack[:2]], 3, 1.0, rotations, 200e3)
+        write_projections(path, [stack[:2]], views, 1.0, 200e3)
     with pytest.raises(DiffraganError, match="8 x 8"):
-        write_projections(path, [stack[:2], stack[2:, 1:]], 3, 1.0, rotations, 200e3)
+        write_projections(path, [stack[:2], stack[2:, 1:]], views, 1.0, 200e3)
     with pytest.raises(DiffraganError, match="2 rotations"):
-        write_projections(path, [stack], 3, 1.0, rotations[:2], 200e3)
+        write_projections(path, [stack], Particles(3, rotations[:2]), 1.0, 200e3)
     with pytest.raises(DiffraganError, match="1 rlnRandomSubset"):
-        write_projections(
-            path, [stack], 3, 1.0, rotations, 200e3, extra={"rlnRandomSubset": np.ones(1)}
-        )
+        write_projections(path, [stack], bad, 1.0, 200e3)
     with pytest.raises(DiffraganError, match=r"\.mrcs"):
-        write_projections(tmp_path / "x.mrc", [stack], 3, 1.0, rotations, 200e3)
+        write_projections(tmp_path / "x.mrc", [stack], views, 1.0, 200e3)
     stack[1, 2, 3] = np.nan
     with pytest.raises(DiffraganError, match="NaN"):
-        write_projections(path, [stack], 3, 1.0, rotations, 200e3)
+        write_projections(path, [stack], views, 1.0, 200e3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,8 +17,8 @@ from diffragan.files.star import write_relion_angles
 from diffragan.files.store import SimulationStore, Store, open_results, open_simulation
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.simulate import simulate
-from diffragan.pairs.from_arrays import ArrayPairs
-from diffragan.pairs.joined import JoinedPairs, parts_of
+from diffragan.pairs.imaged import ImagedPairs
+from diffragan.pairs.joined import JoinedPairs
 from diffragan.pairs.of_results import pairs_of_results
 from diffragan.pairs.open import open_all, open_pairs
 from diffragan.pairs.write import write_pairs
@@ -58,7 +58,7 @@ def days(
     """Measured pairs with their truth: the whole, and the same cut in two."""
     folder = tmp_path_factory.mktemp("days")
     whole = folder / "whole.zarr"
-    write_pairs(open_simulation(views), whole, settings, truth=True)
+    write_pairs(ImagedPairs(open_simulation(views), settings), whole, truth=True)
     return {"whole": whole} | {
         name: part(_Measured(whole), folder / f"{name}.zarr", items)
         for name, items in (("one", slice(0, CUT)), ("two", slice(CUT, VIEWS)))
@@ -252,7 +252,7 @@ def test_a_measured_store_and_a_simulated_one(
 
 
 def test_other_pixels_are_refused(days: dict[str, Path], settings: Settings) -> None:
-    one, two = parts_of(open_all([days["one"], days["two"]], settings=settings))
+    one, two = open_all([days["one"], days["two"]], settings=settings).parts
     two.pattern_mask = two.pattern_mask[1:-1, 1:-1]
     with pytest.raises(DiffraganError, match=rf"{days['one']} and {days['two']} .* pixels"):
         JoinedPairs([one, two])
@@ -313,7 +313,7 @@ def test_array_files_join_and_their_names_are_no_molecules(
     assert [p["image"] for p in joined.source["parts"]] == [str(i) for i in images]
     # Beside a store that names its molecule, theirs is the same.
     store = changed(days, tmp_path / "named.zarr", optics__centre_to_exit_A=0.0)
-    pairs = ArrayPairs(patterns[0], settings, 30, np.load(patterns[0]), np.load(images[0]), None)
+    pairs = open_pairs(patterns[0], settings=settings, image=images[0], box_A=30)
     both = JoinedPairs([pairs, open_pairs(store)])
     assert [info.stem for info in both.structures] == ["ball"]
     assert not both.has_truth

@@ -13,13 +13,18 @@ import pandas as pd
 import pytest
 import starfile
 
+import diffragan as dg
 from diffragan.errors import DiffraganError
-from diffragan.files.store import file_sha256, open_simulation
+from diffragan.files.store import file_sha256, open_results, open_simulation
+from diffragan.pairs import write
 from diffragan.pairs.from_arrays import estimated_dose
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
+from diffragan.phasing.run import phase_pairs
 from diffragan.settings import Settings, load_settings
+from plugin_packages import install
 
 BOX = 70.0
 
@@ -103,8 +108,10 @@ def test_a_measurement_store_holds_what_imaging_gave(
     simulated: Path, pairs: Pairs, published: Settings, tmp_path: Path
 ) -> None:
     simulation = open_simulation(simulated)
-    with_truth = open_pairs(write_pairs(simulation, tmp_path / "t.zarr", published, truth=True))
-    bare = open_pairs(write_pairs(simulation, tmp_path / "b.zarr", published, n=5))
+    with_truth = open_pairs(
+        write_pairs(ImagedPairs(simulation, published), tmp_path / "t.zarr", truth=True)
+    )
+    bare = open_pairs(write_pairs(ImagedPairs(simulation, published), tmp_path / "b.zarr", n=5))
     assert (with_truth.n, bare.n) == (8, 5)
     for found in (with_truth, bare):
         np.testing.assert_array_equal(found.pattern([4, 2]), pairs.pattern([4, 2]))
@@ -125,13 +132,15 @@ def test_a_measurement_store_holds_what_imaging_gave(
 
 
 def test_two_imagings_with_one_seed_are_one(
-    simulated: Path, published: Settings, tmp_path: Path
+    simulated: Path, published: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever the size of the batches in which they are made."""
     simulation = open_simulation(simulated)
-    one = write_pairs(simulation, tmp_path / "1.zarr", published, batch_size=3)
-    two = write_pairs(simulation, tmp_path / "2.zarr", published, batch_size=8)
+    one = write_pairs(ImagedPairs(simulation, published), tmp_path / "1.zarr")
+    monkeypatch.setattr(write, "BATCH", 3)
+    two = write_pairs(ImagedPairs(simulation, published), tmp_path / "2.zarr")
     other = published.model_copy(update={"seed": 1})
-    three = write_pairs(simulation, tmp_path / "3.zarr", other)
+    three = write_pairs(ImagedPairs(simulation, other), tmp_path / "3.zarr")
     a, b, c = (open_pairs(p).image([5]) for p in (one, two, three))
     np.testing.assert_allclose(a, b, rtol=1e-5)
     assert np.abs(a - c).max() > 0.01
@@ -171,7 +180,7 @@ def poisoned(value: float) -> Callable[[Any, Any], tuple[Any, Any]]:
     [
         (poisoned(np.nan), "NaN"),
         (poisoned(-1e-6), "negative"),
-        (lambda p, i: (p, i[:2]), "3 patterns and 2 images"),
+        (lambda p, i: (p, i[:2]), r"3 patterns and .*2 images"),
         (lambda p, i: (p, i[:, :100]), "100 x 112"),
         (lambda p, i: (p[:, :111, :111], i[:, :111, :111]), "even size"),
         (lambda p, i: (p, i - 1), "mean of 0 or less"),
@@ -229,3 +238,66 @@ def test_the_hash_of_an_input_follows_its_bytes(tmp_path: Path, arrays: tuple[An
     assert before == file_sha256(given["path"])
     as_npz(tmp_path, arrays[0] * 1.0001, arrays[1])
     assert open_pairs(**given).sha256 != before
+
+
+def test_arrays_in_memory_are_pairs(arrays: tuple[Any, Any], tmp_path: Path) -> None:
+    """The same as from a file, and what is phased from them can be evaluated with them at hand."""
+    pattern, image = arrays
+    found = dg.open_pairs(pattern, image=image, box_A=BOX)
+    file = open_pairs(**as_npz(tmp_path, pattern, image))
+    np.testing.assert_array_equal(found.pattern([2, 0]), file.pattern([2, 0]))
+    np.testing.assert_array_equal(found.image([2, 0]), file.image([2, 0]))
+    one = dg.open_pairs(pattern[0], image=image[0], box_A=BOX)
+    assert one.n == 1
+    assert one.sha256 != found.sha256 == dg.open_pairs(pattern, image=image, box_A=BOX).sha256
+    out = phase_pairs(found, tmp_path / "p.zarr", found.settings)
+    assert open_results(out).header["input"]["sha256"] == found.sha256
+    with pytest.raises(DiffraganError, match="shapes"):
+        dg.open_pairs(pattern, image=image[:2], box_A=BOX)
+    with pytest.raises(DiffraganError, match="--box-A"):
+        dg.open_pairs(pattern, image=image)
+
+
+def test_pairs_say_what_they_are(pairs: Pairs, arrays: tuple[Any, Any], tmp_path: Path) -> None:
+    """In one line: how many, of what, on which grid, and whether the truth is there."""
+    for word in ("ImagedPairs", "clusters.zarr", "8 pairs of one, two", "112 x 112", "70 Å"):
+        assert word in repr(pairs)
+    assert "with the truth" in repr(pairs)
+    assert "ArrayPairs" in (text := repr(open_pairs(**as_npz(tmp_path, *arrays))))
+    assert "3 pairs, 112" in text
+    assert "no truth" in text
+    assert "8 exit waves of one, two, 70 Å" in repr(open_simulation(pairs.path))
+
+
+READER = """
+import numpy as np
+
+def read(path):
+    numbers = np.loadtxt(path).reshape(2, 3, 112, 112)
+    return {"pattern": numbers[0], "image": numbers[1], "pixel_A": 0.625}
+
+def broken(path):
+    raise RuntimeError("no such thing")
+"""
+
+
+def test_other_packages_bring_readers(
+    arrays: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suffix offered by an entry point is read, named where another is refused, and a reader
+    that fails ends in a sentence."""
+    site = tmp_path / "site"
+    entries = "[diffragan.readers]\ntxt = text_pairs:read\n.Bad = text_pairs:broken\n"
+    install(site, "text_pairs", READER, entries)
+    np.savetxt(tmp_path / "pairs.txt", np.stack(arrays).ravel())
+    (tmp_path / "pairs.bad").touch()
+    with pytest.raises(DiffraganError, match="no kind this package reads"):
+        open_pairs(tmp_path / "pairs.txt")
+    monkeypatch.syspath_prepend(site)
+    found = open_pairs(tmp_path / "pairs.txt")
+    np.testing.assert_allclose(found.pattern([1]), arrays[0][1:2], rtol=1e-6)
+    assert found.box_A == BOX
+    with pytest.raises(DiffraganError, match=r"\.zarr, .*\.star, .*\.bad and \.txt\."):
+        open_pairs(tmp_path / "pairs.xyz")
+    with pytest.raises(DiffraganError, match=r"pairs\.bad can't be read \(no such thing\)"):
+        open_pairs(tmp_path / "pairs.bad")

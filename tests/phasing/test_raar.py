@@ -15,6 +15,7 @@ from diffragan.files.store import open_results, open_simulation
 from diffragan.fourier.correlation import centred_fourier, frc_fourier, ring_index, ring_q
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope.imaging import projection_of_centre_wave
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
@@ -304,7 +305,9 @@ def test_nothing_of_a_truth_is_read(simulated: Path, settings: Settings, tmp_pat
     simulation = open_simulation(simulated)
     found = []
     for truth in (True, False):
-        store = write_pairs(simulation, tmp_path / f"{truth}.zarr", few, n=2, truth=truth)
+        store = write_pairs(
+            ImagedPairs(simulation, few), tmp_path / f"{truth}.zarr", n=2, truth=truth
+        )
         given = open_pairs(store, settings=few)
         assert given.has_truth is truth
         out = phase_pairs(given, tmp_path / f"{truth}-phased.zarr", given.settings)

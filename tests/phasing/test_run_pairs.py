@@ -17,6 +17,7 @@ from diffragan.networks.generator import PublishedGenerator
 from diffragan.networks.scaling import TargetScale
 from diffragan.networks.weights import WeightsMetadata, save_weights
 from diffragan.optics import Optics
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
@@ -177,7 +178,9 @@ def test_phasing_needs_no_truth(
     """With the truth removed every method gives the same bits."""
     simulation = open_simulation(simulated)
     stores = [
-        write_pairs(simulation, tmp_path / f"{truth}.zarr", published, n=3, truth=truth)
+        write_pairs(
+            ImagedPairs(simulation, published), tmp_path / f"{truth}.zarr", n=3, truth=truth
+        )
         for truth in (True, False)
     ]
     for name, path in (("image", None), ("published", weights)):
@@ -268,7 +271,7 @@ def test_stability_of_the_image_method(
     for row in rows.values():
         assert row["n"] == 2
         assert 0.3 < row["band_mean_frc"]["image"] <= 1
-    bare = write_pairs(open_simulation(simulated), tmp_path / "b.zarr", settings, n=2)
+    bare = write_pairs(ImagedPairs(open_simulation(simulated), settings), tmp_path / "b.zarr", n=2)
     given = open_pairs(bare, settings=settings)
     rows = stability(given, np.array([0, 1]), given.settings, Context())
     assert set(rows) == {"shifted by 1.2 Å", "turned by 90 degrees"}

@@ -21,6 +21,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.star import read_orientations, write_relion_angles
 from diffragan.files.store import open_results, open_simulation
 from diffragan.microscope.simulate import simulate
+from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.write import write_pairs
 from diffragan.reconstruction import many_views
@@ -52,7 +53,7 @@ def views(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
 def pairs(tmp_path_factory: pytest.TempPathFactory, views: Path, settings: Settings) -> Path:
     """The same as an instrument would give them: no truth, no orientations."""
     out = tmp_path_factory.mktemp("pairs") / "pairs.zarr"
-    return write_pairs(open_simulation(views), out, settings)
+    return write_pairs(ImagedPairs(open_simulation(views), settings), out)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,10 @@ def test_orientations_may_be_kept_without_the_truth(
 ) -> None:
     """As if an earlier step had found them: angles, and no wave to judge by."""
     out = write_pairs(
-        open_simulation(views), tmp_path / "known.zarr", settings, n=12, orientations=True
+        ImagedPairs(open_simulation(views), settings),
+        tmp_path / "known.zarr",
+        n=12,
+        orientations=True,
     )
     found = open_pairs(out)
     assert not found.has_truth

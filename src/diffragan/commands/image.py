@@ -13,7 +13,7 @@ from diffragan.commands.common import (
     Preset,
     Seed,
     Set,
-    progress_bar,
+    progress_bars,
     read_settings,
 )
 
@@ -47,21 +47,18 @@ def image(
 
         diffragan image 1UBQ.zarr --out noisy.zarr --truth --set pattern.dose_e_per_A2=200
     """
-    from diffragan.files.store import open_simulation
-    from diffragan.pairs.write import write_pairs
+    from diffragan import api
 
     settings = read_settings(preset, config, set_, seed=seed)
-    simulation = open_simulation(store)
-    n = min(limit or simulation.n, simulation.n)
-    with progress_bar("pairs", n) as progress:
-        write_pairs(
-            simulation,
+    with progress_bars() as progress:
+        pairs = api.make_pairs(
+            store,
             out,
-            settings,
-            n=n,
+            n=limit,
             truth=truth,
             orientations=orientations,
+            settings=settings,
             overwrite=overwrite,
             progress=progress,
         )
-    typer.echo(f"{out}: {n} pairs{', with the truth' if truth else ''}")
+    typer.echo(f"{out}: {pairs.n} pairs{', with the truth' if truth else ''}")

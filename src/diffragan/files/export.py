@@ -17,7 +17,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.files.csv import write_history
 from diffragan.files.mrc import write_image_stack
-from diffragan.files.star import write_projections
+from diffragan.files.star import Particles, write_projections
 from diffragan.files.store import ResultStore
 from diffragan.files.tiff import write_tiff_stack
 from diffragan.progress import Progress, no_progress
@@ -251,9 +251,8 @@ def _write_particles(
     extra = {f"diffragan{names[n]}": np.asarray(items[n]) for n in names if n in items}
     path = folder / "particles.mrcs"
     pixel_A = results.box_A / side
-    write_projections(
-        path, batches(), results.n, pixel_A, results.rotation, results.energy_ev, extra=extra
-    )
+    particles = Particles(results.n, results.rotation, columns=extra)
+    write_projections(path, batches(), particles, pixel_A, results.energy_ev)
     what = "imaginary part of the wave" if waves else "projection"
     about = {
         "content": f"{what}, protein bright, background of mean 0 and standard deviation 1",

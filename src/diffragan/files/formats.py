@@ -1,4 +1,4 @@
-"""Array files of other programs, as lazy stacks (n, y, x), and checks on what they hold."""
+"""Array files of other programs, as lazy stacks (n, y, x), by their suffix."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from diffragan.errors import DiffraganError
 from diffragan.files.mrc import read_mrc_stack
 from diffragan.files.star import read_particles
+from diffragan.plugins import load_plugins
+
+# Entry points under which other packages offer readers; an entry's name is the suffix.
+GROUP = "diffragan.readers"
 
 
 class Stack(Protocol):
@@ -26,50 +30,55 @@ class Stack(Protocol):
 Reader = Callable[[Path], Mapping[str, Any]]
 
 
-def reader(path: Path) -> Reader | None:
-    """The function that reads a file of this name, or None.
+def read_arrays(path: Path) -> dict[str, Any]:
+    """What a file of arrays holds, by name.
 
-    It returns lazy arrays by name: `pattern`, `image`, `pattern_mask`, and `pixel_A` where the
-    file tells the image's pixel size. A file that holds one unnamed stack gives it as `pattern`.
+    Returns:
+        Lazy stacks (n, m, m) `pattern` and `image`, where the file has them; a file of one unnamed
+        stack gives it as `pattern`. `pattern_mask` (m, m). Where the file tells them: `pixel_A`
+        of the image, `rotation` (n, 3, 3), `shifts_A` (n, 2), `energy_ev`, `defocus_A`, `cs_mm`.
+
+    Raises:
+        DiffraganError: there is no such file, no reader for it, or it is damaged.
     """
-    readers: dict[str, Reader] = {
-        ".npy": _npy,
-        ".npz": _npz,
-        ".mrc": read_mrc_stack,
-        ".mrcs": read_mrc_stack,
-        ".star": read_particles,
-        ".h5": _h5,
-        ".hdf5": _h5,
-    }
-    found = readers.get(path.suffix.lower())
-    if found is None:
-        return None
+    read = _reader(path)
+    if not path.exists():
+        raise DiffraganError(f"There is no file {path}; check the name.")
+    try:
+        found = dict(read(path))
+        for name in ("pattern", "image"):
+            if name in found and len(found[name].shape) == 2:
+                found[name] = np.asarray(found[name])[None]
+    except DiffraganError:
+        raise
+    except Exception as error:  # each library has its own word for a damaged file
+        raise DiffraganError(f"{path} can't be read ({error}); is it whole?") from None
+    return found
 
-    def read(file: Path) -> Mapping[str, Any]:
-        if not file.exists():
-            raise DiffraganError(f"There is no file {file}; check the name.")
-        try:
-            return found(file)
-        except DiffraganError:
-            raise
-        except Exception as error:  # each library has its own word for a damaged file
-            raise DiffraganError(f"{file} can't be read ({error}); is it whole?") from None
 
-    return read
+def _reader(path: Path) -> Reader:
+    suffix = path.suffix.lower()
+    if suffix in READERS:
+        return READERS[suffix]
+    offered = {f".{name.lower().lstrip('.')}": found for name, found in load_plugins(GROUP).items()}
+    if suffix in offered:
+        read: Reader = offered[suffix]
+        return read
+    names = [".zarr", ".zarr.zip", *READERS, *sorted(offered)]
+    raise DiffraganError(
+        f"{path} is of no kind this package reads; it takes {', '.join(names[:-1])} and "
+        f"{names[-1]}."
+    )
 
 
 def _npy(path: Path) -> Mapping[str, Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return {"pattern": array[None] if array.ndim == 2 else array}
+    return {"pattern": np.load(path, mmap_mode="r", allow_pickle=False)}
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
     # numpy leaves a file open that it can't read, unless it is opened for it.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         found = {name: archive[name] for name in archive.files}
-    for name in ("pattern", "image"):
-        if name in found and found[name].ndim == 2:
-            found[name] = found[name][None]
     if "pixel_A" in found:
         found["pixel_A"] = float(found["pixel_A"])
     return found
@@ -83,7 +92,7 @@ def _h5(path: Path) -> Mapping[str, Any]:
     for name in ("pattern", "image"):
         if name in file:
             stack = file[name]
-            found[name] = _H5Stack(stack) if stack.ndim == 3 else np.asarray(stack)[None]
+            found[name] = _H5Stack(stack) if stack.ndim == 3 else np.asarray(stack)
     if "pattern_mask" in file:
         found["pattern_mask"] = np.asarray(file["pattern_mask"])
     if "pixel_A" in file.attrs:
@@ -108,3 +117,15 @@ class _H5Stack:
         chosen = np.atleast_1d(np.arange(len(self))[items])
         ordered, back = np.unique(chosen, return_inverse=True)
         return np.asarray(self._data[ordered])[back]
+
+
+READERS: dict[str, Reader] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".mrc": read_mrc_stack,
+    ".mrcs": read_mrc_stack,
+    ".star": read_particles,
+    ".h5": _h5,
+    ".hdf5": _h5,
+}
+"""The package's own readers, by suffix."""

@@ -1,8 +1,15 @@
-"""STAR files as RELION writes and reads them: particles, angles, FSC."""
+"""RELION's STAR files, read and written: particles and what is known of them, and FSC curves.
+
+RELION's words meet the package's here alone. Its angles (rot, tilt, psi) are ZYZ, see
+`diffragan.rotations`. Its origin is the move that centres an image, in Å: a molecule that lies
+at +3 Å in x has rlnOriginXAngst -3. Its defocus is positive for underfocus and counts from the
+molecule, as `image.defocus_A` does in array files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +23,160 @@ from diffragan.files.csv import write_history
 from diffragan.files.mrc import as_array, read_mrc_stack, write_image_stack
 from diffragan.rotations import relion_angles, rotations_from_relion
 
+_ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+_ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
+
+# Turns the phase of the contrast transfer at 5 Å by 0.03 rad at 200 keV.
+_SAME_DEFOCUS_A = 10.0
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What a STAR file tells of `count` images beside their pixels.
+
+    rotations: (count, 3, 3), r' = R r, projection along z; None where they are not known.
+    shifts_A: (count, 2) x and y of the molecule from its image's centre, pixel [n // 2, n // 2].
+    columns: further ones by RELION's name, (count,) each, as `rlnRandomSubset`.
+    """
+
+    count: int
+    rotations: NDArray[np.float64] | None = None
+    shifts_A: NDArray[Any] | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def _pose_columns(particles: Particles) -> dict[str, NDArray[Any]]:
+    """Angles, where known, and origins as RELION has them."""
+    columns: dict[str, NDArray[Any]] = {}
+    if particles.rotations is not None:
+        angles = relion_angles(np.asarray(particles.rotations, dtype=np.float64))
+        columns = dict(zip(_ANGLES, angles.T, strict=True))
+    shifts = particles.shifts_A
+    moves = np.zeros((particles.count, 2)) if shifts is None else -np.asarray(shifts, float)
+    return columns | dict(zip(_ORIGINS, moves.T, strict=True))
+
+
+def _poses(path: Path, table: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Rotations and shifts of a table of particles; None where it has no such columns."""
+    rotations = shifts = None
+    try:
+        if all(name in table for name in _ANGLES):
+            rotations = rotations_from_relion(_finite(table[_ANGLES]))
+        if any(name in table for name in _ORIGINS):
+            given = [table[n] if n in table else np.zeros(len(table)) for n in _ORIGINS]
+            shifts = -_finite(np.stack(given, -1))
+    except (ValueError, TypeError):
+        raise DiffraganError(
+            f"{path} has angles or shifts that are no numbers; repair the file."
+        ) from None
+    return rotations, shifts
+
+
+def _finite(values: Any) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=float)
+    if not np.isfinite(numbers).all():
+        raise ValueError
+    return numbers
+
+
+def read_orientations(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotations (n, 3, 3) and shifts (n, 2), x and y of the molecule in Å, of a RELION STAR file.
+
+    Raises:
+        DiffraganError: not a STAR file, or one without angles.
+    """
+    if not file.exists():
+        raise DiffraganError(f"There is no file {file}; check --orientations.")
+    try:
+        rotations, shifts = _poses(file, _tables(file)[0])
+    except (KeyError, ValueError, StopIteration, UnicodeDecodeError, TypeError, AttributeError):
+        rotations = shifts = None
+    if rotations is None:
+        raise DiffraganError(
+            f"{file} has no RELION angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi for every "
+            "particle); give a STAR file of particles."
+        )
+    return rotations, np.zeros((len(rotations), 2)) if shifts is None else shifts
+
 
 def write_relion_angles(path: Path, rotations: NDArray[np.float64]) -> None:
     """A STAR file with one row of RELION angles per orientation."""
-    import pandas as pd
-    import starfile
-
-    names = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
-    table = pd.DataFrame(np.round(relion_angles(rotations), 6), columns=names)
-    temporary = path.with_name(path.name + ".tmp")
-    starfile.write({"particles": table}, temporary, overwrite=True)
-    temporary.replace(path)
+    angles = np.round(relion_angles(rotations), 6)
+    _write(path, {"particles": dict(zip(_ANGLES, angles.T, strict=True))})
 
 
 def read_particles(path: Path) -> Mapping[str, Any]:
+    """RELION particles: their images as `pattern`, which may lie in several stacks, and what the
+    file tells of `pixel_A`, `rotation`, `shifts_A`, `energy_ev`, `defocus_A` and `cs_mm`.
+
+    Raises:
+        DiffraganError: no particles, a stack that is not there, particles that differ in what all
+            pairs of an input share, or a lens that the image model does not have.
+    """
+    particles, optics = _tables(path)
+    if "rlnImageName" not in particles:
+        raise DiffraganError(f"{path} has no rlnImageName column; give RELION particles.")
+    gathered, pixel = _gathered(path, list(particles["rlnImageName"].astype(str)))
+    told = _Told(path, particles, optics)
+    found: dict[str, Any] = {
+        "pattern": gathered,
+        "pixel_A": told.one("rlnImagePixelSize", 1e-6) or pixel,
+        **_lens(told),
+    }
+    told.one("rlnImageSize", 0)
+    rotations, shifts = _poses(path, particles)
+    return found | {
+        name: value
+        for name, value in (("rotation", rotations), ("shifts_A", shifts))
+        if value is not None
+    }
+
+
+def _tables(path: Path) -> tuple[Any, Any]:
+    """Particles and optics groups, the latter None where there are none."""
     import starfile
 
     tables = starfile.read(path, always_dict=True)
-    particles = tables.get("particles", next(iter(tables.values())))
-    if "rlnImageName" not in particles:
-        raise DiffraganError(f"{path} has no rlnImageName column; give RELION particles.")
-    names = [str(name).split("@") for name in particles["rlnImageName"]]
-    places = [(int(number) - 1, (path.parent / file)) for number, file in names]
-    stacks = {file: read_mrc_stack(file) for _, file in places}
-    pixel = next(iter(stacks.values()))["pixel_A"]
-    if "optics" in tables:
-        optics = tables["optics"]
-        for name in ("rlnImagePixelSize", "rlnVoltage", "rlnImageSize"):
-            if name in optics and optics[name].nunique() > 1:
-                values = ", ".join(f"{v:g}" for v in optics[name].unique())
-                raise DiffraganError(
-                    f"The optics groups of {path} differ in {name} ({values}); pairs of one box "
-                    "and one energy are needed, so give a file for each."
-                )
-        if "rlnImagePixelSize" in optics:
-            pixel = float(optics["rlnImagePixelSize"].iloc[0])
-    found: dict[str, Any] = {
-        "pattern": _Gathered([(stacks[f]["pattern"], i) for i, f in places]),
-        "pixel_A": pixel,
-    }
-    angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
-    if all(name in particles for name in angles):
-        from diffragan.rotations import rotations_from_relion
+    return tables.get("particles", next(iter(tables.values()))), tables.get("optics")
 
-        found["rotation"] = rotations_from_relion(particles[angles].to_numpy(float))
-    if "rlnOriginXAngst" in particles and "rlnOriginYAngst" in particles:
-        found["shifts_A"] = -particles[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(float)
-    return found
+
+def _gathered(path: Path, names: list[str]) -> tuple[_Gathered, float | None]:
+    """The images of `NUMBER@STACK` names, and the pixel that the first stack's header tells."""
+    places: list[tuple[Path, int]] = []
+    for name in names:
+        number, found, stack = name.partition("@")
+        if not found or not number.strip().isdigit():
+            raise DiffraganError(
+                f"{path} calls an image '{name}'; RELION's rlnImageName is NUMBER@STACK."
+            )
+        places.append((Path(stack), int(number) - 1))
+    stacks = {file: read_mrc_stack(_located(path, file)) for file in {f for f, _ in places}}
+    first = stacks[places[0][0]]
+    for file, place in places:
+        count, *sides = stacks[file]["pattern"].shape
+        if not 0 <= place < count:
+            raise DiffraganError(f"{path} asks for image {place + 1} of {file}, which has {count}.")
+        if sides != list(first["pattern"].shape[1:]):
+            raise DiffraganError(
+                f"The images that {path} names differ in size ({file} and {places[0][0]}); give a "
+                "file for each size."
+            )
+    return _Gathered([(stacks[f]["pattern"], i) for f, i in places]), first["pixel_A"]
+
+
+def _located(star: Path, name: Path) -> Path:
+    """The stack that a STAR file names.
+
+    RELION's names count from the project's folder, where it is run; others count from the file.
+    """
+    folder = star.resolve().parent
+    for place in (folder, Path.cwd(), *folder.parents):
+        if (place / name).is_file():
+            return place / name
+    raise DiffraganError(
+        f"There is no stack {name}, which {star} names: it lies neither in {folder}, nor in the "
+        f"working folder {Path.cwd()}, nor in a folder above the STAR file; copy it there."
+    )
 
 
 class _Gathered:
@@ -83,43 +197,148 @@ class _Gathered:
         return np.stack([self._places[i][0][self._places[i][1]] for i in np.atleast_1d(chosen)])
 
 
-def read_orientations(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rotations (n, 3, 3) and shifts (n, 2), x and y of the molecule in Å, of a RELION STAR file.
+@dataclass(frozen=True)
+class _Told:
+    """What a STAR file tells of its particles, each by itself or by optics groups."""
 
-    rlnOriginXAngst is how an image must be moved to centre its molecule, so its sign is turned.
+    path: Path
+    particles: Any
+    optics: Any
 
-    Raises:
-        DiffraganError: not a STAR file, or one without angles.
+    def column(self, name: str) -> NDArray[np.float64] | None:
+        """(n,) values of a column, or those of the optics groups in use; None where not told."""
+        if name in self.particles:
+            values = np.asarray(self.particles[name], dtype=float)
+        elif self.optics is not None and name in self.optics:
+            groups = self.optics
+            if "rlnOpticsGroup" in groups and "rlnOpticsGroup" in self.particles:
+                groups = groups[groups["rlnOpticsGroup"].isin(self.particles["rlnOpticsGroup"])]
+            values = np.asarray(groups[name], dtype=float)
+        else:
+            return None
+        if not len(values) or not np.isfinite(values).all():
+            raise DiffraganError(f"{self.path} has no number for every {name}; repair the file.")
+        return values
+
+    def one(self, name: str, close: float) -> float | None:
+        """The value that all particles share up to `close`, None where not told."""
+        values = self.column(name)
+        if values is None:
+            return None
+        if np.ptp(values) > close:
+            several = ", ".join(f"{value:g}" for value in np.unique(values)[:4])
+            raise DiffraganError(
+                f"The particles of {self.path} differ in {name} ({several}); pairs of one box, one "
+                "energy and one lens are needed, so give a file for each."
+            )
+        return float(values.mean())
+
+
+def _lens(told: _Told) -> dict[str, float]:
+    """Energy, defocus and spherical aberration, where the file tells them.
+
+    RELION's CTF phase is -pi lambda U q² + pi/2 Cs lambda³ q⁴ (its `CTF::getCTF`, U = rlnDefocusU),
+    the lens's chi here with defocus_A = U: no sign is turned.
     """
-    import starfile
-
-    if not file.exists():
-        raise DiffraganError(f"There is no file {file}; check --orientations.")
-    try:
-        tables = starfile.read(file, always_dict=True)
-        particles = tables.get("particles", next(iter(tables.values())))
-        angles = particles[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy(float)
-        shifts = np.zeros((len(angles), 2))
-        for k, name in enumerate(("rlnOriginXAngst", "rlnOriginYAngst")):
-            if name in particles:
-                shifts[:, k] = -particles[name].to_numpy(float)
-    except (KeyError, ValueError, StopIteration, UnicodeDecodeError, TypeError, AttributeError):
+    found: dict[str, float] = {}
+    if (kilovolts := told.one("rlnVoltage", 1e-6)) is not None:
+        found["energy_ev"] = 1e3 * kilovolts
+    if (cs_mm := told.one("rlnSphericalAberration", 1e-6)) is not None:
+        found["cs_mm"] = cs_mm
+    if (phase := told.column("rlnPhaseShift")) is not None and np.abs(phase).max() > 1:
         raise DiffraganError(
-            f"{file} has no RELION angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi for every "
-            "particle); give a STAR file of particles."
-        ) from None
-    if not (np.isfinite(angles).all() and np.isfinite(shifts).all()):
-        raise DiffraganError(f"{file} has angles or shifts that are no numbers; repair the file.")
-    return rotations_from_relion(angles), shifts
-
-
-# What RELION writes for the resolution of shell 0, which has none.
-NO_RESOLUTION_A = 999.0
+            f"{told.path} tells a phase plate (rlnPhaseShift up to {np.abs(phase).max():g} "
+            "degrees), which the image model does not have; give images taken without one."
+        )
+    u = told.column("rlnDefocusU")
+    if u is None:
+        return found
+    v = told.column("rlnDefocusV")
+    v = u if v is None else v
+    if (apart := float(np.abs(u - v).max())) > _SAME_DEFOCUS_A:
+        raise DiffraganError(
+            f"The images of {told.path} are astigmatic (rlnDefocusU and rlnDefocusV up to "
+            f"{apart:.4g} Å apart), and the image model has one defocus; give images of a lens "
+            f"without astigmatism, to {_SAME_DEFOCUS_A:g} Å."
+        )
+    if np.ptp(u) > _SAME_DEFOCUS_A:
+        raise DiffraganError(
+            f"The images of {told.path} were taken at defoci from {u.min():.6g} to {u.max():.6g} Å "
+            f"(rlnDefocusU), and one run has one; give the particles of each defocus, to "
+            f"{_SAME_DEFOCUS_A:g} Å, in a file of their own."
+        )
+    return found | {"defocus_A": float((u.mean() + v.mean()) / 2)}
 
 
 # RELION's default; nothing uses it, as the projections carry no CTF.
 AMPLITUDE_CONTRAST = 0.1
 
+
+def write_projections(
+    path: Path,
+    batches: Iterable[NDArray[Any]],
+    particles: Particles,
+    pixel_A: float,
+    energy_ev: float,
+    cs_mm: float = 0,
+) -> None:
+    """Projections as a RELION particle stack `.mrcs` with a `.star` of the same stem beside it.
+
+    Each image is normalised as RELION wants it: the background (outside the circle inscribed in
+    the box) has mean 0 and standard deviation 1. Where the background is flat, only its mean is
+    taken off. Batches go to the disk one by one, so memory holds one of them.
+
+    Args:
+        path: ends in `.mrcs`.
+        batches: (k, y, x) each, together one image of one square size a particle, at least one,
+            protein positive.
+        pixel_A: side of a pixel in Å.
+        energy_ev, cs_mm: beam energy in eV and spherical aberration in mm, for the optics table.
+
+    Raises:
+        DiffraganError: numbers of images, rotations or columns differ, an image is not square or
+            not finite, or the disk refuses.
+    """
+    count = particles.count
+    known = {"rotations": particles.rotations, "shifts_A": particles.shifts_A}
+    for name, values in {**known, **particles.columns}.items():
+        if values is not None and len(values) != count:
+            raise DiffraganError(f"{path} is to hold {count} images, but {len(values)} {name}.")
+    if path.suffix != ".mrcs":
+        raise DiffraganError(f"RELION knows image stacks by the suffix .mrcs; rename {path}.")
+    side = write_image_stack(path, batches, count, pixel_A)
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnVoltage": [energy_ev / 1000],
+        "rlnSphericalAberration": [float(cs_mm)],
+        "rlnAmplitudeContrast": [AMPLITUDE_CONTRAST],
+        "rlnImagePixelSize": [pixel_A],
+        "rlnImageSize": [side],
+        "rlnImageDimensionality": [2],
+    }
+    table: dict[str, Any] = {
+        "rlnImageName": [f"{k + 1:06d}@{path.name}" for k in range(count)],
+        **_pose_columns(particles),
+        "rlnOpticsGroup": np.ones(count, dtype=int),
+        **{name: np.asarray(column) for name, column in particles.columns.items()},
+    }
+    _write(path.with_suffix(".star"), {"optics": optics, "particles": table})
+
+
+def _write(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    import pandas as pd
+    import starfile
+
+    # Its own word for a missing value, <NA>, is no number to other programs.
+    text = starfile.to_string(
+        {name: pd.DataFrame(table) for name, table in tables.items()}, na_rep="nan"
+    )
+    write_atomically(path, text.encode())
+
+
+# What RELION writes for the resolution of shell 0, which has none.
+NO_RESOLUTION_A = 999.0
 
 _STAR_CURVES = {
     "half": "rlnFourierShellCorrelationCorrected",
@@ -144,9 +363,6 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
     Raises:
         DiffraganError: fewer than two shells, a curve of another length, or the disk refuses.
     """
-    import pandas as pd
-    import starfile
-
     at = as_array(q).astype(np.float64)
     if len(at) < 2:
         raise DiffraganError(f"An FSC of {len(at)} shells tells nothing; give two or more.")
@@ -169,91 +385,7 @@ def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
         "rlnAngstromResolution": resolution,
     }
     columns |= {_star_name(name): curve for name, curve in values.items()}
-    # Its own word for a missing value, <NA>, is no number to other programs.
-    text = starfile.to_string({"fsc": pd.DataFrame(columns)}, na_rep="nan")
-    write_atomically(folder / "fsc.star", text.encode())
-
-
-def write_projections(
-    path: Path,
-    batches: Iterable[NDArray[Any]],
-    count: int,
-    pixel_A: float,
-    rotations: NDArray[np.float64] | None,
-    energy_ev: float,
-    cs_mm: float = 0,
-    shifts_A: NDArray[Any] | None = None,
-    extra: Mapping[str, NDArray[Any]] | None = None,
-) -> None:
-    """Projections as a RELION particle stack `.mrcs` with a `.star` of the same stem beside it.
-
-    Each image is normalised as RELION wants it: the background (outside the circle inscribed in
-    the box) has mean 0 and standard deviation 1. Where the background is flat, only its mean is
-    taken off. Batches go to the disk one by one, so memory holds one of them.
-
-    Args:
-        path: ends in `.mrcs`.
-        batches: (k, y, x) each, together `count` images of one square size, protein positive.
-        count: number of images, at least 1.
-        pixel_A: side of a pixel in Å.
-        rotations: (count, 3, 3), r' = R r, projection along z; None leaves the angles out.
-        energy_ev, cs_mm: beam energy in eV and spherical aberration in mm, for the optics table.
-        shifts_A: (count, 2) as y, x in Å: RELION's origins, that is how far each image must be
-            moved to bring the molecule's centre to pixel [n // 2, n // 2]. A molecule that
-            lies at +3 Å in x has the origin -3 Å. Not given: 0.
-        extra: further particle columns by RELION name, (count,) each, as `rlnRandomSubset`.
-
-    Raises:
-        DiffraganError: numbers of images, rotations or columns differ, an image is not square or
-            not finite, or the disk refuses.
-    """
-    for name, found in {"rotations": rotations, "shifts_A": shifts_A, **(extra or {})}.items():
-        if found is not None and len(found) != count:
-            raise DiffraganError(f"{path} is to hold {count} images, but {len(found)} {name}.")
-    if path.suffix != ".mrcs":
-        raise DiffraganError(f"RELION knows image stacks by the suffix .mrcs; rename {path}.")
-    side = write_image_stack(path, batches, count, pixel_A)
-    tables = {
-        "optics": {
-            "rlnOpticsGroup": [1],
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnVoltage": [energy_ev / 1000],
-            "rlnSphericalAberration": [float(cs_mm)],
-            "rlnAmplitudeContrast": [AMPLITUDE_CONTRAST],
-            "rlnImagePixelSize": [pixel_A],
-            "rlnImageSize": [side],
-            "rlnImageDimensionality": [2],
-        },
-        "particles": _particles(path.name, count, rotations, shifts_A, extra or {}),
-    }
-    import pandas as pd
-    import starfile
-
-    text = starfile.to_string({name: pd.DataFrame(table) for name, table in tables.items()})
-    write_atomically(path.with_suffix(".star"), text.encode())
-
-
-def _particles(
-    stack: str,
-    count: int,
-    rotations: NDArray[np.float64] | None,
-    shifts_A: NDArray[Any] | None,
-    extra: Mapping[str, NDArray[Any]],
-) -> dict[str, Any]:
-    angles: dict[str, Any] = {}
-    if rotations is not None:
-        columns = relion_angles(np.asarray(rotations, dtype=np.float64)).T
-        names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-        angles = dict(zip(names, columns, strict=True))
-    y, x = np.zeros((2, count)) if shifts_A is None else np.asarray(shifts_A, float).T
-    return {
-        "rlnImageName": [f"{k + 1:06d}@{stack}" for k in range(count)],
-        **angles,
-        "rlnOriginXAngst": x,
-        "rlnOriginYAngst": y,
-        "rlnOpticsGroup": np.ones(count, dtype=int),
-        **{name: np.asarray(column) for name, column in extra.items()},
-    }
+    _write(folder / "fsc.star", {"fsc": columns})
 
 
 def _star_name(curve: str) -> str:

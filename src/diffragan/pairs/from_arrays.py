@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.files import formats as arrays
 from diffragan.files.store import Selection
 from diffragan.files.store_header import StructureInfo
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope import imaging
 from diffragan.optics import Optics, q_from_angle
+from diffragan.pairs.exposures import Exposures, checked_side, settings_of
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import ImageSettings, Settings
 
@@ -79,48 +80,55 @@ def estimated_dose(
 
 
 class ArrayPairs(Pairs):
-    """Patterns and images from array files: a measurement without a store.
+    """Patterns and images from arrays: a measurement without a store.
 
     Defocus counts from the molecule's own plane here, as an instrument would report it.
+
+    Args:
+        box_A: side of the field, Å; None where the images' pixel or `simulate.box_A` tells it.
+
+    Raises:
+        DiffraganError: arrays that do not fit each other or the settings, or nothing tells the
+            field.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        settings: Settings,
-        box_A: float,
-        patterns: arrays.Stack,
-        images: arrays.Stack,
-        mask: NDArray[np.bool_] | None,
-        image_path: Path | None = None,
-        rotation: NDArray[np.float64] | None = None,
-        shifts_A: NDArray[np.float64] | None = None,
-    ) -> None:
-        if len(patterns) != len(images):
+    names_molecule = False
+
+    def __init__(self, exposures: Exposures, settings: Settings, box_A: float | None) -> None:
+        self.path, self.image_path = exposures.path, exposures.image_path
+        m = checked_side(exposures, box_A)
+        if box_A is None and exposures.pixel_A:
+            box_A = exposures.pixel_A * m
+        box_A = box_A or settings.simulate.box_A
+        if box_A is None:
             raise DiffraganError(
-                f"{path} holds {len(patterns)} patterns and {len(images)} images; each pattern "
-                "needs its image, in the same order."
+                f"{self.path} does not tell the side of its field; give --box-A (in Å)."
             )
-        m = patterns.shape[-1]
-        for name, stack in (("pattern", patterns), ("image", images)):
-            if stack.shape[1:] != (m, m) or m % 2:
-                raise DiffraganError(
-                    f"The {name}s of {path} are {stack.shape[1]} x {stack.shape[2]} pixels; "
-                    "patterns and images must be square, of one even size, and cover one box."
-                )
-        self.path, self.n, self.settings = path, len(patterns), settings
-        self.optics = Optics(settings.energy_ev, box_A, 0.0)
+        self.n, self.settings = len(exposures.patterns), settings_of(exposures, settings)
+        self.optics = Optics(self.settings.energy_ev, box_A, 0.0)
         default = imaging.pattern_mask(m, self.optics, settings.pattern).numpy()
+        mask = exposures.mask
         if mask is not None and mask.shape != default.shape:
             raise DiffraganError(
-                f"The pattern mask of {path} is {mask.shape}, the patterns are {default.shape}; "
-                "give one mask of the patterns' size."
+                f"The pattern mask of {self.path} is {mask.shape}, the patterns are "
+                f"{default.shape}; give one mask of the patterns' size."
             )
         self.pattern_mask = default if mask is None else mask & default
-        self._patterns, self._images, self.image_path = patterns, images, image_path
-        self.structures = (StructureInfo(path.name.split(".")[0]),)
+        self._patterns, self._images = exposures.patterns, exposures.images
+        self._memory_sha256 = exposures.sha256
+        self.structures = (StructureInfo(self.path.name.split(".")[0]),)
         self.structure_index = np.zeros(self.n, dtype=np.int64)
-        self.rotation, self.shifts_A = rotation, shifts_A
+        self.rotation, self.shifts_A = exposures.rotation, exposures.shifts_A
+
+    @cached_property
+    def sha256(self) -> str:
+        return self._memory_sha256 or super().sha256
+
+    @property
+    def source(self) -> dict[str, Any]:
+        if self._memory_sha256 is None:
+            return super().source
+        return {"path": self.path.name, "image": None, "sha256": self.sha256}
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
         raw = np.asarray(self._patterns[items], dtype=np.float32)
@@ -136,7 +144,9 @@ class ArrayPairs(Pairs):
         return raw / np.float32(dose * self.box_A**2)
 
     def image(self, items: Selection) -> NDArray[np.float32]:
-        raw = checked_image(np.asarray(self._images[items], np.float32), self.path)
+        raw = checked_image(
+            np.asarray(self._images[items], np.float32), self.image_path or self.path
+        )
         result: NDArray[np.float32] = raw / raw.mean((-2, -1), keepdims=True)
         return result
 

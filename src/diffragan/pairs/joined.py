@@ -16,9 +16,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import Selection
 from diffragan.files.store_header import StructureInfo
 from diffragan.fourier.grids import resample
-from diffragan.pairs.from_arrays import ArrayPairs
 from diffragan.pairs.pairs import Pairs
-from diffragan.pairs.stored import StoredPairs
 from diffragan.settings import Settings
 
 # What every view of a map must share: setting, and what the message calls it. The images' dose and
@@ -42,11 +40,6 @@ _SIDE_CLOSE_A = 1e-3
 Value = TypeVar("Value", bound=np.generic)
 
 
-def parts_of(pairs: Pairs) -> tuple[Pairs, ...]:
-    """The inputs that pairs come from, in order."""
-    return pairs.parts if isinstance(pairs, JoinedPairs) else (pairs,)
-
-
 class JoinedPairs(Pairs):
     """The items of several inputs, one after the other.
 
@@ -59,7 +52,7 @@ class JoinedPairs(Pairs):
     """
 
     def __init__(self, parts: Sequence[Pairs]) -> None:
-        self.parts = tuple(parts)
+        self._parts = tuple(parts)
         first = self.parts[0]
         for k, part in enumerate(self.parts[1:], 1):
             for earlier in self.parts[:k]:
@@ -80,6 +73,10 @@ class JoinedPairs(Pairs):
             self.shifts_A = np.concatenate(
                 [np.zeros((p.n, 2)) if p.shifts_A is None else p.shifts_A for p in self.parts]
             )
+
+    @property
+    def parts(self) -> tuple[Pairs, ...]:
+        return self._parts
 
     @property
     def name(self) -> str:
@@ -164,7 +161,7 @@ def _run_settings(parts: Sequence[Pairs]) -> Settings:
     A measurement store carries its own; the noise of simulated images, and the dose of array
     files, are in those of the run.
     """
-    ruled = [part for part in parts if not isinstance(part, StoredPairs)]
+    ruled = [part for part in parts if not part.carries_settings]
     return (ruled or parts)[0].settings
 
 
@@ -216,7 +213,7 @@ def _check_alike(first: Pairs, other: Pairs) -> None:
 
 def _remedy(first: Pairs, other: Pairs, key: str) -> str:
     """What to do about a setting: a measurement store's stands, other inputs take the run's."""
-    stored = [part for part in (first, other) if isinstance(part, StoredPairs)]
+    stored = [part for part in (first, other) if part.carries_settings]
     if len(stored) == 1:
         return (
             f"pass --set {key}={_worded(_setting(stored[0].settings, key))} if that holds for both"
@@ -240,11 +237,6 @@ def _worded(value: float | None) -> str:
     return "none" if value is None else f"{value:.10g}"
 
 
-def _named(part: Pairs) -> bool:
-    """Whether an input tells its molecule; an array file is called by its own name alone."""
-    return bool(part.structures) and not isinstance(part, ArrayPairs)
-
-
 def _molecules(
     parts: Sequence[Pairs],
 ) -> tuple[tuple[StructureInfo, ...], NDArray[np.int64]]:
@@ -255,13 +247,13 @@ def _molecules(
     Raises:
         DiffraganError: inputs of different molecules.
     """
-    lead = next((part for part in parts if _named(part)), None)
+    lead = next((part for part in parts if part.structures and part.names_molecule), None)
     if lead is None:
         return parts[0].structures[:1], np.zeros(sum(part.n for part in parts), dtype=np.int64)
     found: dict[str, StructureInfo] = {info.stem: info for info in lead.structures}
     index = []
     for part in parts:
-        if not _named(part):
+        if not (part.structures and part.names_molecule):
             if len(lead.structures) > 1:
                 raise DiffraganError(
                     f"{lead.name} holds {len(lead.structures)} molecules and {part.name} doesn't "

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from diffragan.errors import DiffraganError
 from diffragan.files.store import ResultStore
-from diffragan.pairs.joined import parts_of
 from diffragan.pairs.open import open_all
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import settings_from_dict
@@ -33,7 +32,7 @@ def pairs_of_results(results: ResultStore, input_paths: Sequence[Path] = ()) -> 
             )
         given = open_all(input_paths, settings=settings, box_A=results.box_A)
         if len(entries) > 1:
-            hashes = [part.sha256 for part in parts_of(given)]
+            hashes = [part.sha256 for part in given.parts]
             known = [str(entry["sha256"]) for entry in entries]
             if hashes != known and sorted(hashes) == sorted(known):
                 raise DiffraganError(
@@ -50,7 +49,7 @@ def pairs_of_results(results: ResultStore, input_paths: Sequence[Path] = ()) -> 
             )
     images = [Path(entry["image"]) for entry in entries if entry.get("image")]
     pairs = open_all(paths, settings=settings, images=images, box_A=results.box_A)
-    for entry, part in zip(entries, parts_of(pairs), strict=True):
+    for entry, part in zip(entries, pairs.parts, strict=True):
         if entry.get("sha256") not in (None, part.sha256):
             raise DiffraganError(
                 f"The input {part.path} has changed since {results.path} was phased from it; pass "

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffragan.errors import DiffraganError
-from diffragan.files import formats as arrays
 from diffragan.files.store import MeasurementStore, SimulationStore, store_kind
+from diffragan.pairs.exposures import exposures_in_memory, read_exposures
 from diffragan.pairs.from_arrays import ArrayPairs
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.joined import JoinedPairs
@@ -56,13 +54,19 @@ def open_pairs(
         raise DiffraganError(
             f"{path} is a result store; give the pairs it came from ({_input_of(path)})."
         )
-    reader = arrays.reader(path)
-    if reader is None:
-        raise DiffraganError(
-            f"{path} is of no kind this package reads; it takes .zarr, .npy, .npz, .mrc, .mrcs, "
-            ".star and .h5."
-        )
-    return _from_arrays(path, reader, settings, image, box_A)
+    return ArrayPairs(read_exposures(path, image), settings, box_A)
+
+
+def open_arrays(
+    patterns: Any, images: Any, *, settings: Settings | None = None, box_A: float | None = None
+) -> Pairs:
+    """Pairs of arrays (n, m, m) in memory; what else is known of them is in the settings.
+
+    Raises:
+        DiffraganError: they do not fit each other, or nothing tells the side of the field.
+    """
+    taken = settings or settings_from_dict({})
+    return ArrayPairs(exposures_in_memory(patterns, images), taken, box_A)
 
 
 def replace_run(taken: Settings, run: Settings) -> Settings:
@@ -76,39 +80,6 @@ def _input_of(path: Path) -> str:
     from diffragan.files.store import ResultStore
 
     return ", ".join(str(entry["path"]) for entry in ResultStore(path).inputs)
-
-
-def _from_arrays(
-    path: Path,
-    reader: Callable[[Path], Mapping[str, Any]],
-    settings: Settings,
-    image: Path | None,
-    box_A: float | None,
-) -> Pairs:
-    found = dict(reader(path))
-    if image is not None:
-        image_reader = arrays.reader(image)
-        if image_reader is None:
-            raise DiffraganError(f"{image} is of no kind this package reads; give .mrcs or .npy.")
-        other = dict(image_reader(image))
-        # A file with one unnamed stack gives it as `pattern`; here it is the images.
-        found["image"] = other.get("image", other.get("pattern"))
-        found["pixel_A"] = other.get("pixel_A")
-    for name in ("pattern", "image"):
-        if found.get(name) is None:
-            raise DiffraganError(
-                f"{path} has no '{name}' array; name it so, or pass the images with --image."
-            )
-    images = found["image"]
-    if box_A is None and found.get("pixel_A"):
-        box_A = float(found["pixel_A"]) * images.shape[-1]
-    box_A = box_A or settings.simulate.box_A
-    if box_A is None:
-        raise DiffraganError(f"{path} does not tell the side of its field; give --box-A (in Å).")
-    mask = found.get("pattern_mask")
-    mask = None if mask is None else np.asarray(mask, dtype=bool)
-    turned = (found.get("rotation"), found.get("shifts_A"))
-    return ArrayPairs(path, settings, box_A, found["pattern"], images, mask, image, *turned)
 
 
 def open_all(

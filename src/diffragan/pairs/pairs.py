@@ -43,6 +43,25 @@ class Pairs(ABC):
     shifts_A: NDArray[np.float64] | None = None
     path: Path
     image_path: Path | None = None
+    # Whether the input tells how it was taken, and is opened again without the run's settings.
+    carries_settings: bool = False
+    # Whether `structures` names a molecule; an array file is called by its own name alone.
+    names_molecule: bool = True
+
+    def __repr__(self) -> str:
+        stems = [info.stem for info in self.structures]
+        names = ", ".join(stems[:3]) + (f" and {len(stems) - 3} more" if len(stems) > 3 else "")
+        of = f" of {names}" if self.names_molecule and names else ""
+        truth = "with the truth" if self.has_truth else "no truth"
+        return (
+            f"<{type(self).__name__} {self.name}: {self.n} pairs{of}, {self.m} x {self.m} pixels, "
+            f"{self.box_A:g} Å, {truth}>"
+        )
+
+    @property
+    def parts(self) -> tuple[Pairs, ...]:
+        """The inputs that the pairs come from, in order."""
+        return (self,)
 
     @property
     def name(self) -> str:

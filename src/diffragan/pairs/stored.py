@@ -17,6 +17,8 @@ from diffragan.settings import Settings
 class StoredPairs(Pairs):
     """A measurement store."""
 
+    carries_settings = True
+
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store, self.path, self.n = store, store.path, store.n
         self.optics, self.settings = store.optics, settings

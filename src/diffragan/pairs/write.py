@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,22 @@ from diffragan.files.store import SimulationStore
 from diffragan.files.store_header import info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.pairs.imaged import ImagedPairs
-from diffragan.settings import Settings
+from diffragan.progress import Progress, no_progress
+
+BATCH = 16
 
 
 def write_pairs(
-    simulation: SimulationStore,
+    pairs: ImagedPairs,
     out: Path,
-    settings: Settings,
     *,
     n: int | None = None,
     truth: bool = False,
     orientations: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
-    batch_size: int = 16,
+    progress: Progress = no_progress,
 ) -> Path:
-    """Image the first `n` items of a simulation into a measurement store.
+    """The first `n` pairs of a simulation into a measurement store.
 
     With `truth` the exit waves and orientations lie beside the pairs, with `orientations` these
     alone, as if they were known; without either the store holds nothing an instrument could not
@@ -37,24 +36,13 @@ def write_pairs(
     Raises:
         DiffraganError: `out` exists and was made otherwise.
     """
-    pairs = ImagedPairs(simulation, settings)
-    n = simulation.n if n is None else n
-    m, wave_px = pairs.m, simulation.n_px
-    specs = {
-        "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
-        "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
-        "image": ArraySpec((m, m), "float32", "mean intensity"),
-        "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
-        "structure": ArraySpec((), "int32", "index"),
-    }
-    if truth:
-        specs["exit_wave"] = ArraySpec((wave_px, wave_px), "complex64", "unit plane wave")
-    if (truth or orientations) and simulation.rotation is not None:
-        specs["rotation"] = ArraySpec((3, 3), "float64", "1")
+    n = pairs.n if n is None else min(n, pairs.n)
+    specs = _arrays_of(pairs, truth=truth, orientations=truth or orientations)
+    simulation = pairs.store
     header = {
         "optics": vars(simulation.optics),
         "structures": info_to_json(simulation.structures),
-        "settings": settings.model_dump(mode="json"),
+        "settings": pairs.settings.model_dump(mode="json"),
         "source": {"path": str(simulation.path), "structures_sha256": _hashes(simulation)},
         "truth": truth,
     }
@@ -63,10 +51,9 @@ def write_pairs(
         return out
     writer.put("pattern_mask", pairs.pattern_mask)
     writer.put("structure", simulation.structure_index[:n].astype(np.int32))
-    if "rotation" in specs:
-        assert simulation.rotation is not None
+    if "rotation" in specs and simulation.rotation is not None:
         writer.put("rotation", simulation.rotation[:n])
-    size = max(batch_size // writer.block, 1)
+    size = max(BATCH // writer.block, 1)
     pending = writer.pending()
     for start in range(0, len(pending), size):
         for items in _runs(np.concatenate(pending[start : start + size])):
@@ -78,10 +65,25 @@ def write_pairs(
             if truth:
                 arrays["exit_wave"] = simulation.exit_wave(items)
             writer.write(items, **arrays)
-        if progress:
-            progress(int(writer.done.sum()))
+        progress("pairs", int(writer.done.sum()), n)
     writer.finish()
     return out
+
+
+def _arrays_of(pairs: ImagedPairs, *, truth: bool, orientations: bool) -> dict[str, ArraySpec]:
+    m, wave_px = pairs.m, pairs.store.n_px
+    specs = {
+        "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
+        "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
+        "image": ArraySpec((m, m), "float32", "mean intensity"),
+        "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
+        "structure": ArraySpec((), "int32", "index"),
+    }
+    if truth:
+        specs["exit_wave"] = ArraySpec((wave_px, wave_px), "complex64", "unit plane wave")
+    if orientations and pairs.rotation is not None:
+        specs["rotation"] = ArraySpec((3, 3), "float64", "1")
+    return specs
 
 
 def _runs(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -20,7 +20,7 @@ from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
 from diffragan.files.csv import write_history
 from diffragan.files.mrc import write_map
-from diffragan.files.star import write_fsc, write_projections
+from diffragan.files.star import Particles, write_fsc, write_projections
 from diffragan.files.store import ResultStore, open_results
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, centred, moved
@@ -201,12 +201,9 @@ def write_stack(
     write_projections(
         out / "projections.mrcs",
         batches(),
-        n,
+        Particles(n, rotation, shifts_A, {"rlnRandomSubset": np.arange(n) % 2 + 1}),
         pairs.box_A / px,
-        rotation,
         settings.energy_ev,
-        shifts_A=-shifts_A[:, ::-1],
-        extra={"rlnRandomSubset": np.arange(n) % 2 + 1},
     )
 
 
