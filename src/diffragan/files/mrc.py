@@ -1,4 +1,4 @@
-"""Files that RELION, ChimeraX and Coot open: MRC maps, particle stacks, FSC and history tables.
+"""MRC files that RELION, ChimeraX and Coot open: maps, and stacks of images.
 
 Every file is written under a temporary name and then renamed, so that a failure leaves what was
 there.
@@ -21,6 +21,8 @@ from diffragan.files.atomic import replacing, write_atomically
 
 
 def read_mrc_stack(path: Path) -> Mapping[str, Any]:
+    """A stack of images as `pattern`, (n, y, x), read from the disk by item, and `pixel_A`, the
+    header's pixel in Å or None."""
     import mrcfile
 
     with mrcfile.mmap(path, mode="r", permissive=False) as file:
@@ -211,4 +213,5 @@ class _Moments:
 
 
 def as_array(values: Tensor | NDArray[Any]) -> NDArray[Any]:
+    """A tensor, wherever it lies, or an array, as an array in memory."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

@@ -265,6 +265,7 @@ def _deadline(settings: PhaseSettings, pairs: int) -> float | None:
 
 
 def phased_by_projections(batch: PairBatch, refined: Phases) -> Phased:
+    """The waves and projections of what `refine` gave, with its R, trust and verdict."""
     spectrum = 1j * refined.spectrum
     spectrum[..., 0, 0] = batch.direct_beam.to(spectrum)
     wave = torch.fft.ifft2(spectrum, norm="forward")

@@ -127,4 +127,5 @@ class DataStep:
 
 
 def abs_squared(x: Tensor) -> Tensor:
+    """|x|² of a complex tensor of any shape, without the root of `abs`."""
     return x.real * x.real + x.imag * x.imag
