@@ -90,19 +90,21 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     solved, solved_key = solved_column(metrics)
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("structure", no_wrap=True)
-    for name in ("n", "0.5 at, Å", "image", "diffr.", "extrap.", solved, "SSIM", "R"):
+    correlations = ("0.5 at, Å", "image", "diffr.", "extrap.") if of else ()
+    likeness = ("SSIM",) if of else ()
+    for name in ("n", *correlations, solved, *likeness, "R"):
         table.add_column(name, justify="right", no_wrap=True)
     rows = dict(metrics["structures"])
     if len(rows) != 1:
         rows["all"] = metrics
     for stem, block in rows.items():
+        frc = (block["frc_0p5_A"], *block["band_mean_frc"].values()) if of else ()
         table.add_row(
             stem,
             str(block["n"]),
-            number_text(block["frc_0p5_A"]),
-            *[number_text(value) for value in block["band_mean_frc"].values()],
+            *map(number_text, frc),
             percent_text(block[solved_key]),
-            number_text(block["ssim_mean"]),
+            *(number_text(block["ssim_mean"]) for _ in likeness),
             number_text(block["r_factor_median"], ".3f"),
         )
     return table
