@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffragan.errors import DiffraganError
+from diffragan.files.store import open_results
+from diffragan.pairs.open import open_pairs
 from diffragan.plugins import load_plugins
-from plugin_packages import install
+from diffragan.settings import Settings
+
+EXAMPLE = Path(__file__).parent / "plugin_example"
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def install(folder: Path, package: str, code: str, entries: str) -> None:
+    """A package as an installer leaves it: a module and its metadata, on the path."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{package}.py").write_text(code)
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entries)
 
 
 @pytest.fixture
@@ -42,3 +62,82 @@ def test_two_claims_on_one_name_are_refused(site: Path) -> None:
         install(site, name, "thing = 1\n", f"[diffragan.tried]\nsame = {name}:thing\n")
     with pytest.raises(DiffraganError, match=r"claims_. and claims_. both offer 'same'"):
         load_plugins("diffragan.tried")
+
+
+# A solver, a method and a reader, from the command line.
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds the example package, installed."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text("utf-8"))["project"]
+    entries = ""
+    for group, offered in project["entry-points"].items():
+        entries += f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in offered.items())
+    folder = tmp_path_factory.mktemp("site")
+    install(folder, "plugin_example", (EXAMPLE / "plugin_example.py").read_text("utf-8"), entries)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair_file(
+    simulated: Path, published: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Patterns and images of two pairs in the example's own kind of file."""
+    pairs = open_pairs(simulated, settings=published)
+    images = pairs.image([0, 5])
+    patterns = np.zeros_like(images)
+    low = (images.shape[-1] - pairs.m) // 2
+    patterns[:, low : low + pairs.m, low : low + pairs.m] = pairs.pattern([0, 5])
+    path = tmp_path_factory.mktemp("files") / "two.pair"
+    with path.open("wb") as file:
+        np.save(file, np.stack([patterns, images]))
+    return path
+
+
+def diffragan(site: Path | None, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, with or without the example installed."""
+    folders = [str(SOURCE)] + ([] if site is None else [str(site)])
+    return subprocess.run(
+        [sys.executable, "-m", "diffragan", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+    )
+
+
+def test_a_plug_in_of_ten_lines_serves_the_commands(
+    example: Path, pair_file: Path, tmp_path: Path
+) -> None:
+    """Its reader opens the file, its method and its solver phase it, `evaluate` judges both, and
+    `--help` lists the method."""
+    assert "zero-phases" in diffragan(example, "phase", "--help").stdout
+    short = ["--method", "raar", "--starts", "1", "--iterations", "12", "--force"]
+    runs = {
+        "zero-phases": ["--method", "zero-phases"],
+        "raar": [*short, "--set", "phase.solver=averaged"],
+    }
+    for method, words in runs.items():
+        out = tmp_path / f"{method}.zarr"
+        done = diffragan(example, "phase", pair_file, "--out", out, "--box-A", "70", *words)
+        assert done.returncode == 0, done.stderr
+        assert open_results(out).method == method
+        done = diffragan(example, "evaluate", out, "--out", tmp_path / method)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / method / "report.html").exists()
+    wave = open_results(tmp_path / "zero-phases.zarr").wave([0])
+    assert wave is not None
+    spectrum = np.fft.fft2(wave[0])
+    assert float(np.abs(np.angle(spectrum[np.abs(spectrum) > 1e-3])).max()) < 1e-2
+
+
+def test_without_the_package_its_names_are_unknown(pair_file: Path, tmp_path: Path) -> None:
+    """What the plug-in offers comes from it alone."""
+    out = tmp_path / "p.zarr"
+    done = diffragan(None, "phase", pair_file, "--out", out, "--box-A", "70")
+    assert done.returncode == 2
+    assert "no kind this package reads" in done.stderr
+    done = diffragan(None, "phase", pair_file, "--out", out, "--method", "zero-phases")
+    assert done.returncode == 2
+    assert "no method 'zero-phases'" in done.stderr
