@@ -16,19 +16,10 @@ from diffragan.files.store import open_results
 from diffragan.pairs.open import open_pairs
 from diffragan.plugins import load_plugins
 from diffragan.settings import Settings
+from plugin_packages import install
 
 EXAMPLE = Path(__file__).parent / "plugin_example"
 SOURCE = Path(__file__).parents[1] / "src"
-
-
-def install(folder: Path, package: str, code: str, entries: str) -> None:
-    """A package as an installer leaves it: a module and its metadata, on the path."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{package}.py").write_text(code)
-    info = folder / f"{package}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(entries)
 
 
 @pytest.fixture
