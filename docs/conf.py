@@ -51,13 +51,15 @@ def api_pages() -> dict[str, str]:
     folders = [p.parent for p in SOURCE.rglob("__init__.py")]
     for folder in sorted(folders):
         place = folder.relative_to(SOURCE)
+        if place.name == "api":  # docs/api.md shows its calls
+            continue
         name = ".".join(["diffragan", *place.parts])
         title = f"``{place.as_posix()}/``" if place.parts else "Modules outside the rooms"
         lines = [title, "=" * len(title), ""]
         if place.parts:
             lines += [f".. automodule:: {name}", "   :no-members:", ""]
         for path in sorted(folder.glob("*.py")):
-            if path.stem in ("__init__", "__main__", "api"):
+            if path.stem in ("__init__", "__main__"):
                 continue
             module = f"{name}.{path.stem}"
             head = f"``{path.relative_to(SOURCE).as_posix()}``"

@@ -1,10 +1,20 @@
 """Phase recovery for single-molecule electron diffraction.
 
+From a PDB entry to phases and a map, each step one call and each call a command:
+
     import diffragan as dg
 
-    pairs = dg.open_pairs("pairs.zarr")
+    dg.prepare("1UBQ", "prepared")                                 # one clean chain
+    dg.simulate("prepared", "waves.zarr")                          # exit waves
+    pairs = dg.make_pairs("waves.zarr", "pairs.zarr", truth=True)  # as an instrument gives them
+    results = dg.phase(pairs, "phased.zarr", method="raar")        # one pair at a time
+    print(dg.evaluate(results))                                    # beside the truth
+    found = dg.reconstruct(pairs, "map")                           # all views together
+    print(found.summary)
 
-The public calls are those of `diffragan.api`; they load what they need when they are first used.
+Measured pairs come by `dg.open_pairs`, choices by `settings=dg.load_settings(...)`, networks by
+`dg.train`; `dg.export` writes MRC, TIFF and RELION files. `help(dg.phase)` says what a call takes.
+The calls are those of `diffragan.api`; they load what they need when they are first used.
 """
 
 from importlib.metadata import version

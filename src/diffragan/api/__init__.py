@@ -1,0 +1,25 @@
+"""The public face: one call for each step of the chain, the same that the commands make.
+
+Every call takes paths or what an earlier call returned, and finds the same again where it was
+interrupted. `settings` come from `load_settings`; `overwrite` replaces what lies at `out`;
+`progress` is told the stage, how much of it is done, and of how much.
+"""
+
+from diffragan.api.measurement import make_pairs, open_pairs
+from diffragan.api.phasing import evaluate, export, phase, train
+from diffragan.api.reconstruction import reconstruct
+from diffragan.api.simulation import prepare, simulate
+from diffragan.settings import load_settings
+
+__all__ = [
+    "evaluate",
+    "export",
+    "load_settings",
+    "make_pairs",
+    "open_pairs",
+    "phase",
+    "prepare",
+    "reconstruct",
+    "simulate",
+    "train",
+]

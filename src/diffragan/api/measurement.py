@@ -1,0 +1,86 @@
+"""Pairs of pattern and image: simulated, or as an instrument gave them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffragan.api.sources import Source, as_paths
+from diffragan.progress import Progress, no_progress
+from diffragan.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from diffragan.pairs.pairs import Pairs
+
+
+def make_pairs(  # long: what it may be told, as the command lists it
+    simulation: Path | str,
+    out: Path | str,
+    *,
+    n: int | None = None,
+    truth: bool = False,
+    orientations: bool = False,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Pairs:
+    """Patterns and images of a simulation store, as an instrument would give them.
+
+    Args:
+        simulation: store that `simulate` wrote.
+        out: measurement store to write, .zarr.
+        n: only the first so many.
+        truth: keep exit waves and orientations beside them, to judge by; no method sees them.
+        orientations: keep the orientations alone, as if they were known.
+        settings: how patterns and images are taken; none: the default preset.
+
+    Raises:
+        DiffraganError: no simulation store, or `out` was made otherwise.
+    """
+    from diffragan.files.store import open_simulation
+    from diffragan.pairs.imaged import ImagedPairs
+    from diffragan.pairs.write import write_pairs
+
+    chosen = settings or load_settings()
+    written = write_pairs(
+        ImagedPairs(open_simulation(Path(simulation)), chosen),
+        Path(out),
+        n=n,
+        truth=truth,
+        orientations=orientations,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return open_pairs(written, settings=chosen)
+
+
+def open_pairs(
+    source: Source | NDArray[Any],
+    *,
+    image: Source | NDArray[Any] = (),
+    box_A: float | None = None,
+    settings: Settings | None = None,
+) -> Pairs:
+    """Pairs of pattern and image from a store or file, from several as one, or from arrays.
+
+    Args:
+        source: .zarr, .npy, .npz, .mrc, .mrcs, .star, .h5, or several of them; or patterns
+            (n, m, m), zero frequency at [m // 2, m // 2].
+        image: the images, where they lie in files of their own, one for each source; or images
+            (n, m, m).
+        box_A: side of the field in Å, where no file tells it.
+        settings: how a simulation is imaged, or how measured arrays were taken.
+
+    Raises:
+        DiffraganError: a file that is missing, damaged or of another kind, or arrays that don't
+            fit each other.
+    """
+    import numpy as np
+
+    from diffragan.pairs.open import open_all, open_arrays
+
+    if isinstance(source, np.ndarray) or isinstance(image, np.ndarray):
+        return open_arrays(source, image, settings=settings, box_A=box_A)
+    return open_all(as_paths(source), settings=settings, images=as_paths(image), box_A=box_A)
