@@ -14,6 +14,7 @@ import pytest
 from diffragan.errors import DiffraganError
 from diffragan.files import store_writer
 from diffragan.files.store import Store, open_results, open_simulation, store_kind
+from diffragan.files.store_header import listed_arrays
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.write import write_pairs
@@ -41,8 +42,8 @@ def content(path: Path) -> Iterator[Any]:
     store: Store
     if store_kind(path) == "result":
         store = open_results(path)
-        names = ("item", "projection", "wave", "trust", "r_factor", "solved", "start_r", "seconds")
-        yield from (store.read(name) for name in names if store.has(name))
+        names = [name for name in listed_arrays(store.group) if name != "done"]
+        yield from (store.read(name) for name in names)
         yield store.rotation
         yield store.structure_index
     else:
