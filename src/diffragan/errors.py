@@ -8,3 +8,9 @@ class DiffraganError(Exception):
 
     The message is one plain sentence. The command line prints it and exits with code 2.
     """
+
+
+def one_line(error: Exception) -> str:
+    """An error of another package, which may have no text or several lines, for such a sentence."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from diffragan.errors import DiffraganError
+from diffragan.errors import DiffraganError, one_line
 
 
 def load_plugins(group: str) -> dict[str, Any]:
@@ -34,6 +34,6 @@ def load_plugins(group: str) -> dict[str, Any]:
         except Exception as error:  # a plug-in's import may fail in any way
             raise DiffraganError(
                 f"The plug-in '{entry.name}' of the package {owner} ({group}) can't be loaded "
-                f"({type(error).__name__}: {error}); repair or uninstall that package."
+                f"({one_line(error)}); repair or uninstall that package."
             ) from None
     return loaded

@@ -212,6 +212,9 @@ def test_files_that_are_no_pairs(tmp_path: Path, arrays: tuple[Any, Any]) -> Non
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(DiffraganError, match="is it whole"):
         open_pairs(tmp_path / "cut.npz")
+    (tmp_path / "noise.star").write_bytes(b"\xff\x00 no table")
+    with pytest.raises(DiffraganError, match=r"noise\.star can't be read \(\w+"):
+        open_pairs(tmp_path / "noise.star")
     np.save(tmp_path / "alone.npy", arrays[0])
     with pytest.raises(DiffraganError, match="--image"):
         open_pairs(tmp_path / "alone.npy", box_A=BOX)
@@ -299,5 +302,7 @@ def test_other_packages_bring_readers(
     assert found.box_A == BOX
     with pytest.raises(DiffraganError, match=r"\.zarr, .*\.star, .*\.bad and \.txt\."):
         open_pairs(tmp_path / "pairs.xyz")
-    with pytest.raises(DiffraganError, match=r"pairs\.bad can't be read \(no such thing\)"):
+    with pytest.raises(
+        DiffraganError, match=r"pairs\.bad can't be read \(RuntimeError: no such thing\)"
+    ):
         open_pairs(tmp_path / "pairs.bad")

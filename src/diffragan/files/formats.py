@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.errors import DiffraganError
+from diffragan.errors import DiffraganError, one_line
 from diffragan.files.mrc import read_mrc_stack
 from diffragan.files.star import read_particles
 from diffragan.plugins import load_plugins
@@ -52,7 +52,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     except DiffraganError:
         raise
     except Exception as error:  # each library has its own word for a damaged file
-        raise DiffraganError(f"{path} can't be read ({error}); is it whole?") from None
+        raise DiffraganError(f"{path} can't be read ({one_line(error)}); is it whole?") from None
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import zarr
 
-from diffragan.errors import DiffraganError
+from diffragan.errors import DiffraganError, one_line
 
 FORMAT = 1
 
@@ -113,11 +113,8 @@ def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:
 
 
 def reason_of(error: Exception) -> str:
-    """An error of another package on one line."""
-    text = " ".join(str(error).split()).rstrip(".")
-    if "checksum" in text:
-        return "its checksum is wrong"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """What is wrong with a file of a store, from the error that reading it gave."""
+    return "its checksum is wrong" if "checksum" in str(error) else one_line(error)
 
 
 def _damaged_description(path: Path, name: str, reason: str) -> DiffraganError:
