@@ -31,7 +31,11 @@ myst_enable_extensions = ["attrs_inline"]
 
 # Docstrings write code in single backticks, as Markdown does.
 default_role = "code"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "model_config",
+}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
@@ -97,6 +101,11 @@ def generate(app: Any, config: Any) -> None:
 def rewrite(app: Any, what: str, name: str, object_: Any, options: Any, lines: list[str]) -> None:
     """Each docstring on its way to napoleon."""
     lines[:] = to_rst(lines, record=what == "class")
+    fields = getattr(object_, "model_fields", {}) if what == "class" else {}
+    for key, field in fields.items():
+        default = "" if field.default_factory else f" = {field.default!r}"
+        about = f": {field.description}" if field.description else ""
+        lines += ["", f"* ``{key}{default}``{about}"]
 
 
 def keep_whole(
@@ -110,8 +119,10 @@ def keep_whole(
 def shorten(
     app: Any, what: str, name: str, object_: Any, options: Any, signature: str | None, returned: str
 ) -> tuple[str, None] | None:
-    """Commands go without their options, which `--help` lists."""
-    return ("()", None) if signature and "typer." in signature else None
+    """Commands go without their options, which `--help` lists, and settings without fields, which
+    their list tells."""
+    bare = "typer." in (signature or "") or hasattr(object_, "model_fields")
+    return ("()", None) if bare else None
 
 
 def setup(app: Any) -> None:

@@ -1,8 +1,8 @@
 """The public face: one call for each step of the chain, the same that the commands make.
 
-Every call takes paths or what an earlier call returned, and finds the same again where it was
-interrupted. `settings` come from `load_settings`; `overwrite` replaces what lies at `out`;
-`progress` is told the stage, how much of it is done, and of how much.
+Every call takes paths or what an earlier call returned; a `Source` is one path or several. Long
+runs go on where they were interrupted. `settings` come from `load_settings`; `overwrite` replaces
+what lies at `out`; `progress` is told the stage, how much of it is done, and of how much.
 """
 
 from diffragan.api.measurement import make_pairs, open_pairs

@@ -31,7 +31,13 @@ def load_settings(
 ) -> Settings:
     """Settings from a preset, a TOML file, `section.key=value` pairs and Python values.
 
-    Each layer wins over the one before it; `values` (dotted keys, None skipped) comes last.
+    Each layer wins over the one before it.
+
+    Args:
+        preset: `default`, or `published` for the paper's system.
+        file: TOML with a table for each section.
+        overrides: as after `--set`: "image.snr=2", "simulate.box_A=70".
+        values: by dotted key, {"phase.method": "raar"}; a None is skipped.
 
     Raises:
         DiffraganError: an unknown preset, key or value; the message names what is allowed.
