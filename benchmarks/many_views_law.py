@@ -198,7 +198,7 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
             solve.step()
             if tell and len(solve.history) > checks:
                 tell(solve.history[-1])
-        whole = many_views.joined(solve, views)
+        whole = many_views.combined(solve, views)
         solved = time.perf_counter()
         assert solve.measure is not None
         curve = wave_frc(whole, pairs, wrong, shift)

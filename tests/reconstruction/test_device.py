@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from diffragan import cli
 from diffragan.commands.demo import views_path
+from diffragan.devices import to_device
 from diffragan.errors import DiffraganError
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import CPU, volume_spectrum
@@ -85,7 +86,7 @@ def whole_run(views: Views, settings: ManyViewsSettings) -> tuple[mv.HalfMaps, A
     solve = mv.start(views, settings, KDA, 0)
     while not solve.done:
         solve.step()
-    return solve, mv.joined(solve, views)
+    return solve, mv.combined(solve, views)
 
 
 def close(found: Tensor, wanted: Tensor, tolerance: float = SAME) -> None:
@@ -142,7 +143,7 @@ def test_a_run_on_a_device_is_the_cpus(
     """From the start to the map of all views, halves, masks, weights and agreement."""
     seen = views if dose is None else counted
     here, here_whole = whole_run(seen, SHORT)
-    there, there_whole = whole_run(seen.to(device), SHORT)
+    there, there_whole = whole_run(to_device(seen, device), SHORT)
     assert there.halves[0].full.measured.device == CPU
     assert there.halves[0].full.contrast.device == CPU
     for a, b in zip((*there.halves, there_whole), (*here.halves, here_whole), strict=True):
@@ -158,9 +159,9 @@ def test_a_run_on_a_device_is_the_cpus(
             getattr(there.measure, name), getattr(here.measure, name),
             atol=1e-3, rtol=0, equal_nan=True,
         )  # fmt: skip
-    back = there_whole.to(CPU)
+    back = to_device(there_whole, CPU)
     assert relative(back.project(back.map), here_whole.project(here_whole.map)) < SAME
-    there.to(CPU).halves[1].climb(1, 0.5)
+    to_device(there, CPU).halves[1].iterate(1, 0.5)
 
 
 def test_a_run_goes_on_wherever_its_state_is_taken(
@@ -170,13 +171,13 @@ def test_a_run_goes_on_wherever_its_state_is_taken(
     settings = load_settings().model_copy(update={"many_views": SHORT})
     found = []
     for first, second in ((device, CPU), (CPU, device), (device, device)):
-        solve = mv.start(counted.to(first), SHORT, KDA, settings.seed)
+        solve = mv.start(to_device(counted, first), SHORT, KDA, settings.seed)
         for _ in range(4):
             solve.step()
         state = tmp_path / "state.pt"
         save_state(state, solve, 1.0)
         # Without any device the file opens all the same.
-        solve, seconds = restored(state, counted.to(second), settings, KDA)
+        solve, seconds = restored(state, to_device(counted, second), settings, KDA)
         assert seconds == 1.0
         assert solve.stage == 1
         assert solve.halves[0].map.device == solve.halves[0].full.rotations.device == second
@@ -200,7 +201,7 @@ def test_orientations_are_refined_there_as_here(
     generator = torch.Generator().manual_seed(1)
     wrong = 0.03 * torch.randn((len(seen), 3), generator=generator)
     here = replace(seen, rotations=turned(seen.rotations, wrong))
-    there = here.to(device)
+    there = to_device(here, device)
     truth = volume_spectrum(true_volume(ATOMS, seen.n, edge_A=2.7))
     given = {"resolution_A": 3.0, "max_step_deg": 1.0, "rounds": 2, "shift_reach_A": 2.0}
     a = refine_orientations(truth.to(device), there, **given)  # type: ignore[arg-type]
@@ -216,13 +217,13 @@ def test_orientations_are_refined_there_as_here(
 
 def test_one_half_is_laid_onto_the_other_there_as_here(views: Views, device: torch.device) -> None:
     settings = SHORT.model_copy(update={"orientations": "find", "padding": 1.0})
-    made = [mv.start(v, settings, KDA, 0) for v in (views.to(device), views)]
+    made = [mv.start(v, settings, KDA, 0) for v in (to_device(views, device), views)]
     for solve in made:
         first, second = solve.halves
         second.realign()
         second.align_to(first)
-        first.mirror()
-        first.place()
+        first.take_hand(mirror=True)
+        first.find_shifts()
     for a, b in zip(made[0].halves, made[1].halves, strict=True):
         close(a.map, b.map, 0.01)
         close(a.views.rotations, b.views.rotations, 0.01)
@@ -236,7 +237,7 @@ def test_runs_that_turn_views_end_there(
     brief_start = partial(align_to_images, schedule_A=(8.0,), rounds=1)
     monkeypatch.setattr(half_set, "align_to_images", brief_start)
     brief = {"orientations": mode, "iterations": 2, "resolution_steps_A": (), "padding": 1.0}
-    _, whole = whole_run(views.to(device), SHORT.model_copy(update=brief))
+    _, whole = whole_run(to_device(views, device), SHORT.model_copy(update=brief))
     assert whole.map.device == whole.views.rotations.device == device
     assert bool(whole.map.isfinite().all())
     assert correlation(whole.map.cpu(), true_volume(ATOMS, views.n, edge_A=2.7)) > 0.2
@@ -258,7 +259,7 @@ def test_without_a_weight_and_from_waves(views: Views, device: torch.device) -> 
             lambda items: waves[items], v.items, v.rotations, v.flat, v.n,
             weight=lambda items: trust[items],
         )
-        for v in (views.to(device), views)
+        for v in (to_device(views, device), views)
     )  # fmt: skip
     close(a, b)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.commands.demo import views_path
+from diffragan.devices import to_device
 from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
@@ -164,7 +165,7 @@ def test_a_search_is_the_same_on_a_device(views: Views) -> None:
     quick = SearchPlan(starts=2, stages=(Stage(6.0, 2, 500, 2.0),))
     wanted = find_from_images(views, KDA, plan=quick)
     with strict_device() as device:
-        found = find_from_images(views.to(device), KDA, plan=quick)
+        found = find_from_images(to_device(views, device), KDA, plan=quick)
         rotations = found.views.rotations.cpu()
     assert found.starts == pytest.approx(wanted.starts, abs=1e-3)
     angle = misorientation_deg(rotations, wanted.views.rotations)

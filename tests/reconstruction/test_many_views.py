@@ -238,8 +238,8 @@ def test_data_inside_the_balls_do_not_act_there(views: Views, truth: Tensor) -> 
 
     def change(of: DataStep) -> Tensor:
         # The step in Fourier space before the ball of space is applied.
-        of._ball = torch.ones_like(of._ball)
-        of._gain = torch.ones_like(of._gain)
+        for name in ("_ball", "_gain"):
+            object.__setattr__(of, name, torch.ones_like(getattr(of, name)))
         spectrum: Tensor = torch.fft.rfftn(of(x) - x, norm="forward")
         return spectrum
 
@@ -274,7 +274,7 @@ def test_images_to_4_A_and_patterns_are_a_map_to_2_A(
 ) -> None:
     """From nothing but pairs and weight: FSC with the truth above 0.75 in every shell and 0.9 in
     the mean, where the images alone have none; and each view's wave with it."""
-    whole = mv.joined(solve, views)
+    whole = mv.combined(solve, views)
     shells = fsc(whole.map, truth)[1:16]
     assert float(shells.min()) > 0.75
     assert float(shells.mean()) > 0.9
@@ -293,7 +293,7 @@ def test_a_run_ends_by_itself(solve: mv.HalfMaps) -> None:
     assert solve.done
     assert not solve.exhausted
     assert solve.iteration < SMALL.iterations + SMALL.polish
-    assert solve.history[-1]["phase"] == "polish"
+    assert solve.history[-1]["phase"] == "error reduction"
     assert {row["half"] for row in solve.history} == {"1", "2"}
     assert solve.measure is not None
     assert solve.measure.resolution_A < 2.2
@@ -344,7 +344,7 @@ def test_views_of_another_molecule_lose_their_say(views: Views) -> None:
     run = mv.start(mixed, SMALL, KDA, 0)
     while not run.done:
         run.step()
-    whole = mv.joined(run, mixed)
+    whole = mv.combined(run, mixed)
     assert float(whole.views.weights[stray].max()) < 0.1
     assert float(whole.views.weights[~stray].mean()) > 0.9
     assert float(fsc(whole.map, true_volume(ATOMS, whole.views.n))[1:16].mean()) > 0.85
@@ -366,7 +366,7 @@ def test_weights_fall_between_three_and_six_deviations() -> None:
 def test_the_climb_ends_with_all_that_was_measured(views: Views) -> None:
     """Resolutions of the settings that lie near the edge or beyond are left out."""
     marching = ManyViewsSettings(resolution_steps_A=(2.05, 5.0, 3.0))
-    assert mv.plan_of(views, marching) == [5.0, 3.0, None]
+    assert mv.resolution_limits(views, marching) == [5.0, 3.0, None]
 
 
 def test_noise_beyond_the_images_is_where_the_molecule_is(views: Views) -> None:
@@ -374,7 +374,7 @@ def test_noise_beyond_the_images_is_where_the_molecule_is(views: Views) -> None:
     n = views.n
     image, inside = image_map(views), ball(n, 0.3)
     signal = power_by_voxel(ring_power(views), n)
-    nothing = ImageMap(torch.zeros(n, n, n), torch.zeros_like(image.half), 0 * image.known)
+    nothing = ImageMap(torch.zeros(n, n, n), torch.zeros_like(image.spectrum), 0 * image.known)
     noise = first_guess(nothing, signal, inside, 0, 1.0)
     spectrum = torch.fft.rfftn(noise, norm="forward").abs().square()
     beyond = power_by_voxel(torch.arange(17.0), n) > 6

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -445,3 +448,40 @@ def test_nothing_finished_is_lost(finished: Path, views: Path, tmp_path: Path) -
     assert "unfinished" in text
     assert merged(finished / "phased.zarr", half_way, "--overwrite")["rounds"] == 1
     assert not (half_way / ".run").exists()
+
+
+@pytest.mark.parametrize("left", ["an earlier version's", "half a file"])
+def test_a_state_that_cannot_go_on_is_refused(
+    left: str, views: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions pickled classes by the places of their modules; a sentence says what to do,
+    and nothing of the run is lost by it."""
+    from diffragan.reconstruction import solve as module
+
+    monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
+    store, out = open_pairs(views, settings=settings), tmp_path / "o"
+
+    def stop(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        if stage == "iterations" and done == 3:
+            raise KeyboardInterrupt
+
+    def go(progress: Any = stop) -> None:
+        solve_views(store, choose_views(store, limit=20), out, settings, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    state = out / ".run" / "state.pt"
+    if left == "half a file":
+        state.write_bytes(state.read_bytes()[:5000])
+    else:
+        old = types.ModuleType("diffragan.reconstruct.start")
+        image = dataclasses.make_dataclass("ImageMap", ["volume"])
+        image.__module__ = old.__name__
+        old.ImageMap = image  # type: ignore[attr-defined]
+        for name in ("diffragan.reconstruct", old.__name__):
+            monkeypatch.setitem(sys.modules, name, old)
+        torch.save({"halves": [{"image": image(torch.ones(3))}], "seconds": 1.0}, state)
+    before = state.read_bytes()
+    with pytest.raises(DiffraganError, match=r"state\.pt is of an earlier version.*--overwrite"):
+        go()
+    assert state.read_bytes() == before

@@ -48,11 +48,6 @@ class Slices:
     def __len__(self) -> int:
         return len(self.pixel)
 
-    def to(self, device: torch.device) -> Slices:
-        """The same on a device."""
-        names = ("points", "pixel", "mate", "valid", "radius")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
     def inner(self, count: int) -> Tensor:
         """Points of the first `count` pixel pairs, (count, 3) or (2 count, 3)."""
         if not self.curved:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors, write_atomically
 from diffragan.fourier.volumes import CPU
 from diffragan.pairs.pairs import Pairs
-from diffragan.reconstruction import many_views
 from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
 from diffragan.reconstruction.maps.views import Views
@@ -26,7 +25,7 @@ SCRATCH = ".run"
 STATE = "state.pt"
 
 
-_HALF_TENSORS = ("x", "map", "mask", "power")
+_FORMAT = 2  # of the state file; the first named classes of its own
 
 
 def run_key(
@@ -70,64 +69,30 @@ def clear(out: Path) -> None:
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
 
 
-def save_state(path: Path, solve: HalfMaps, seconds: float) -> None:
+def save_state(path: Path, half_maps: HalfMaps, seconds: float) -> None:
     """Write the run's state in one step; its tensors are the CPU's, wherever the run is."""
-    halves = [
-        {name: getattr(h, name).cpu() for name in _HALF_TENSORS}
-        | {"image": h.image.to(CPU), "r_factor": h.r_factor, "second_order": h.second_order}
-        | {name: getattr(h.full, name).cpu() for name in ("rotations", "shifts_A", "weights")}
-        for h in solve.halves
-    ]
-    plain = {
-        name: getattr(solve, name)
-        for name in (
-            "plan", "stage", "phase", "iteration", "in_stage", "stalled", "best", "exhausted",
-            "history",
-        )
-    }  # fmt: skip
-    measure = None if solve.measure is None else asdict(solve.measure)
-    padding = solve.halves[0].full.flat.padding
-    save_tensors(
-        path,
-        {
-            "halves": halves,
-            "plain": plain,
-            "measure": measure,
-            "padding": padding,
-            "curved": solve.halves[0].curved,
-            "seconds": seconds,
-        },
-    )
+    kept = {"format": _FORMAT, "run": half_maps.state(), "seconds": seconds}
+    save_tensors(path, kept)
 
 
 def restored(
     path: Path, views: Views, settings: Settings, mass_kda: float | None
 ) -> tuple[HalfMaps, float]:
-    """The run as `save_state` left it, on the views' device, and the seconds it had taken."""
-    from diffragan.reconstruction.maps.agreement import Agreement
-    from diffragan.reconstruction.maps.image_map import ImageMap
+    """The run as `save_state` left it, on the views' device, and the seconds it had taken.
 
-    with torch.serialization.safe_globals([ImageMap]):
+    Raises:
+        DiffraganError: an earlier version left it, or the file is damaged.
+    """
+    try:
         kept = torch.load(path, weights_only=True, map_location=CPU)
-    plain = kept["plain"]
-    views = views.padded(kept["padding"])
-    limit = plain["plan"][plain["stage"]]
-    halves = []
-    for k, found in enumerate(kept["halves"]):
-        half = many_views.half_set(k, views, settings.many_views, mass_kda, settings.seed)
-        half.full = replace(
-            half.full,
-            **{n: found[n].to(views.device) for n in ("rotations", "shifts_A", "weights")},
+    except (UnpicklingError, RuntimeError, EOFError, OSError):
+        kept = None
+    if not isinstance(kept, dict) or kept.get("format") != _FORMAT:
+        raise DiffraganError(
+            f"{path} is of an earlier version or damaged, so the run can't go on; pass --overwrite "
+            "to begin anew."
         )
-        half.views = half.full if limit is None else half.full.limited(limit)
-        for name in (*_HALF_TENSORS, "image"):
-            setattr(half, name, found[name].to(views.device))
-        half.r_factor, half.second_order = found["r_factor"], found["second_order"]
-        half.curved = kept["curved"]
-        half.prepare()
-        halves.append(half)
-    solve = HalfMaps((halves[0], halves[1]), settings.many_views, plain.pop("plan"))
-    for name, value in plain.items():
-        setattr(solve, name, value)
-    solve.measure = None if kept["measure"] is None else Agreement(**kept["measure"])
-    return solve, float(kept["seconds"])
+    half_maps = HalfMaps.from_state(
+        kept["run"], views, settings.many_views, mass_kda, settings.seed
+    )
+    return half_maps, float(kept["seconds"])

@@ -1,15 +1,15 @@
-"""One half set of views: its start, mask, iterations, and what its views are worth to it."""
+"""A map of a set of views: its start, mask, iterations, and what its views are worth to it."""
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from diffragan.fourier.volumes import best_shift, moved, resized, rotated, volume_spectrum
+from diffragan.devices import to_device
+from diffragan.fourier.volumes import CPU, best_shift, moved, resized, rotated, volume_spectrum
 from diffragan.phasing.solvers import RealSpace, advance, find_solver
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
@@ -49,84 +49,173 @@ _MISLED = 0.6  # of where the map varies: a mask of its density that holds less 
 _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
 
 
-@dataclass
-class PhasedMap:
-    """One half set and where its run is.
+@dataclass(frozen=True)
+class MapPlan:
+    """What stays the same while a map is phased.
 
-    full: its views to the measured edge; views: the same to the present resolution. x: iterate,
-    map: what it says the molecule is, both (n, n, n) in FFT order. keep_free: whether balls of
-    Fourier space are left out.
+    name: "1" or "2" of a half set, "all" of all views. mass_kda: of the molecule, None where not
+    known. keep_free: whether balls of Fourier space are left out, to judge the map by.
     """
 
     name: str
-    full: Views
     settings: ManyViewsSettings
     mass_kda: float | None
     seed: int
     keep_free: bool = True
-    curved: bool = field(init=False)
-    second_order: float = field(default=0.0, init=False)
+
+    def mask(self, volume: Tensor, views: Views, blur_A: float | None = None) -> Tensor:
+        """The mask (n, n, n) of a map, by the rule of `envelope`."""
+        s = self.settings
+        return envelope(
+            volume,
+            views.volume_box_A,
+            self.mass_kda,
+            blur_A=s.mask_blur_A if blur_A is None else blur_A,
+            margin_A=s.mask_margin_A,
+            reach_A=0.5 * views.optics.box_A,
+        )
+
+    def varied(self, volume: Tensor, views: Views) -> Tensor:
+        """A mask of where a map varies, which takes no lowest frequencies to tell."""
+        return self.mask(volume**2, views, max(_VARIED_BLUR_A, self.settings.mask_blur_A))
+
+    def free(self, full: Views, views: Views) -> Tensor | None:
+        """(n, n, n // 2 + 1) bool, the voxels left out, or None."""
+        s = self.settings
+        if not self.keep_free or s.free_fraction == 0:
+            return None
+        balls = free_balls(
+            views.n,
+            views.flat.padding,
+            float(full.flat.radius.max()),
+            s.free_fraction,
+            self.seed,
+            views.optics.box_A / _FREE_FROM_A,
+        )
+        return balls.to(views.device)
+
+
+@dataclass(kw_only=True)
+class PhasedMap:
+    """A map of some views and where its run is; valid from the moment that it is made.
+
+    full: its views to the measured edge; views: the same to the present resolution, limit_A (None:
+    all that was measured). x: iterate, map: what it says the molecule is, both (n, n, n) in FFT
+    order. mask: (n, n, n) bool. power: (rings,) mean measured intensity. image: the images' map.
+    curved: whether slices lie on the Ewald sphere. second_order: as `image_map`.
+    r_factor: mean amplitude R of the views at the last look.
+    project: the data's projection, at these views and this resolution.
+    """
+
+    plan: MapPlan
+    full: Views
+    limit_A: float | None
+    x: Tensor
+    map: Tensor
+    mask: Tensor
+    power: Tensor
+    image: ImageMap
+    curved: bool
+    second_order: float = 0.0
+    r_factor: float = 1.0
     views: Views = field(init=False)
-    power: Tensor = field(init=False)
-    image: ImageMap = field(init=False)
-    mask: Tensor = field(init=False)
-    x: Tensor = field(init=False)
-    map: Tensor = field(init=False)
     project: DataStep = field(init=False)
-    r_factor: float = field(default=1.0, init=False)
 
     def __post_init__(self) -> None:
-        # Orientations found from nothing may have either hand, and only flat slices fit both.
-        self.curved = self.settings.ewald and self.settings.orientations != "find"
+        self._update()
 
-    def begin(self, resolution_A: float | None) -> None:
-        """Image map, mask and start at a first resolution (None: all that was measured)."""
-        self.views = self.full if resolution_A is None else self.full.limited(resolution_A)
-        self.power = ring_power(self.full)
-        if self.settings.orientations == "refine":
-            self._turn(align_to_images(self.views))
-        self.image = self._images()
-        self.mask = self.find_mask(self.image.volume)
-        varied = self._varied()
-        if float((self.mask & varied).sum()) < _MISLED * float(varied.sum()):
+    @classmethod
+    def begin(cls, plan: MapPlan, full: Views, limit_A: float | None) -> Self:
+        """Image map, mask and start at a first resolution."""
+        views = _limited(full, limit_A)
+        power = ring_power(full)
+        if plan.settings.orientations == "refine":
+            aligned = align_to_images(views)
+            full, views = aligned.put_into(full), aligned.put_into(views)
+        second_order = 0.0
+        image = image_map(views, power)
+        mask, varied = plan.mask(image.volume, views), plan.varied(image.volume, views)
+        if float((mask & varied).sum()) < _MISLED * float(varied.sum()):
             # The density lies where nothing varies: the lowest frequencies are not the molecule's.
-            self.second_order = SECOND_ORDER
-            self.image = self._images()
-            self.mask = self._varied()
-        self.x = first_guess(
-            self.image, self._signal(), self.mask, self.seed, self.settings.start_noise
+            second_order = SECOND_ORDER
+            image = image_map(views, power, second_order)
+            mask = plan.varied(image.volume, views)
+        signal = power_by_voxel(power, views.n, views.flat.padding)
+        return cls(
+            plan=plan,
+            full=full,
+            limit_A=limit_A,
+            x=first_guess(image, signal, mask, plan.seed, plan.settings.start_noise),
+            map=image.volume * mask,
+            mask=mask,
+            power=power,
+            image=image,
+            # Orientations found from nothing may have either hand: only flat slices fit both.
+            curved=plan.settings.ewald and plan.settings.orientations != "find",
+            second_order=second_order,
         )
-        self.map = self.image.volume * self.mask
-        self.prepare()
 
-    def refine_to(self, resolution_A: float | None) -> None:
-        """Go on at a finer resolution: what is new begins as faint noise."""
-        self.views = self.full if resolution_A is None else self.full.limited(resolution_A)
-        n = self.views.n
-        self.x, self.map = resized(self.x, n), resized(self.map, n)
-        self.image = ImageMap(
-            resized(self.image.volume, n),
-            torch.fft.rfftn(resized(self.image.volume, n), norm="forward"),
-            self._images().known,
+    @classmethod
+    def at(cls, plan: MapPlan, full: Views, volume: Tensor, mask: Tensor, *, curved: bool) -> Self:
+        """A given map, at all that was measured, with its views' own image map."""
+        power = ring_power(full)
+        return cls(
+            plan=plan,
+            full=full,
+            limit_A=None,
+            x=volume,
+            map=volume,
+            mask=mask,
+            power=power,
+            image=image_map(full, power),
+            curved=curved,
         )
-        self.mask = self.find_mask(self.map)
-        self.prepare()
+
+    def state(self) -> dict[str, Any]:
+        """What `from_state` goes on from, apart from the plan and what was measured; its tensors
+        lie on the CPU."""
+        here = to_device(self, CPU)
+        kept = {name: getattr(here, name) for name in _STORED}
+        kept["image"] = {f.name: getattr(here.image, f.name) for f in fields(ImageMap)}
+        kept["found"] = {name: getattr(here.full, name) for name in _FOUND}
+        return kept
+
+    @classmethod
+    def from_state(cls, plan: MapPlan, full: Views, state: dict[str, Any]) -> Self:
+        """The map as `state` left it, on the device of its views (`full`, as they were read)."""
+
+        def on(value: Any) -> Any:
+            return value.to(full.device) if isinstance(value, Tensor) else value
+
+        image = ImageMap(**{name: on(value) for name, value in state["image"].items()})
+        found = {name: on(value) for name, value in state["found"].items()}
+        stored = {name: on(state[name]) for name in _STORED}
+        return cls(plan=plan, full=replace(full, **found), image=image, **stored)
+
+    def refine_to(self, limit_A: float | None) -> None:
+        """Go on at a finer resolution: what is new begins as faint noise."""
+        views = _limited(self.full, limit_A)
+        volume = resized(self.map, views.n)
+        image = resized(self.image.volume, views.n)
+        known = image_map(views, self.power, self.second_order).known
+        self._update(
+            limit_A=limit_A,
+            x=resized(self.x, views.n),
+            map=volume,
+            mask=self.plan.mask(volume, views),
+            image=ImageMap(image, torch.fft.rfftn(image, norm="forward"), known),
+        )
 
     def realign(self) -> None:
         """Turn every view to where the present map explains it best, and merge anew."""
-        views = self.views
-        edge_A = views.optics.box_A / float(views.flat.radius.max())
-        self._turn(
-            refine_orientations(
-                volume_spectrum(self.map),
-                views,
-                resolution_A=edge_A,
-                max_step_deg=_TURN_DEG,
-                rounds=2,
-            )
+        refined = refine_orientations(
+            volume_spectrum(self.map),
+            self.views,
+            resolution_A=self._edge_A,
+            max_step_deg=_TURN_DEG,
+            rounds=2,
         )
-        self.image = self._images()
-        self.prepare()
+        self._update(full=refined.put_into(self.full), image=self._images(refined))
 
     def align_to(self, other: PhasedMap) -> None:
         """Turn and move map and views into the other half's frame, where orientations are free.
@@ -135,103 +224,59 @@ class PhasedMap:
         of what brings a sample of the views from here to where the other map explains them; the
         views' own turns are not taken over.
         """
-        few = self.views.sample(_FRAME_VIEWS)
-        edge_A = self.views.optics.box_A / float(self.views.flat.radius.max())
-        there = refine_orientations(
+        sample = self.views.sample(_FRAME_VIEWS)
+        refined = refine_orientations(
             volume_spectrum(other.map),
-            few,
-            resolution_A=max(3.0, edge_A),
+            sample,
+            resolution_A=max(3.0, self._edge_A),
             max_step_deg=2.0,
             rounds=4,
             shift_reach_A=0.0,
         )
-        turn = mean_rotation(few.rotations.mT @ there.rotations)
+        turn = mean_rotation(sample.rotations.mT @ refined.rotations)
         rotations = self.views.rotations @ turn
-        self.x, self.map = rotated(self.x, turn), rotated(self.map, turn)
-        shift = best_shift(self.map, torch.fft.rfftn(other.map))
-        self.x, self.map = moved(self.x, shift), moved(self.map, shift)
+        x, volume = rotated(self.x, turn), rotated(self.map, turn)
+        shift = best_shift(volume, torch.fft.rfftn(other.map))
         in_view = rotations @ (shift.flip(0) * self.views.voxel_A)
-        changed: dict[str, Any] = {
-            "rotations": rotations,
-            "shifts_A": self.views.shifts_A + in_view[:, :2],
-        }
-        self.full, self.views = replace(self.full, **changed), replace(self.views, **changed)
-        self.image = self._images()
-        self.prepare()
-
-    def mirror(self) -> None:
-        """Take the other hand: the map's mirror image, with every view half a turn about its
-        beam."""
-        for name in ("x", "map", "mask"):
-            setattr(self, name, mirror_image(getattr(self, name)))
-        rotations = mirrored(self.views.rotations)
-        self.full = replace(self.full, rotations=rotations)
-        self.views = replace(self.views, rotations=rotations)
-        self.image = self._images()
-
-    def place(self) -> None:
-        """Find where each image has the molecule of the present map; orientations stay."""
-        self._turn(
-            refine_orientations(
-                volume_spectrum(self.map), self.views, resolution_A=5.0, max_step_deg=0.0, rounds=0
-            )
+        full = replace(
+            self.full, rotations=rotations, shifts_A=self.views.shifts_A + in_view[:, :2]
+        )
+        self._update(
+            full=full, x=moved(x, shift), map=moved(volume, shift), image=self._images(full)
         )
 
-    def _turn(self, refined: Alignment) -> None:
+    def take_hand(self, *, mirror: bool) -> None:
+        """Fix the hand and go on with slices on the Ewald sphere: the present map, or its mirror
+        image, with every view half a turn about its beam."""
+        if not mirror:
+            self._update(curved=True)
+            return
+        full = replace(self.full, rotations=mirrored(self.full.rotations))
+        self._update(
+            curved=True,
+            full=full,
+            image=self._images(full),
+            **{name: mirror_image(getattr(self, name)) for name in ("x", "map", "mask")},
+        )
+
+    def find_shifts(self) -> None:
+        """Find where each image has the molecule of the present map; orientations stay."""
+        refined = refine_orientations(
+            volume_spectrum(self.map), self.views, resolution_A=5.0, max_step_deg=0.0, rounds=0
+        )
+        # Patterns do not see shifts, so the data's projection stays.
         self.full, self.views = refined.put_into(self.full), refined.put_into(self.views)
 
-    def prepare(self) -> None:
-        """Make the data's projection anew: after views or resolution changed."""
-        s, views = self.settings, self.views
-        free = None
-        if self.keep_free and s.free_fraction > 0:
-            reach = float(self.full.flat.radius.max())
-            free = free_balls(
-                views.n,
-                views.flat.padding,
-                reach,
-                s.free_fraction,
-                self.seed,
-                views.optics.box_A / _FREE_FROM_A,
-            ).to(views.device)
-        geometry = views.curved if self.curved else views.flat
-        self.project = DataStep(views, geometry, self.power, s.damping, free, self.image)
+    def find_mask(self) -> None:
+        """The mask anew, from the present map."""
+        self.mask = self.plan.mask(self.map, self.views)
 
-    def _images(self) -> ImageMap:
-        """The present views' own map."""
-        return image_map(self.views, self.power, self.second_order)
-
-    def _varied(self) -> Tensor:
-        """A mask of where the images' map varies, which takes no lowest frequencies to tell."""
-        blur_A = max(_VARIED_BLUR_A, self.settings.mask_blur_A)
-        return self.find_mask(self.image.volume**2, blur_A)
-
-    def find_mask(self, volume: Tensor, blur_A: float | None = None) -> Tensor:
-        """The mask of a map, by the rule of `envelope`."""
-        s = self.settings
-        return envelope(
-            volume,
-            self.views.volume_box_A,
-            self.mass_kda,
-            blur_A=s.mask_blur_A if blur_A is None else blur_A,
-            margin_A=s.mask_margin_A,
-            reach_A=0.5 * self.views.optics.box_A,
-        )
-
-    def to(self, device: torch.device) -> PhasedMap:
-        """The same half set, begun, on a device."""
-        moved = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor | Views | ImageMap | DataStep):
-                setattr(moved, name, value.to(device))
-        return moved
-
-    def climb(self, iteration: int, hold: float) -> None:
-        """One iteration of the solver; `hold` is the pull of the images' frequencies."""
-        s = self.settings
-        self.project.strength = hold
+    def iterate(self, iteration: int, image_weight: float) -> None:
+        """One iteration of the solver; `image_weight` is how far the images' frequencies are drawn
+        to their map."""
+        s = self.plan.settings
         density = RealSpace(self.mask)
-        y = self.project(self.x)
+        y = self.project(self.x, image_weight)
         due = min(s.register_every, s.check_every, s.mask_every)
         if iteration % due == 0:
             self.map = density(y)
@@ -239,11 +284,10 @@ class PhasedMap:
         if iteration % s.register_every == 0:
             self.register()
         if iteration % s.mask_every == 0:
-            self.mask = self.find_mask(self.map)
+            self.find_mask()
 
-    def polish(self) -> None:
+    def error_reduce(self) -> None:
         """One step of error reduction, without positivity."""
-        self.project.strength = 0.0
         self.map = RealSpace(self.mask, positive=False)(self.project(self.map))
 
     def register(self) -> None:
@@ -252,15 +296,42 @@ class PhasedMap:
         self.x, self.map = moved(self.x, shift), moved(self.map, shift)
 
     def weigh_views(self) -> None:
-        """R of every view against the map; views that fit badly lose their say."""
+        """R of every view against the map; views that fit badly lose their weight."""
         r = view_r(self.map, self.views, self.project.geometry)
-        weights = view_weights(r) if self.settings.reject else torch.ones_like(r)
+        weights = view_weights(r) if self.plan.settings.reject else torch.ones_like(r)
         self.r_factor = float((r * weights).sum() / weights.sum().clamp_min(1e-6))
         if bool(((weights - self.views.weights).abs() > 0.05).any()):
             self.full = replace(self.full, weights=weights)
             self.views = replace(self.views, weights=weights)
-            self.project.views = self.views
-            self.project.reweigh()
+            self.project = replace(self.project, views=self.views)
 
-    def _signal(self) -> Tensor:
-        return power_by_voxel(self.power, self.views.n, self.views.flat.padding)
+    @property
+    def _edge_A(self) -> float:
+        """The present resolution."""
+        return self.views.optics.box_A / float(self.views.flat.radius.max())
+
+    def _images(self, placed: Views | Alignment) -> ImageMap:
+        """The present views' own map, where they lie otherwise."""
+        views = replace(self.views, rotations=placed.rotations, shifts_A=placed.shifts_A)
+        return image_map(views, self.power, self.second_order)
+
+    def _update(self, **changes: Any) -> None:
+        """Take up changed fields, and make anew what follows from them."""
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.views = _limited(self.full, self.limit_A)
+        geometry = self.views.curved if self.curved else self.views.flat
+        free = self.plan.free(self.full, self.views)
+        damping = self.plan.settings.damping
+        self.project = DataStep(self.views, geometry, self.power, damping, free, self.image)
+
+
+_STORED = ("limit_A", "x", "map", "mask", "power", "curved", "second_order", "r_factor")
+
+
+_FOUND = ("rotations", "shifts_A", "weights")  # of the views, by the run
+
+
+def _limited(full: Views, limit_A: float | None) -> Views:
+    """The views to a resolution, None for all that was measured."""
+    return full if limit_A is None else full.limited(limit_A)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from diffragan.devices import to_device
 from diffragan.files.atomic import save_tensors
 from diffragan.fourier.volumes import CPU, volume_spectrum
 from diffragan.pairs.pairs import Pairs
@@ -76,7 +77,7 @@ def solve_views(
     scratch = out / SCRATCH
     claim(scratch, run_key(pairs, selection, settings, start_waves))
     began = time.perf_counter()
-    views = _load(pairs, selection, scratch, progress).to(device)
+    views = to_device(_load(pairs, selection, scratch, progress), device)
     if selection.rotations is None:
         views, warnings = _oriented(views, selection.mass_kda, settings, scratch, progress)
         selection = replace(selection, warnings=(*selection.warnings, *warnings))
@@ -90,12 +91,12 @@ def solve_views(
             begin_from_waves(half_maps, start_waves, pairs)
     began -= spent
     _iterate(half_maps, state_file, began, progress)
-    combined = many_views.joined(half_maps, views)
+    combined = many_views.combined(half_maps, views)
     converged, verdict = judged(half_maps, settings)
     return Solution(
-        half_maps.to(CPU),
-        combined.to(CPU),
-        views.to(CPU),
+        to_device(half_maps, CPU),
+        to_device(combined, CPU),
+        to_device(views, CPU),
         selection,
         time.perf_counter() - began,
         converged,

@@ -69,7 +69,7 @@ def _replace_start(half: PhasedMap, results: ResultStore, place: dict[int, int])
     )
     spectrum = torch.lerp(
         torch.fft.rfftn(volume, norm="forward"),
-        half.image.half,
+        half.image.spectrum,
         half.image.known.to(torch.complex64),
     )
     n = views.n

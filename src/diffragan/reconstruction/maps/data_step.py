@@ -8,7 +8,6 @@ fall-off never acts on the volume itself.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -28,12 +27,16 @@ _MAX_GAIN = 2.0  # limit on undoing the window's fall-off in a correction: more 
 _COUNT_FLOOR = 0.2  # of a ring's mean intensity: a fainter expectation is not divided by
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataStep:
     """P_M for volumes (n, n, n) in FFT order; `geometry` is `views.flat` or `views.curved`.
 
-    power: mean intensity by ring. free: (n, n, n // 2 + 1) bool, voxels left out, or None.
-    hold: an image map that pulls with `strength` times its `known`.
+    The views' weights and orientations are those that the step was made with; for others
+    `dataclasses.replace` makes another.
+
+    power: mean intensity by ring. damping: slices that a voxel must hold before it follows them
+    fully. free: (n, n, n // 2 + 1) bool, voxels left out, or None.
+    image: the image map that frequencies may be drawn to.
     """
 
     views: Views
@@ -41,8 +44,7 @@ class DataStep:
     power: Tensor
     damping: float
     free: Tensor | None = None
-    hold: ImageMap | None = None
-    strength: float = 0.0
+    image: ImageMap | None = None
     _used: Tensor = field(init=False)
     _ball: Tensor = field(init=False)
     _gain: Tensor = field(init=False)
@@ -52,22 +54,22 @@ class DataStep:
     def __post_init__(self) -> None:
         padding, n, device = self.geometry.padding, self.views.n, self.views.device
         radius = frequency_radius(n, device)
-        self._band = radius <= (float(self.geometry.radius.max()) + 0.5) * padding
-        self._used = self._band if self.free is None else self._band & ~self.free
-        self._ball = radius_px(n, device) <= BALL * n
-        self._gain = window_gain(n, _MAX_GAIN, device) * self._ball
-        self.reweigh()
+        band = radius <= (float(self.geometry.radius.max()) + 0.5) * padding
+        used = band if self.free is None else band & ~self.free
+        ball = radius_px(n, device) <= BALL * n
+        derived = {
+            "_band": band,
+            "_used": used,
+            "_ball": ball,
+            "_gain": window_gain(n, _MAX_GAIN, device) * ball,
+            "_share": self._shares() * used,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
-    def to(self, device: torch.device) -> DataStep:
-        """The same on a device, nothing counted anew."""
-        moved = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor | Views | Slices | ImageMap):
-                setattr(moved, name, value.to(device))
-        return moved
-
-    def reweigh(self) -> None:
-        """Count the slices at every voxel anew: after views' weights or orientations changed."""
+    def _shares(self) -> Tensor:
+        """(n, n, n // 2 + 1) what the sum of corrections at a voxel is multiplied by: one over the
+        slices that reach it, damped; 0 where none does."""
         views, geometry = self.views, self.geometry
         counted = Inserter(views.n, self.power.device)
         valid = geometry.valid.float()
@@ -81,17 +83,20 @@ class DataStep:
             # A correction's noise, 1 / (4 electrons slices), against the signal it corrects.
             signal = power_by_voxel(self.power, views.n, geometry.padding)
             damping = damping + 0.25 / (views.electrons * signal.clamp_min(1e-30))
-        share = 1 / (slices + damping)
-        self._share = torch.where((slices > 1e-3) & self._used, share, 0.0)
+        return torch.where(slices > 1e-3, 1 / (slices + damping), 0.0)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The volume after its slices were corrected."""
+    def __call__(self, x: Tensor, image_weight: float = 0.0) -> Tensor:
+        """The volume after its slices were corrected.
+
+        Args:
+            image_weight: how far what images know is drawn to their map, times their `known`.
+        """
         views, geometry, n = self.views, self.geometry, self.views.n
-        half = volume_spectrum(x)
+        volume = volume_spectrum(x)
         collected = Inserter(n, x.device)
         for block in views.blocks():
             rotations = views.rotations[block]
-            slices = extract(half, rotations, geometry.points)
+            slices = extract(volume, rotations, geometry.points)
             change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
             change *= views.weights[block][:, None]
             collected.add(change, rotations, geometry.points)
@@ -99,9 +104,9 @@ class DataStep:
         # Undoing the fall-off spreads a correction in Fourier space; not into what is left out.
         spectrum = torch.fft.rfftn(step * self._gain, norm="forward") * self._used
         spectrum += torch.fft.rfftn(x, norm="forward") * self._band
-        if self.hold is not None and self.strength > 0:
-            pull = (self.strength * self.hold.known * self._used).to(spectrum.dtype)
-            spectrum = torch.lerp(spectrum, self.hold.half, pull)
+        if self.image is not None and image_weight > 0:
+            pull = (image_weight * self.image.known * self._used).to(spectrum.dtype)
+            spectrum = torch.lerp(spectrum, self.image.spectrum, pull)
         result: Tensor = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward") * self._ball
         return result
 

@@ -19,17 +19,13 @@ SECOND_ORDER = 0.1**2
 class ImageMap:
     """The map that the images make together.
 
-    volume: (n, n, n), FFT order. half: its plain `rfftn`, (n, n, n // 2 + 1).
+    volume: (n, n, n), FFT order. spectrum: its plain `rfftn`, (n, n, n // 2 + 1).
     known: (n, n, n // 2 + 1) in [0, 1], signal over signal and noise of each frequency.
     """
 
     volume: Tensor
-    half: Tensor
+    spectrum: Tensor
     known: Tensor
-
-    def to(self, device: torch.device) -> ImageMap:
-        """The same on a device."""
-        return ImageMap(self.volume.to(device), self.half.to(device), self.known.to(device))
 
 
 def ring_power(views: Views) -> Tensor:
@@ -121,8 +117,8 @@ def first_guess(image: ImageMap, signal: Tensor, inside: Tensor, seed: int, nois
     drawn = torch.fft.rfftn(random.to(inside.device) * inside, norm="forward")
     drawn = drawn / drawn.abs().square().mean().sqrt()
     unknown = (1 - image.known).clamp_min(0) * signal
-    half = image.half + noise * drawn * unknown.sqrt()
-    result: Tensor = torch.fft.irfftn(half, s=(n, n, n), norm="forward")
+    spectrum = image.spectrum + noise * drawn * unknown.sqrt()
+    result: Tensor = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
     return result
 
 
@@ -131,4 +127,4 @@ def shift_onto(volume: Tensor, image: ImageMap) -> Tensor:
 
     Patterns don't see where the molecule lies; the images do, and this ties a map to them.
     """
-    return best_shift(volume, image.half * image.known)
+    return best_shift(volume, image.spectrum * image.known)

@@ -8,13 +8,14 @@ device, they go there a block of views at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffragan.devices import STAYS
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import Slices
@@ -41,7 +42,7 @@ class Views:
     transfer: (ki,) contrast per unit of object, 2 sin(chi) times the lens's envelope.
     image_noise: (v,) noise power of one image frequency; 0 for noise-free images.
     rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y of the molecule in its image.
-    weights: (v,) float32, each view's say.
+    weights: (v,) float32, how much each view counts.
     electrons: total electrons of one pattern's exposure, None for exact intensities.
     """
 
@@ -49,8 +50,8 @@ class Views:
     flat: Slices
     curved: Slices
     n: int
-    measured: Tensor
-    contrast: Tensor
+    measured: Tensor = field(metadata=STAYS)
+    contrast: Tensor = field(metadata=STAYS)
     transfer: Tensor
     image_noise: Tensor
     rotations: Tensor
@@ -66,11 +67,6 @@ class Views:
     def device(self) -> torch.device:
         """Where the work on these views is done."""
         return self.rotations.device
-
-    def to(self, device: torch.device) -> Views:
-        """The same views, to be worked on there."""
-        names = ("flat", "curved", "transfer", "image_noise", "rotations", "shifts_A", "weights")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
     def volume_box_A(self) -> float:
