@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 
 NOT_CONVERGED = 3  # exit code of a run that ended without a result to trust
-
-
-class Report(Protocol):
-    """Told how many items are done, and perhaps a word on how it goes."""
-
-    def __call__(self, done: int, word: str = "", /) -> None: ...
 
 
 Preset = Annotated[str, typer.Option(help="preset: default or published")]
@@ -106,43 +100,6 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done, total=total, count=count, word=word)
 
         yield progress
-
-
-@contextmanager
-def progress_bar(label: str, total: int | None) -> Iterator[Report]:
-    """A bar with the time left on standard error; silent when that is no terminal.
-
-    Yields a function that is told how many items are done, and may be told a word beside it.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(label, total=total)
-
-        def report(done: int, word: str = "") -> None:
-            bar.update(task, completed=done, description=f"{label} {word}".rstrip())
-
-        yield report
-
-
-staged_progress = progress_bars
 
 
 def note(message: str) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from diffragan.commands.common import (
     note,
-    progress_bar,
     progress_bars,
     show_reconstruction,
     wide_console,
@@ -65,14 +64,8 @@ def demo(
         settings = load_settings("published", values={"phase.method": name})
         pairs = open_pairs(example, settings=settings)
         store = out / f"phased_{name}.zarr"
-        with progress_bar(f"phasing, {name}", pairs.n) as progress:
-            phase_pairs(
-                pairs,
-                store,
-                pairs.settings,
-                overwrite=True,
-                progress=lambda stage, done, total=None, word="": progress(done, word),
-            )
+        with progress_bars() as progress:
+            phase_pairs(pairs, store, pairs.settings, overwrite=True, progress=progress)
         evaluation = evaluate(store, input=pairs)
         compared[name] = dict(evaluation)
     metrics = compared[METHODS[-1]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffragan.commands.common import note, staged_progress
+from diffragan.commands.common import note, progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ def evaluate(
 
     from diffragan import api
 
-    with staged_progress() as progress:
+    with progress_bars() as progress:
         evaluation = api.evaluate(
             results, out, input=input_path or (), stability=stability, progress=progress
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffragan.commands.common import Overwrite, staged_progress
+from diffragan.commands.common import Overwrite, progress_bars
 
 
 def export(
@@ -40,7 +40,7 @@ def export(
     """
     from diffragan import api
 
-    with staged_progress() as progress:
+    with progress_bars() as progress:
         folder = api.export(
             results,
             out,
