@@ -11,6 +11,7 @@ From a PDB entry to phases and a map, each step one call and each call a command
     print(dg.evaluate(results))                                    # beside the truth
     found = dg.reconstruct(pairs, "map")                           # all views together
     print(found.summary)
+    print(dg.build_atoms(found, "atoms").summary)                  # atoms, beyond the patterns
 
 Measured pairs come by `dg.open_pairs`, choices by `settings=dg.load_settings(...)`, networks by
 `dg.train`; `dg.export` writes MRC, TIFF and RELION files. `help(dg.phase)` says what a call takes.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffragan.api import (
+        build_atoms,
         evaluate,
         export,
         load_settings,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "build_atoms",
     "evaluate",
     "export",
     "load_settings",

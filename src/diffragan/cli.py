@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from diffragan.commands.atoms import atoms
 from diffragan.commands.demo import demo
 from diffragan.commands.evaluate import evaluate
 from diffragan.commands.export import export
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, simulate, image, train, phase, evaluate, reconstruct, export):
+for command in (demo, prepare, simulate, image, train, phase, evaluate, reconstruct, atoms, export):
     app.command()(command)
 
 

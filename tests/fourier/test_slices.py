@@ -17,7 +17,6 @@ from diffragan.fourier.interpolation import extract_points, insert_points, windo
 from diffragan.fourier.loops import PAD
 from diffragan.fourier.volumes import (
     centred,
-    deconvolution,
     resized,
     spectrum_volume,
     volume_spectrum,
@@ -65,14 +64,6 @@ def insert(
     return Inserted(total.spectrum(), weight.spectrum().real)
 
 
-def transpose_to_volume(spectrum: Tensor) -> Tensor:
-    """Completes the exact transpose of `volume_spectrum` followed by `extract`."""
-    n = spectrum.shape[0]
-    volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward") * 0.5 / n**3
-    result: Tensor = volume * deconvolution(n, spectrum.device)
-    return result
-
-
 def turns(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(rotations_of(count, seed)).float()
 
@@ -114,7 +105,7 @@ def test_insertion_is_the_exact_transpose_of_extraction(curved: bool, padding: f
     seen = F.extract(volume_spectrum(volume), turn, points)
     g = torch.randn((*seen.shape, 2), generator=generator)
     values = torch.view_as_complex(g)
-    back = transpose_to_volume(insert(values, turn, points, n).spectrum)
+    back = F.volume_gradient(insert(values, turn, points, n).spectrum)
     one = float((values.conj() * seen).real.double().sum())
     other = float((volume.double() * back.double()).sum())
     assert abs(one - other) < 1e-6 * float(values.norm() * seen.norm())

@@ -5,6 +5,7 @@ runs go on where they were interrupted. `settings` come from `load_settings`; `o
 what lies at `out`; `progress` is told the stage, how much of it is done, and of how much.
 """
 
+from diffragan.api.atoms import build_atoms
 from diffragan.api.measurement import make_pairs, open_pairs
 from diffragan.api.phasing import evaluate, export, phase, train
 from diffragan.api.reconstruction import reconstruct
@@ -12,6 +13,7 @@ from diffragan.api.simulation import prepare, simulate
 from diffragan.settings import load_settings
 
 __all__ = [
+    "build_atoms",
     "evaluate",
     "export",
     "load_settings",

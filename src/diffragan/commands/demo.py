@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffragan.commands.common import (
+from diffragan.terminal import (
     note,
     progress_bars,
     show_reconstruction,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffragan.commands.common import note, progress_bars
+from diffragan.terminal import note, progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

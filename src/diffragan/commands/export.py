@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffragan.commands.common import Overwrite, progress_bars
+from diffragan.terminal import Overwrite, progress_bars
 
 
 def export(

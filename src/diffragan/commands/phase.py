@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffragan.commands.common import (
+from diffragan.phasing.methods import METHODS
+from diffragan.terminal import (
     NOT_CONVERGED,
     Config,
     Device,
@@ -20,7 +21,6 @@ from diffragan.commands.common import (
     read_settings,
     show_reconstruction,
 )
-from diffragan.phasing.methods import METHODS
 
 if TYPE_CHECKING:
     from diffragan.files.store import ResultStore

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffragan.commands.common import Config, Preset, Set, progress_bars, read_settings
+from diffragan.terminal import Config, Preset, Set, progress_bars, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

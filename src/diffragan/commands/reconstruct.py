@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from diffragan.commands.common import (
+from diffragan.terminal import (
     NOT_CONVERGED,
     Config,
     Device,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffragan.commands.common import (
+from diffragan.terminal import (
     Config,
     Overwrite,
     Preset,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffragan.commands.common import (
+from diffragan.terminal import (
     Config,
     Device,
     Preset,

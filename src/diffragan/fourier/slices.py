@@ -18,6 +18,7 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.fourier.interpolation import extract_points, insert_points, loop_threads
 from diffragan.fourier.loops import PAD, WIDTH
+from diffragan.fourier.volumes import deconvolution
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,19 @@ class Inserter:
     def spectrum(self) -> Tensor:
         """What was collected, each value with its Friedel mate: (n, n, n // 2 + 1)."""
         return _folded(self._sum.sum(0))
+
+
+def volume_gradient(collected: Tensor) -> Tensor:
+    """The gradient in a volume (n, n, n), FFT order, of a function of its slices.
+
+    Completes the exact transpose of `volume_spectrum` followed by `extract`: where g is the
+    gradient in the slices' values (dL = Re sum conj(g) dP), `collected` is the spectrum of an
+    `Inserter` that g was added to.
+    """
+    n = collected.shape[0]
+    volume = torch.fft.irfftn(collected, s=(n, n, n), norm="forward") * 0.5 / n**3
+    result: Tensor = volume * deconvolution(n, collected.device)
+    return result
 
 
 def _check_reach(n: int, points: Tensor) -> None:

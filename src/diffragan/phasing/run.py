@@ -175,12 +175,21 @@ def _write_places(
 
 
 def result_header(
-    method: str, pairs: Pairs, settings: Settings, weights: dict[str, Any] | None = None
+    method: str,
+    pairs: Pairs,
+    settings: Settings,
+    weights: dict[str, Any] | None = None,
+    invents: bool | None = None,
 ) -> dict[str, Any]:
-    """Where a result store's content comes from: method, input, settings, weights."""
+    """Where a result store's content comes from: method, input, settings, weights.
+
+    Args:
+        invents: whether it shows what no measurement determines, for what is no method of the
+            registry.
+    """
     return {
         "method": method,
-        "invents": METHODS[method].invents,
+        "invents": METHODS[method].invents if invents is None else invents,
         "optics": vars(pairs.optics),
         "structures": info_to_json(pairs.structures),
         "settings": settings.model_dump(mode="json"),

@@ -1,0 +1,48 @@
+"""From a map and its patterns to atoms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffragan.api.sources import Source, as_paths
+from diffragan.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from diffragan.atoms.run import AtomsRun
+    from diffragan.reconstruction.run import Reconstruction
+
+
+def build_atoms(
+    reconstruction: Reconstruction | Path | str,
+    out: Path | str,
+    *,
+    model: Path | str | None = None,
+    mass_kda: float | None = None,
+    input: Source = (),
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> AtomsRun:
+    """Atoms of a many-views reconstruction, refined against its patterns, in a folder.
+
+    Args:
+        reconstruction: a folder of `reconstruct`, or what it returned.
+        model: a known structure (.cif, .pdb) to judge by; nothing of it is used to build.
+        mass_kda: molecular weight, where the reconstruction does not tell it.
+        input: the pairs, where they are not any more where the run found them.
+
+    Raises:
+        DiffraganError: the folder, its pairs or the model will not do, or `out` is finished.
+    """
+    from diffragan.atoms import run
+
+    folder = reconstruction if isinstance(reconstruction, Path | str) else reconstruction.folder
+    return run.build_atoms(
+        Path(folder),
+        Path(out),
+        model=None if model is None else Path(model),
+        mass_kda=mass_kda,
+        inputs=tuple(as_paths(input)),
+        overwrite=overwrite,
+        progress=progress,
+    )

@@ -1,0 +1,1 @@
+"""From a map and its patterns to atoms."""

@@ -1,0 +1,171 @@
+"""Atoms from a map: peaks, then cycles of refinement, dropping and adding.
+
+First against the map's Fourier values, which is quick and tells where atoms are missing; then
+against the patterns, which hold all that was measured. Some views are never refined against: they
+say when to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffragan.atoms.building.peaks import peaks
+from diffragan.atoms.building.refine import refine
+from diffragan.atoms.building.targets import RingSums, Target, map_target, pattern_target
+from diffragan.atoms.model.atoms import Atoms, Riding, atoms_at, no_hydrogens, together
+from diffragan.atoms.model.density import AtomGrid
+from diffragan.atoms.model.hydrogens import riding_hydrogens
+from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.views import Views
+
+DALTON_PER_ATOM = 14.1  # of a protein, its hydrogens shared out over the other atoms
+FAINT = 0.45  # carbons: what scatters less is no atom
+_NEW_WEIGHT, _NEW_B_A2 = 0.6, 6.0
+_JUDGED_A = (4.0, 1.25)  # the free correlation's band
+_PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
+_FALLS = 0.02  # of the watched correlation, which ends the cycles
+_WATCHED_EVERY = 20  # one view of so many is kept for watching
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How long atoms are refined, and between which resolutions a map is trusted."""
+
+    map_cycles: int = 5
+    map_steps: int = 20
+    pattern_cycles: int = 4
+    pattern_steps: int = 16
+    coarsest_A: float = 8.0
+    finest_A: float = 1.3
+
+
+@dataclass(frozen=True)
+class Built:
+    """Atoms of one map and its views.
+
+    history: a row for each cycle. watched: how they compare with the views kept apart, by ring;
+    used: with those refined against.
+    """
+
+    atoms: Atoms
+    riding: Riding
+    history: tuple[dict[str, float], ...]
+    used: RingSums
+    watched: RingSums
+
+
+def expected_atoms(mass_kda: float) -> int:
+    """Atoms other than hydrogen in a protein of this weight, within a few per cent."""
+    return round(1e3 * mass_kda / DALTON_PER_ATOM)
+
+
+def build(
+    volume: Tensor,
+    mask: Tensor,
+    trust: Tensor,
+    views: Views,
+    count: int,
+    settings: BuildSettings | None = None,
+    progress: Progress = no_progress,
+) -> Built:
+    """Atoms of a map, refined against its own views.
+
+    Args:
+        volume: (n, n, n) in FFT order, on the views' grid. mask: the same, bool.
+        trust: (rings,) expected correlation of the map with the truth, by ring of 1 / field.
+        views: those that made the map. count: about how many atoms there are.
+    """
+    s = settings or BuildSettings()
+    box_A, field_A = views.volume_box_A, views.optics.box_A
+    grid = AtomGrid(views.n, box_A, field_A, views.optics.energy_ev)
+    padding = views.flat.padding
+    spread = torch.arange(int((len(trust) - 1) * padding) + 1) / padding
+    by_ring = trust[(spread + 0.5).long().clamp_max(len(trust) - 1)]
+    target: Target = map_target(volume, box_A, (s.coarsest_A, s.finest_A), by_ring, count)
+    atoms = atoms_at(peaks(volume, box_A, count, inside=mask))
+    total = s.map_cycles + s.pattern_cycles
+    for cycle in range(s.map_cycles):
+        if cycle > 1:
+            kept = atoms.chosen(atoms.weights > FAINT)
+            atoms = renewed(kept, no_hydrogens(), grid, target, count, mask)
+        atoms = refine(atoms, grid, target, s.map_steps)
+        progress("building atoms", cycle + 1, total, f"({len(atoms)} atoms)")
+    return _against_patterns(atoms, grid, views, mask, count, s, progress)
+
+
+def _against_patterns(
+    atoms: Atoms,
+    grid: AtomGrid,
+    views: Views,
+    mask: Tensor,
+    count: int,
+    s: BuildSettings,
+    progress: Progress,
+) -> Built:
+    every = torch.arange(len(views)) % _WATCHED_EVERY == _WATCHED_EVERY - 1
+    used = replace(views, weights=views.weights * ~every.to(views.device))
+    watched = pattern_target(replace(views, weights=views.weights * every.to(views.device)))
+    target = pattern_target(used)
+
+    def score(atoms: Atoms, riding: Riding) -> float:
+        return _score(watched.sums(grid.spectrum(atoms, riding)), views)
+
+    riding = no_hydrogens()
+    best, best_score, history = (atoms, riding), score(atoms, riding), []
+    for cycle in range(s.pattern_cycles):
+        last = cycle + 1 == s.pattern_cycles
+        rates = _LAST_RATES if last else _PATTERN_RATES
+        steps = s.pattern_steps * (1 + last)
+        atoms = refine(atoms, grid, target, steps, riding=riding, rates=rates)
+        atoms, riding = _with_hydrogens(atoms, score)
+        spectrum = grid.spectrum(atoms, riding)
+        target = target.adapted(spectrum)
+        sums, apart = target.sums(spectrum), watched.sums(spectrum)
+        now = _score(apart, views)
+        row = {"cycle": cycle + 1, "atoms": len(atoms), "hydrogens": len(riding)}
+        seen = {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}
+        history.append(row | seen)
+        done, total = s.map_cycles + cycle + 1, s.map_cycles + s.pattern_cycles
+        progress("building atoms", done, total, f"({len(atoms)} atoms, R {sums.r_factor:.3f})")
+        if now < best_score - _FALLS:
+            break  # what is refined now is the noise of the views refined against
+        if now >= best_score - _FALLS / 4:
+            best, best_score = (atoms, riding), max(now, best_score)
+        if not last:
+            atoms = renewed(atoms, riding, grid, target, count, mask)
+    spectrum = grid.spectrum(*best)
+    return Built(*best, tuple(history), target.sums(spectrum), watched.sums(spectrum))
+
+
+def _with_hydrogens(atoms: Atoms, score: Callable[[Atoms, Riding], float]) -> tuple[Atoms, Riding]:
+    """The atoms that are not faint, and the hydrogens that their geometry tells, if patterns that
+    were never refined against agree with them."""
+    kept = atoms.chosen(atoms.weights > FAINT)
+    riding = riding_hydrogens(kept)
+    if score(kept, riding) < score(kept, no_hydrogens()):
+        return kept, no_hydrogens()
+    return kept, riding
+
+
+def renewed(
+    atoms: Atoms, riding: Riding, grid: AtomGrid, target: Target, count: int, mask: Tensor
+) -> Atoms:
+    """The atoms, with as many new ones where the data ask for them, up to `count`."""
+    if len(atoms) >= count:
+        return atoms
+    asked = target.difference(grid.spectrum(atoms, riding))
+    places = peaks(asked, grid.box_A, count - len(atoms), away_from=atoms.positions_A, inside=mask)
+    return together(atoms, atoms_at(places.to(atoms.weights.device), _NEW_WEIGHT, _NEW_B_A2))
+
+
+def _score(sums: RingSums, views: Views) -> float:
+    """Mean expected correlation with the truth between two resolutions, by patterns never used."""
+    curve = sums.correlation(views.electrons)
+    q = torch.arange(len(curve)) / views.optics.box_A
+    coarse, fine = _JUDGED_A
+    band = (q >= 1 / coarse) & (q <= 1 / fine) & torch.isfinite(curve)
+    return float(curve[band].mean()) if bool(band.any()) else 0.0

@@ -1,0 +1,82 @@
+"""Places of atoms: the peaks of a map, or of a difference map."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan.fourier.grids import even_fast_length
+from diffragan.fourier.volumes import resized
+
+APART_A = 0.9  # no two atoms lie closer: the shortest bond without hydrogen is 1.2 Å
+_FINE_VOXEL_A = 0.32
+
+
+def peaks(
+    volume: Tensor,
+    box_A: float,
+    count: int,
+    *,
+    apart_A: float = APART_A,
+    away_from: Tensor | None = None,
+    inside: Tensor | None = None,
+) -> Tensor:
+    """Places (k, 3), x, y, z in Å, of up to `count` highest positive peaks, highest first.
+
+    Peaks are local maxima on a grid of about 0.3 Å, moved to the vertex of the parabola through
+    their neighbours; one closer than `apart_A` to a higher one, or to a place of `away_from`, is
+    left out.
+
+    Args:
+        volume: (n, n, n) in FFT order, side `box_A`.
+        away_from: (m, 3) places in Å. inside: (n, n, n) bool, where peaks may lie.
+    """
+    from scipy.ndimage import maximum_filter
+    from scipy.spatial import cKDTree
+
+    fine_px = even_fast_length(box_A / _FINE_VOXEL_A)
+    fine_px = max(fine_px, volume.shape[-1])
+    voxel = box_A / fine_px
+    fine = resized(volume, fine_px).cpu().numpy()
+    reach = math.ceil(0.6 / voxel)
+    ball = np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) * voxel <= 0.6
+    top = (fine == maximum_filter(fine, footprint=ball, mode="wrap")) & (fine > 0)
+    at = np.argwhere(top)
+    at = at[np.argsort(-fine[tuple(at.T)], kind="stable")]
+    if inside is not None:
+        side = inside.shape[-1]
+        coarse = np.rint(at * (side / fine_px)).astype(int) % side
+        at = at[inside.cpu().numpy()[tuple(coarse.T)]]
+    # Only so many are looked at: each refused one lies near one that was taken.
+    places = (_vertex(fine, at[: 20 * count + 100]) * voxel + box_A / 2) % box_A - box_A / 2
+    places = places[:, ::-1]
+    if away_from is not None and len(away_from) and len(places):
+        known = cKDTree(away_from.detach().cpu().numpy())
+        places = places[known.query(places)[0] > apart_A]
+    taken: list[int] = []
+    near = cKDTree(places).query_ball_point(places, apart_A) if len(places) else []
+    refused = np.zeros(len(places), dtype=bool)
+    for k in range(len(places)):
+        if len(taken) == count:
+            break
+        if not refused[k]:
+            taken.append(k)
+            refused[near[k]] = True
+    return torch.from_numpy(np.ascontiguousarray(places[taken])).float()
+
+
+def _vertex(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Voxel coordinates (k, 3) of maxima, between voxels: a parabola along each axis."""
+    side, out = values.shape[0], at.astype(float)
+    here = values[tuple(at.T)]
+    for axis in range(3):
+        before, after = at.copy(), at.copy()
+        before[:, axis] = (at[:, axis] - 1) % side
+        after[:, axis] = (at[:, axis] + 1) % side
+        low, high = values[tuple(before.T)], values[tuple(after.T)]
+        bend = 2 * here - low - high
+        out[:, axis] += np.where(bend > 0, 0.5 * (high - low) / np.where(bend > 0, bend, 1), 0)
+    return out

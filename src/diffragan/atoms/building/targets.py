@@ -1,0 +1,262 @@
+"""What atoms are refined against: a map's Fourier values, or the patterns themselves.
+
+A target gives the misfit of a model's volume with its gradient; atoms know nothing of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from diffragan.fourier.slices import Inserter, Slices, extract, volume_gradient
+from diffragan.fourier.volumes import frequency_radius, volume_spectrum
+from diffragan.reconstruction.maps.views import Views
+
+_FLOOR = 0.02  # of a ring's intensity: the model is never thought more exact than this
+_TINY = 1e-30
+
+
+class Target(Protocol):
+    """What a refinement needs of its data."""
+
+    def misfit(self, spectrum: Tensor) -> Tensor:
+        """A number, with gradient, for a model's plain spectrum (n, n, n // 2 + 1)."""
+
+    def difference(self, spectrum: Tensor) -> Tensor:
+        """(n, n, n) in FFT order: where the data ask for more than the model has."""
+
+    def adapted(self, spectrum: Tensor) -> Target:
+        """The same data, weighted by what the present model leaves unexplained."""
+
+
+@dataclass(frozen=True)
+class MapTarget:
+    """Fourier values of a map, each ring scaled to the model and whitened.
+
+    spectrum: (n, n, n // 2 + 1) complex, norm "forward". weight: the same shape, 0 outside the
+    rings that count. ring: the same shape, int64. atoms: about how many, which sets the misfit's
+    unit.
+    """
+
+    spectrum: Tensor
+    weight: Tensor
+    ring: Tensor
+
+    def misfit(self, spectrum: Tensor) -> Tensor:
+        scale = self._scale(spectrum.detach())
+        result: Tensor = (self.weight * (self.spectrum - scale * spectrum).abs().square()).sum()
+        return result
+
+    def difference(self, spectrum: Tensor) -> Tensor:
+        apart = (self.spectrum - self._scale(spectrum) * spectrum) * (self.weight > 0)
+        n = apart.shape[0]
+        result: Tensor = torch.fft.irfftn(apart, s=(n, n, n), norm="forward")
+        return result
+
+    def adapted(self, spectrum: Tensor) -> MapTarget:
+        return self
+
+    def _scale(self, spectrum: Tensor) -> Tensor:
+        """The factor on the model, ring by ring, that fits the map best; a map fades outward."""
+        rings = int(self.ring.max()) + 1
+        cross = (self.spectrum * spectrum.conj()).real
+        sums = [
+            torch.zeros(rings, device=cross.device).index_add_(0, self.ring.flatten(), x.flatten())
+            for x in (cross, spectrum.abs().square())
+        ]
+        return (sums[0] / sums[1].clamp_min(_TINY)).clamp(0, 3)[self.ring]
+
+
+def map_target(
+    volume: Tensor, box_A: float, band_A: tuple[float, float], trust: Tensor, atoms: int
+) -> MapTarget:
+    """A map as a target, between two resolutions.
+
+    Args:
+        volume: (n, n, n) in FFT order. trust: (rings,) expected correlation with the truth by ring
+            of 1 / `box_A`; rings count by its square.
+        atoms: about how many there are; the misfit of no model at all is this number.
+    """
+    n = volume.shape[-1]
+    radius = frequency_radius(n, volume.device)
+    ring = (radius + 0.5).long()
+    q = radius / box_A
+    spectrum = torch.fft.rfftn(volume, norm="forward")
+    power = spectrum.abs().square()
+    count = torch.bincount(ring.flatten())
+    mean = torch.zeros(len(count), device=volume.device).index_add_(
+        0, ring.flatten(), power.flatten()
+    ) / count.clamp_min(1)
+    known = torch.zeros(len(count), device=volume.device)
+    shared = min(len(known), len(trust))
+    known[:shared] = trust[:shared].to(volume.device).clamp(0, 1) ** 2
+    coarse, fine = band_A
+    band = (q > 1 / coarse) & (q <= 1 / fine)
+    weight = band * (known / mean.clamp_min(_TINY))[ring]
+    weight = weight * (atoms / (weight * power).sum().clamp_min(_TINY))
+    return MapTarget(spectrum, weight, ring)
+
+
+@dataclass(frozen=True)
+class RingSums:
+    """Sums over pixels by ring (rings,), float64: of 1, model m, observed i, and their products.
+
+    m and i are intensities in units of the plane wave.
+    """
+
+    one: Tensor
+    m: Tensor
+    i: Tensor
+    mm: Tensor
+    mi: Tensor
+    ii: Tensor
+    root: Tensor
+
+    @property
+    def r_factor(self) -> float:
+        """Amplitude R over all rings: norm(|P| - sqrt(i)) / norm(sqrt(i))."""
+        apart = (self.m - 2 * self.root + self.i).clamp_min(0).sum()
+        return float((apart / self.i.sum().clamp_min(_TINY)).sqrt())
+
+    @property
+    def unexplained(self) -> Tensor:
+        """(rings,) intensity that the model leaves: the intercept of i over m, at least a part of
+        the ring's mean."""
+        count = self.one.clamp_min(1)
+        m, i, mm, mi = (x / count for x in (self.m, self.i, self.mm, self.mi))
+        slope = ((mi - m * i) / (mm - m**2).clamp_min(_TINY)).clamp(0, 1.2)
+        return torch.maximum(i - slope * m, _FLOOR * i).clamp_min(_TINY)
+
+    def correlation(self, electrons: float | None) -> Tensor:
+        """(rings,) expected correlation of the model's wave with the true one: the root of the
+        intensities' correlation, counting noise taken off; nan where there is too little to tell.
+        """
+        count = self.one.clamp_min(1)
+        m, i, mm, mi, ii = (x / count for x in (self.m, self.i, self.mm, self.mi, self.ii))
+        noise = 0 if electrons is None else i / electrons
+        spread = (mm - m**2).clamp_min(0) * (ii - i**2 - noise).clamp_min(0)
+        # The noise's own spread in the variance of i: below it nothing is told.
+        error = (ii - i**2).clamp_min(0) * (2 / count).sqrt()
+        told = (self.one > 50) & ((ii - i**2 - noise) > 3 * error)
+        squared = (mi - m * i) / spread.sqrt().clamp_min(_TINY)
+        return torch.where(told, squared.clamp(0, 1).sqrt(), torch.nan)
+
+
+@dataclass(frozen=True)
+class PatternTarget:
+    """Patterns through slices on the curved sphere, with the likelihood of counts.
+
+    A pixel's expectation is |P|² + e, e what the model leaves unexplained in its ring; its misfit
+    that of a Poisson count of 1 / (1 / N + 2 e) electrons, N those of the exposure (exact patterns:
+    infinitely many). So rings count by what they can still tell, with any number of electrons.
+
+    views, geometry: as the reconstruction has them. unexplained: (rings,) e.
+    """
+
+    views: Views
+    geometry: Slices
+    unexplained: Tensor
+
+    @property
+    def rings(self) -> Tensor:
+        """(2 k,) ring of 1 / field of every pixel."""
+        return (self.geometry.radius + 0.5).long().repeat(2)
+
+    def misfit(self, spectrum: Tensor) -> Tensor:
+        result: Tensor = _PatternMisfit.apply(spectrum, self)  # type: ignore[no-untyped-call]
+        return result
+
+    def difference(self, spectrum: Tensor) -> Tensor:
+        return -self.evaluate(spectrum)[1]
+
+    def adapted(self, spectrum: Tensor) -> PatternTarget:
+        return replace(self, unexplained=self.sums(spectrum).unexplained.float())
+
+    def weights(self) -> Tensor:
+        """(rings,) electrons that a ring's pixels count as; the direct beam's ring has none."""
+        each = 0.0 if self.views.electrons is None else 1 / self.views.electrons
+        weight = 1 / (each + 2 * self.unexplained)
+        weight[0] = 0
+        return weight
+
+    def evaluate(self, spectrum: Tensor) -> tuple[float, Tensor]:
+        """The misfit, and its gradient in the volume (n, n, n), FFT order."""
+        views, geometry, rings = self.views, self.geometry, self.rings
+        valid = geometry.valid.reshape(-1).float()
+        left, weight = self.unexplained[rings], self.weights()[rings] * valid
+        n = spectrum.shape[0]
+        volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
+        sliced = volume_spectrum(volume)
+        collected = Inserter(n, spectrum.device)
+        total = 0.0
+        for block in views.blocks():
+            rotations = views.rotations[block]
+            slices = extract(sliced, rotations, geometry.points)
+            model = slices.real**2 + slices.imag**2 + left
+            seen = self.intensities(block)
+            each = weight * views.weights[block][:, None]
+            total += float((each * (model - seen * torch.log(model))).sum(dtype=torch.float64))
+            pull = slices * (2 * each * (1 - seen / model))
+            collected.add(pull.contiguous(), rotations, geometry.points)
+        return total, volume_gradient(collected.spectrum())
+
+    def sums(self, spectrum: Tensor) -> RingSums:
+        """How these patterns compare with a model, by ring."""
+        views, geometry, rings = self.views, self.geometry, self.rings
+        valid = geometry.valid.reshape(-1).double()
+        n = spectrum.shape[0]
+        sliced = volume_spectrum(torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward"))
+        count = int(rings.max()) + 1
+        sums = torch.zeros(7, count, dtype=torch.float64, device=spectrum.device)
+        for block in views.blocks():
+            slices = extract(sliced, views.rotations[block], geometry.points)
+            m = (slices.real**2 + slices.imag**2).double()
+            i = self.intensities(block).double()
+            share = views.weights[block][:, None].double() * valid
+            one = torch.ones_like(m)
+            terms = (one, m, i, m * m, m * i, i * i, (m * i).clamp_min(0).sqrt())
+            for row, term in zip(sums, terms, strict=True):
+                row.index_add_(0, rings, (share * term).sum(0))
+        return RingSums(*sums)
+
+    def intensities(self, block: slice) -> Tensor:
+        """(b, 2 k) measured intensities in units of the plane wave."""
+        seen = self.views.observed(block, self.geometry)
+        return seen if self.views.electrons is not None else seen**2
+
+
+class _PatternMisfit(torch.autograd.Function):
+    """The misfit as one step of autograd: slices are too many to be kept for a backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, spectrum: Tensor, target: PatternTarget) -> Tensor:
+        total, gradient = target.evaluate(spectrum.detach())
+        n = gradient.shape[0]
+        # Of a real volume's spectrum, whose inner planes stand for their mates too.
+        back = torch.fft.rfftn(gradient)
+        back[..., 1 : (n + 1) // 2] *= 2
+        ctx.save_for_backward(back)
+        return torch.tensor(total, dtype=torch.float64, device=spectrum.device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (back,) = ctx.saved_tensors
+        return back * gradients[0].float(), None
+
+
+def pattern_target(views: Views, start: Sequence[float] | None = None) -> PatternTarget:
+    """Patterns as a target; before a model has been seen, all of a ring's intensity counts as
+    unexplained."""
+    geometry = views.curved
+    rings = (geometry.radius + 0.5).long().repeat(2)
+    count = int(rings.max()) + 1
+    blank = PatternTarget(views, geometry, torch.ones(count, device=views.device))
+    total = torch.zeros(count, dtype=torch.float64, device=views.device)
+    for block in views.blocks():
+        total.index_add_(0, rings, blank.intensities(block).double().sum(0))
+    mean = total / (torch.bincount(rings) * len(views)).clamp_min(1)
+    return replace(blank, unexplained=mean.float().clamp_min(_TINY))

@@ -1,0 +1,1 @@
+"""Atoms held against each other, and against a known structure."""

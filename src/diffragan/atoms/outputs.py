@@ -1,0 +1,163 @@
+"""What `diffragan atoms` leaves in its folder: atoms, an extended map, views, numbers, a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan import __version__
+from diffragan.atoms.building.targets import pattern_target
+from diffragan.atoms.model.cif import write_atoms_cif
+from diffragan.atoms.model.density import AtomGrid
+from diffragan.atoms.page import AtomsReport, write_atoms_report
+from diffragan.atoms.reconstruction_folder import ReconstructionFolder
+from diffragan.atoms.result import JUDGED_A, AtomsResult, mean_correlation
+from diffragan.atoms.waves import EXTENDED_A, write_waves
+from diffragan.evaluation.metrics import metrics_of
+from diffragan.evaluation.scores import score
+from diffragan.files.atomic import write_atomically
+from diffragan.files.csv import write_history
+from diffragan.files.mrc import write_map
+from diffragan.files.store import open_results
+from diffragan.fourier.grids import even_fast_length
+from diffragan.fourier.volumes import centred
+from diffragan.pairs.pairs import Pairs
+from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.views import Views
+
+FINISHED = "metrics.json"  # written last but for the page
+_MAP_END_A = 0.9
+
+
+def write_atoms_folder(
+    out: Path,
+    result: AtomsResult,
+    folder: ReconstructionFolder,
+    pairs: Pairs,
+    views: Views,
+    judged: dict[str, Any],
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write everything; the dictionary of metrics.json comes back.
+
+    Args:
+        judged: what a known structure says (`known_model.compared`), or empty.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FINISHED).unlink(missing_ok=True)
+    _write_atoms(out, result, views, str(folder.metrics.get("molecule", "molecule")))
+    curve = _free_correlation(result, views)
+    store = write_waves(
+        out / "waves.zarr", pairs, views, result.whole, curve, solved=result.solved,
+        progress=progress,
+    )  # fmt: skip
+    results = open_results(store)
+    seen = metrics_of(results, score(results, pairs, progress=progress))
+    metrics = _metrics(result, folder, views, curve)
+    metrics |= {key: value for key, value in judged.items() if key != "atoms"}
+    metrics["atoms"] |= judged.get("atoms", {})
+    metrics |= {"views": seen, "extrapolated_frc": _extrapolated(seen)}
+    text = json.dumps(metrics, indent=1, default=float) + "\n"
+    write_atomically(out / FINISHED, text.encode())
+    atoms = result.atoms
+    arrays = (atoms.weights.numpy(), atoms.b_A2.numpy(), result.confirmed.numpy())
+    write_atoms_report(out, AtomsReport(metrics, *arrays))
+    return metrics
+
+
+def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) -> None:
+    """atoms.cif, extended.mrc, history.csv."""
+    atoms = result.atoms
+    write_atoms_cif(
+        out / "atoms.cif",
+        atoms.positions_A.double().numpy(),
+        atoms.weights.double().numpy(),
+        atoms.b_A2.double().numpy(),
+        result.confirmed.numpy(),
+        molecule,
+    )
+    _write_extended(out / "extended.mrc", result, views, molecule)
+    rows = [
+        {"set": name} | row
+        for name, built in zip(("all", "1", "2"), (result.whole, *result.halves), strict=True)
+        for row in built.history
+    ]
+    write_history(out / "history.csv", rows)
+
+
+def _extrapolated(seen: dict[str, Any]) -> dict[str, Any] | None:
+    """The views' FRC past the measured band, of projections; None without a truth."""
+    if not seen.get("truth"):
+        return None
+    projection = seen["projection_frc"]
+    return {
+        "band_mean": projection["band_mean_frc"]["extrapolated"],
+        "projection": projection["frc"],
+    }
+
+
+def _metrics(
+    result: AtomsResult, folder: ReconstructionFolder, views: Views, curve: Tensor
+) -> dict[str, Any]:
+    atoms, field_A = result.atoms, views.optics.box_A
+    map_sums = pattern_target(views).sums(torch.fft.rfftn(folder.maps["map"], norm="forward"))
+    free = [sums.r_factor for sums in result.half_sums]
+    rings = range(1, len(curve))
+    return {
+        "version": __version__,
+        "molecule": folder.metrics.get("molecule"),
+        "mass_kda": folder.metrics.get("mass_kda"),
+        "reconstruction": str(folder.path.resolve()),
+        "map_resolution_A": folder.metrics.get("resolution_A"),
+        "solved": result.solved,
+        "verdict": result.verdict,
+        "n_views": len(views),
+        "dose_e_per_A2": folder.metrics.get("dose_e_per_A2"),
+        "atoms": {
+            "n": len(atoms),
+            "hydrogens": len(result.whole.riding),
+            "expected": result.expected,
+            "confirmed": int(result.confirmed.sum()),
+            "confirmed_by_chance": result.chance * len(atoms),
+            "r_work": result.whole.used.r_factor,
+            "r_free": float(np.mean(free)),
+            "r_map": map_sums.r_factor,
+            "free_correlation": _number(mean_correlation(curve, field_A)),
+            "free_band_A": list(JUDGED_A),
+            "median_b_A2": float(atoms.b_A2.median()) if len(atoms) else None,
+        },
+        "free": {
+            "resolution_A": [field_A / k for k in rings],
+            "correlation": [_number(float(curve[k])) for k in rings],
+        },
+        "seconds": result.seconds,
+    }
+
+
+def _free_correlation(result: AtomsResult, views: Views) -> Tensor:
+    """(rings,) expected correlation of half a run's atoms with the truth, told by the patterns of
+    the other half; the mean of both."""
+    both = torch.stack([sums.correlation(views.electrons) for sums in result.half_sums])
+    return both.nanmean(0)
+
+
+def _write_extended(path: Path, result: AtomsResult, views: Views, molecule: str) -> None:
+    """The atoms' potential to 0.9 Å: a model's, past the measurement nothing was measured."""
+    box_A = views.volume_box_A
+    n = even_fast_length(2 * box_A / _MAP_END_A + 4)
+    grid = AtomGrid(n, box_A, views.optics.box_A, views.optics.energy_ev)
+    volume = centred(grid.volume(result.atoms, result.whole.riding))
+    label = f"diffragan {__version__} {molecule}: MODEL, potential of built atoms"
+    write_map(path, volume, box_A / n, label)
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+__all__ = ["EXTENDED_A", "FINISHED", "write_atoms_folder"]

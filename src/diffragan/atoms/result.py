@@ -1,0 +1,63 @@
+"""What building gives: atoms, which of them both half sets confirm, and what that is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffragan.atoms.building.build import Built
+from diffragan.atoms.building.targets import RingSums
+from diffragan.atoms.model.atoms import Atoms
+
+JUDGED_A = (4.0, 1.25)
+_ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved
+
+
+@dataclass(frozen=True)
+class AtomsResult:
+    """Atoms of one reconstruction.
+
+    confirmed: (n,) bool. half_sums: how each half set's atoms compare with the other half's
+    patterns, which they never saw, by ring of 1 / field. box_A: side of the volume.
+    """
+
+    whole: Built
+    halves: tuple[Built, Built]
+    confirmed: Tensor
+    half_sums: tuple[RingSums, RingSums]
+    expected: int
+    chance: float
+    seconds: float
+
+    @property
+    def atoms(self) -> Atoms:
+        """All that were built from all views."""
+        return self.whole.atoms
+
+    @property
+    def solved(self) -> bool:
+        """Whether at least half of the expected atoms are confirmed."""
+        return int(self.confirmed.sum()) >= _ENOUGH * self.expected
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        count = int(self.confirmed.sum())
+        numbers = (
+            f"{count} of {len(self.atoms)} atoms are confirmed by both half sets, about "
+            f"{self.expected} are expected"
+        )
+        if self.solved:
+            return f"{numbers}."
+        return f"The map does not show atoms: {numbers}; it takes more patterns or electrons."
+
+
+def mean_correlation(
+    curve: Tensor, field_A: float, band_A: tuple[float, float] = JUDGED_A
+) -> float:
+    """Mean of a curve by ring of 1 / field between two resolutions; nan where nothing is told."""
+    q = torch.arange(len(curve)) / field_A
+    band = (q >= 1 / band_A[0]) & (q <= 1 / band_A[1]) & torch.isfinite(curve)
+    return float(curve[band].mean()) if bool(band.any()) else float("nan")

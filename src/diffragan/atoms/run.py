@@ -1,0 +1,137 @@
+"""From a reconstruction to atoms: built three times, confirmed, judged, written."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffragan.atoms.building.build import BuildSettings, build, expected_atoms
+from diffragan.atoms.building.targets import pattern_target
+from diffragan.atoms.comparison import known_model
+from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
+from diffragan.atoms.outputs import FINISHED, write_atoms_folder
+from diffragan.atoms.reconstruction_folder import (
+    ReconstructionFolder,
+    open_views,
+    read_reconstruction,
+)
+from diffragan.atoms.result import AtomsResult
+from diffragan.atoms.waves import grid_of
+from diffragan.errors import DiffraganError
+from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.views import Views
+
+
+@dataclass(frozen=True)
+class AtomsRun:
+    """A finished `atoms` folder, and the metrics that it holds."""
+
+    path: Path
+    metrics: dict[str, Any]
+    solved: bool
+
+    @property
+    def summary(self) -> str:
+        """The result in words."""
+        atoms, lines = self.metrics["atoms"], [self.metrics["verdict"]]
+        lines.append(
+            f"R {atoms['r_work']:.3f} of the views used, {atoms['r_free']:.3f} of views never "
+            f"seen; {self.metrics['seconds']:.0f} s."
+        )
+        if "recall" in atoms:
+            fsc = self.metrics["truth_fsc"]
+            at = dict(zip(fsc["resolution_A"], fsc["fsc"], strict=True))
+            lines.append(
+                f"With the structure: {atoms['recall']:.0%} of its atoms found to "
+                f"{atoms['rms_A']:.2f} Å, {atoms['confirmed_precision']:.1%} of the confirmed "
+                f"ones right; FSC {at[1.25]:.2f} at 1.25 Å, {at[0.9]:.2f} at 0.90 Å (the "
+                "model's, past the measurement)."
+            )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        atoms = self.metrics["atoms"]
+        return f"AtomsRun({str(self.path)!r}: {atoms['confirmed']} of {atoms['n']} confirmed)"
+
+
+def build_atoms(
+    source: Path,
+    out: Path,
+    *,
+    model: Path | None = None,
+    mass_kda: float | None = None,
+    inputs: tuple[Path, ...] = (),
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> AtomsRun:
+    """Atoms of a folder of `reconstruct`, refined against its patterns, into a folder.
+
+    Args:
+        model: a known structure to judge by, in any frame; nothing of it is used to build.
+        mass_kda: molecular weight, if the reconstruction does not tell it.
+        inputs: the pairs' files, where they have moved.
+
+    Raises:
+        DiffraganError: the folder, its pairs or the model will not do, or `out` is finished.
+    """
+    if (out / FINISHED).exists() and not overwrite:
+        raise DiffraganError(
+            f"{out} holds finished atoms; choose another --out, or pass --overwrite."
+        )
+    folder = read_reconstruction(source)
+    mass = mass_kda or folder.metrics.get("mass_kda")
+    if not mass:
+        raise DiffraganError(
+            f"{source} tells no molecular weight, and the number of atoms follows from it; give "
+            "--mass-kda."
+        )
+    known = None if model is None else known_model.read_model(model)
+    with tempfile.TemporaryDirectory(prefix="diffragan-atoms-") as scratch:
+        pairs, views = open_views(folder, Path(scratch), inputs, progress)
+        result = build_halves(folder, views, expected_atoms(mass), progress=progress)
+        judged: dict[str, Any] = {}
+        if known is not None:
+            field = (views.optics.energy_ev, views.optics.box_A)
+            given = pairs.settings.many_views.orientations == "given"
+            judged = known_model.compared(result.whole, result.confirmed, known, field, given=given)
+        metrics = write_atoms_folder(out, result, folder, pairs, views, judged, progress=progress)
+    return AtomsRun(out, metrics, result.solved)
+
+
+def build_halves(
+    folder: ReconstructionFolder,
+    views: Views,
+    expected: int,
+    settings: BuildSettings | None = None,
+    progress: Progress = no_progress,
+) -> AtomsResult:
+    """Atoms of all views and of each half set, and which of the first the others confirm."""
+    began = time.perf_counter()
+    built = []
+    sets = {"all views": views, "half 1": views.every_second(0), "half 2": views.every_second(1)}
+    for (name, some), volume in zip(sets.items(), folder.maps.values(), strict=True):
+
+        def tell(
+            stage: str, done: int, total: int | None = None, word: str = "", of: str = name
+        ) -> None:
+            progress(f"{stage}, {of}", done, total, word)
+
+        built.append(build(volume, folder.mask, folder.trust, some, expected, settings, tell))
+    whole, first, second = built
+    halves = (first.atoms, second.atoms)
+    sums = tuple(
+        pattern_target(other).sums(grid_of(views, views.curved).spectrum(half.atoms, half.riding))
+        for half, other in zip((first, second), (sets["half 2"], sets["half 1"]), strict=True)
+    )
+    return AtomsResult(
+        whole,
+        (first, second),
+        confirmed(whole.atoms, halves),
+        (sums[0], sums[1]),
+        expected,
+        chance_of_confirming(whole.atoms, halves),
+        time.perf_counter() - began,
+    )

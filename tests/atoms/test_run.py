@@ -1,0 +1,116 @@
+"""From pairs to atoms, by the command line, on ten residues."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+import torch
+
+from diffragan.files.mrc import read_map, write_map
+from diffragan.files.store import open_results
+from peptide import ATOMS, pdb_file
+from quick_runs import run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = [
+    "simulate.sampling_A=0.2",
+    "simulate.slice_A=4",
+    "simulate.box_A=36",
+    "simulate.depth_A=36",
+    "pattern.dose_e_per_A2=20000",
+    "many_views.mask_margin_A=2.0",
+]
+SET = [word for pair in SMALL for word in ("--set", pair)]
+FEW = ["--orientations", "90", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the peptide, its counted pairs and their map."""
+    folder = tmp_path_factory.mktemp("atoms")
+    source = pdb_file(folder / "ten.pdb", ATOMS)
+    steps: list[list[str | Path]] = [
+        ["prepare", source, "--out", folder],
+        ["simulate", folder / "ten.cif", "--out", folder / "waves.zarr", *SET, *FEW],
+        ["image", folder / "waves.zarr", "--out", folder / "pairs.zarr", "--truth", *SET],
+        ["reconstruct", folder / "pairs.zarr", "--out", folder / "map", "--device", "cpu", *SET],
+    ]
+    for words in steps:
+        code, text = run(*words)
+        assert code == 0, text
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(world: Path) -> Path:
+    """The peptide's atoms."""
+    out = world / "atoms"
+    code, text = run("atoms", world / "map", "--out", out, "--model", world / "ten.cif")
+    assert code == 0, text
+    return out
+
+
+def test_atoms_are_found_and_carry_past_the_measurement(built: Path) -> None:
+    """Patterns to 1.25 Å determine every atom, and atoms know every frequency."""
+    metrics = json.loads((built / "metrics.json").read_text("utf-8"))
+    atoms = metrics["atoms"]
+    assert atoms["recall"] > 0.97
+    assert atoms["confirmed_precision"] >= 0.98
+    assert atoms["confirmed_recall"] > 0.9
+    assert atoms["rms_A"] < 0.1
+    fsc = dict(zip(metrics["truth_fsc"]["resolution_A"], metrics["truth_fsc"]["fsc"], strict=True))
+    assert fsc[0.9] > 0.85
+    assert metrics["extrapolated_frc"]["band_mean"] > 0.6
+
+
+def test_files_are_read_by_other_programs(built: Path, world: Path) -> None:
+    """Atoms lie where their map has its peaks, and the model's map says that it is one."""
+    structure = gemmi.read_structure(str(built / "atoms.cif"))
+    places = [atom.pos.tolist() for chain in structure[0] for res in chain for atom in res]
+    volume, voxel = read_map(built / "extended.mrc")
+    n = volume.shape[0]
+    at = np.rint(np.array(places) / voxel).astype(int) + n // 2
+    assert np.mean(volume[tuple(at.T[::-1])] > volume.mean() + 3 * volume.std()) > 0.9
+    assert open_results(built / "waves.zarr").method == "atoms"
+    code, text = run("evaluate", built / "waves.zarr", "--out", world / "report")
+    assert code == 0, text
+
+
+def test_a_finished_folder_is_kept(built: Path, world: Path) -> None:
+    """Results are replaced only where that was asked for."""
+    code, text = run("atoms", world / "map", "--out", built)
+    assert code == 2
+    assert "--overwrite" in text
+
+
+def test_noise_gives_no_confirmed_atoms(world: Path, tmp_path: Path) -> None:
+    """Peaks of maps that hold only noise are nobody's atoms, and the run says so."""
+    wrong = tmp_path / "map"
+    shutil.copytree(world / "map", wrong)
+    mask, _ = read_map(wrong / "mask.mrc")
+    for seed, name in enumerate(("map", "half1", "half2")):
+        volume, voxel = read_map(wrong / f"{name}.mrc")
+        noise = np.random.default_rng(seed).normal(size=volume.shape)
+        spectrum = np.fft.rfftn(volume)
+        drawn = np.fft.rfftn(noise)
+        drawn *= np.abs(spectrum) / np.abs(drawn)
+        noisy = np.fft.irfftn(drawn, s=volume.shape, axes=(0, 1, 2)) * (mask > 0.5)
+        write_map(wrong / f"{name}.mrc", torch.from_numpy(noisy), voxel, "noise")
+    code, text = run("atoms", wrong, "--out", tmp_path / "out")
+    assert code == 3, text
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert metrics["atoms"]["confirmed"] < 0.05 * metrics["atoms"]["expected"]
+
+
+def test_what_is_no_reconstruction_is_refused(world: Path, tmp_path: Path) -> None:
+    """A folder without what atoms need is named with what it lacks."""
+    code, text = run("atoms", world, "--out", tmp_path / "out")
+    assert code == 2
+    assert "metrics.json" in text
+    assert not (tmp_path / "out").exists()
