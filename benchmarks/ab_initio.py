@@ -1,6 +1,7 @@
-"""Orientations from nothing, by the images: how many random starts it takes, how exact, how fast.
+"""Orientations from nothing, by images or by lines: how sure of them, how exact, how fast.
 
     python -m benchmarks.ab_initio UBQ70.zarr --views 100,300 --seeds 0,1 --shift-error 3
+    python -m benchmarks.ab_initio AUP80.zarr --find-by lines --dose 200
 
 STOREs are simulation stores, imaged on the way; images are moved by random shifts that nothing is
 told. The truth is looked at when a search has ended.
@@ -21,7 +22,9 @@ from benchmarks.many_views import use_threads
 from benchmarks.many_views_law import Case, views_of
 from diffragan.errors import DiffraganError
 from diffragan.pairs.open import open_pairs
+from diffragan.reconstruction.orientations.finders import FINDERS
 from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
+from diffragan.reconstruction.orientations.from_lines import find_from_lines
 from diffragan.rotations import apart_deg
 
 
@@ -34,18 +37,19 @@ def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[st
         blank = torch.eye(3).repeat(len(known), 1, 1)
         views_blank = replace(known, rotations=blank, shifts_A=torch.zeros_like(known.shifts_A))
         began, spent = time.perf_counter(), time.process_time()
-        found = find_from_images(
-            views_blank,
-            pairs.structures[0].mass_kda or None,
-            seed=seed,
-            plan=SearchPlan(starts=args.starts, sample=args.sample),
-        )
+        if args.find_by == "lines":
+            found = find_from_lines(views_blank, seed=seed)
+        else:
+            plan = SearchPlan(starts=args.starts, sample=args.sample)
+            mass_kda = pairs.structures[0].mass_kda or None
+            found = find_from_images(views_blank, mass_kda, seed=seed, plan=plan)
         angle = apart_deg(found.views.rotations, known.rotations)
     return {
         "store": store.stem,
         "views": views,
         "seed": seed,
         "dose": args.dose,
+        "find_by": args.find_by,
         "starts": [round(x, 3) for x in found.starts],
         "agree_deg": found.agree_deg,
         "sure": found.sure,
@@ -64,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--shift-error", type=float, default=3.0, help="Å rms, of the images")
     parser.add_argument("--dose", type=float, default=None, help="e/Å² on the pattern")
+    parser.add_argument("--find-by", choices=sorted(FINDERS), default="images")
     parser.add_argument("--starts", type=int, default=12)
     parser.add_argument("--sample", type=int, default=500, help="views that a start uses")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

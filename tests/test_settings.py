@@ -102,7 +102,6 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     [
         ("many_views.march_A=[4]", r"many_views\.resolution_steps_A"),
         ("network.size_px=256", "256 pixels.*leave it out"),
-        ("many_views.find_by=lines", "by the images.*leave it out"),
     ],
 )
 def test_an_old_key_that_is_typed_is_refused_with_the_new_one(pair: str, word: str) -> None:

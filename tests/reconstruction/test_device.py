@@ -34,6 +34,7 @@ from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.hand import hand_of
 from diffragan.reconstruction.orientations.refine import (
     align_to_images,
+    image_agreement,
     refine_orientations,
 )
 from diffragan.reconstruction.solve import solve_views
@@ -211,6 +212,7 @@ def test_orientations_are_refined_there_as_here(
     assert float(b.turned_deg.mean()) > 0.5
     one, two = (align_to_images(v, schedule_A=(8.0,), rounds=1) for v in (there, here))
     close(one.rotations, two.rotations, 2e-3)
+    close(image_agreement(truth.to(device), there, 6.0), image_agreement(truth, here, 6.0), 2e-3)
     hand, other = hand_of(truth.to(device), there), hand_of(truth, here)
     assert hand.sigma == pytest.approx(other.sigma, rel=1e-2)
 

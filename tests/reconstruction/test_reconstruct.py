@@ -30,7 +30,7 @@ from diffragan.pairs.write import write_pairs
 from diffragan.reconstruction import many_views
 from diffragan.reconstruction.choose_views import choose_views, missing_cone_deg
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import OrientationSearchResult
+from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.reconstruction.solve import solve_views
 from diffragan.rotations import relion_angles, rotations_from_relion
 from diffragan.settings import Settings, load_settings
@@ -151,10 +151,11 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
     """A search whose starts disagree is warned of, once, on the console and in metrics.json, and a
     run that goes on does not search again."""
     from diffragan.reconstruction import solve as module
+    from diffragan.reconstruction.orientations.finders import FINDERS
 
     searches: list[int] = []
 
-    def search(seen: Views, mass_kda: float | None, **_: object) -> OrientationSearchResult:
+    def search(seen: Views, mass_kda: float | None, *_: object) -> OrientationSearchResult:
         searches.append(len(seen))
         assert seen.rotations[:, 0, 0].eq(1).all()  # nothing is told
         pairs = open_pairs(views)
@@ -162,7 +163,7 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
         true = torch.from_numpy(pairs.rotation[seen.items]).float()
         return OrientationSearchResult(replace(seen, rotations=true), False, (0.3, 0.2), 80.0)
 
-    monkeypatch.setattr(module, "find_from_images", search)
+    monkeypatch.setitem(FINDERS, "images", search)
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
     step = many_views.HalfMaps.step
 
@@ -183,6 +184,18 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
     assert text.count("No two of 2 random starts came to the same map") == 1
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert "doubtful" in metrics["warnings"][-1]
+
+
+def test_an_unknown_finder_is_refused_before_anything_is_written(
+    views: Path, tmp_path: Path
+) -> None:
+    """The name is checked where it is used, and the answer lists what there is."""
+    words: list[str | Path] = ["reconstruct", views, "--out", tmp_path / "o", "--find-orientations"]
+    code, text = run(*words, "--set", "many_views.find_by=stars")
+    assert code == 2
+    assert "'stars'" in text
+    assert "images, lines" in " ".join(text.split())
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_run_that_did_not_converge_says_so(views: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The inner loops of interpolation, compiled: the same machine code in every process.
+"""The inner loops of interpolation, compiled, and how compiled loops run: the same machine code in
+every process.
 
 Numba optimises the parallel part of a loop once for the process that compiles it and once more
 when it links what the disk keeps. Sums may be reordered, so a process that compiles and one that
@@ -8,6 +9,7 @@ So a loop is compiled by a process of its own, and every other process loads wha
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -26,25 +28,28 @@ PAD = 2  # columns beyond both ends of kx
 STEPS = 1024  # table entries per voxel
 _HALF = WIDTH / 2
 
-_jit: Any = numba.njit(parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy")
+parallel_loop: Any = numba.njit(
+    parallel=True, fastmath=True, nogil=True, cache=True, error_model="numpy"
+)
 
 
 def run_loop(loop: Any, *arguments: Any) -> None:
-    """Call `extract_loop` or `insert_loop` with arrays, by the machine code that the disk keeps."""
+    """Call a `parallel_loop` at the top of its module with arrays, by the machine code that the
+    disk keeps."""
     types = tuple(numba.typeof(a) for a in arguments)  # type: ignore[no-untyped-call]
     if types not in loop.overloads and loop._cache.load_overload(types, loop.targetctx) is None:
-        _compile_elsewhere(loop.__name__, types)
+        _compile_elsewhere(loop.__module__, loop.__name__, types)
     loop(*arguments)
 
 
-def _compile_elsewhere(name: str, types: tuple[Any, ...]) -> None:
+def _compile_elsewhere(module: str, name: str, types: tuple[Any, ...]) -> None:
     """Have another process compile a loop for these types of arguments, and keep it on the disk."""
     program = f"from {__name__} import compile_loop; compile_loop()"
     path = os.pathsep.join(folder for folder in sys.path if folder)
     try:
         subprocess.run(
             [sys.executable, "-c", program],
-            input=pickle.dumps((name, types)),
+            input=pickle.dumps((module, name, types)),
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
             check=True,
@@ -59,11 +64,11 @@ def _compile_elsewhere(name: str, types: tuple[Any, ...]) -> None:
 
 def compile_loop() -> None:
     """Compile the loop, for the types, that standard input names (`_compile_elsewhere`)."""
-    name, types = pickle.load(sys.stdin.buffer)
-    globals()[name].compile(types)
+    module, name, types = pickle.load(sys.stdin.buffer)
+    getattr(importlib.import_module(module), name).compile(types)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@parallel_loop  # type: ignore[untyped-decorator]
 def extract_loop(
     padded: Any, rotations: Any, points: Any, table: Any, out: Any
 ) -> None:  # pragma: no cover - compiled
@@ -103,7 +108,7 @@ def extract_loop(
             out[v, k] = complex(real, sign * imag)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@parallel_loop  # type: ignore[untyped-decorator]
 def insert_loop(
     padded: Any, values: Any, rotations: Any, points: Any, table: Any
 ) -> None:  # pragma: no cover - compiled

@@ -25,6 +25,7 @@ from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.checkpoint import SCRATCH, clear
 from diffragan.reconstruction.choose_views import choose_views
 from diffragan.reconstruction.merge_results import merge_results
+from diffragan.reconstruction.orientations.finders import find_finder
 from diffragan.reconstruction.outputs import FINISHED, PHASED, write_solution
 from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings, load_settings
@@ -262,6 +263,8 @@ def from_pairs(
             "--orientations or many_views.orientations=find."
         )
     find_solver(many.solver)
+    if find:
+        find_finder(many.find_by)
     pairs = _opened(source, settings, options)
     settings = pairs.settings.model_copy(update={"many_views": many})
     selection = choose_views(

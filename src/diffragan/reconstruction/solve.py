@@ -22,7 +22,7 @@ from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
+from diffragan.reconstruction.orientations.finders import doubts, find_finder
 from diffragan.reconstruction.orientations.hand import hand_of
 from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.reconstruction.start_from_waves import begin_from_waves
@@ -153,21 +153,9 @@ def _oriented(
     kept = scratch / "orientations.pt"
     many, device = settings.many_views, views.device
     if not kept.exists():
-        result = find_from_images(
-            views,
-            mass_kda,
-            seed=settings.seed,
-            plan=SearchPlan(starts=many.find_starts),
-            keep=scratch / "starts.pt",
-            progress=progress,
-        )
-        warning = []
-        if not result.sure:
-            warning = [
-                f"No two of {len(result.starts)} random starts came to the same map, so the "
-                "orientations are doubtful; give more views, or more starts (--set "
-                "many_views.find_starts=...)."
-            ]
+        find = find_finder(many.find_by)
+        result = find(views, mass_kda, settings, scratch, progress)
+        warning = doubts(result, many.find_by)
         placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
         save_tensors(kept, {"placed": placed, "warning": warning})
     read = torch.load(kept, weights_only=True)

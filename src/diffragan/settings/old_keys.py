@@ -14,7 +14,6 @@ RENAMED = {
 
 # Old key to why there is nothing left to set.
 REMOVED = {
-    "many_views.find_by": "orientations are found by the images",
     "network.size_px": "the networks work on 256 pixels a side",
 }
 

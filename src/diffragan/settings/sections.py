@@ -232,6 +232,10 @@ class ManyViewsSettings(Frozen):
     )
     reject: bool = Field(default=True, description="views that fit badly lose their say")
     orientations: Literal["given", "refine", "find"] = "given"
+    find_by: str = Field(
+        default="images",
+        description="what orientations are found by: images, or lines that patterns share",
+    )
     find_starts: Annotated[int, Field(ge=1)] = Field(
         default=12, description="random starts tried at most, until two agree"
     )

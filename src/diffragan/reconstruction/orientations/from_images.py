@@ -29,6 +29,7 @@ from diffragan.reconstruction.orientations.match_images import (
     turn,
 )
 from diffragan.reconstruction.orientations.refine import align_to_images
+from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.rotations import apart_deg, quasi_uniform
 
 STAGES = (Stage(10.0, 8, 4600, 3.0), Stage(8.0, 12, 15000, 3.0), Stage(6.5, 8, 15000, 2.0))
@@ -48,22 +49,6 @@ class SearchPlan:
     starts: int = 12
     sample: int = 500
     stages: tuple[Stage, ...] = STAGES
-
-
-@dataclass(frozen=True)
-class OrientationSearchResult:
-    """Views with orientations and shifts found from nothing, in one of two hands.
-
-    sure: whether the search has reason to trust them; here, that two starts came to the same map.
-    starts: what part of the images' signal each random start came to explain; empty for a search
-        that has none.
-    agree_deg: median angle between the two starts that agree best; None if there were not two.
-    """
-
-    views: Views
-    sure: bool
-    starts: tuple[float, ...] = ()
-    agree_deg: float | None = None
 
 
 @dataclass(frozen=True)

@@ -336,3 +336,23 @@ def align_to_images(
         progress("aligning views to images", done, len(schedule_A))
     score = torch.zeros(len(views), device=views.device) if refined is None else refined.score
     return Alignment(views.rotations, views.shifts_A, score, angle_deg(views.rotations, start))
+
+
+def image_agreement(spectrum: Tensor, views: Views, resolution_A: float) -> Tensor:
+    """(v,) correlation of each image with the map's at the best shift within 10 Å.
+
+    Args:
+        spectrum: (n, n, n // 2 + 1) from `volume_spectrum`.
+    """
+    count = pixel_count(views, resolution_A)
+    out = torch.empty(len(views), device=views.device)
+    for block in views.blocks():
+        comparison = _Comparison(spectrum, views, block, count)
+        slices = comparison.slices(views.rotations[block])
+        shift = comparison.best_shift(slices, views.shifts_A[block], 10.0, None)
+        error = comparison.residual(slices, shift)
+        model = comparison.transfer * slices[:, : len(comparison.transfer)]
+        image = error + model
+        size = torch.linalg.vector_norm(image, dim=1) * torch.linalg.vector_norm(model, dim=1)
+        out[block] = (image * model.conj()).sum(1).real / size.clamp_min(1e-30)
+    return out

@@ -1,0 +1,94 @@
+"""The ways to find orientations from nothing, by name (`many_views.find_by`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from diffragan.errors import DiffraganError
+from diffragan.progress import Progress
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
+from diffragan.reconstruction.orientations.from_lines import find_from_lines
+from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
+from diffragan.settings import Settings
+
+LEAST_DOSE_FOR_LINES = 200.0  # e/Å² a pattern; at 150 no core of lines came right (1AUP, 300 views)
+
+
+class Finder(Protocol):
+    """Told the views, the molecular weight in kDa (None where unknown), the run's settings, and a
+    scratch folder for what an interrupted search may go on with."""
+
+    def __call__(
+        self,
+        views: Views,
+        mass_kda: float | None,
+        settings: Settings,
+        scratch: Path,
+        progress: Progress,
+        /,
+    ) -> OrientationSearchResult: ...
+
+
+def by_images(
+    views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress, /
+) -> OrientationSearchResult:
+    """Random starts from the images alone (`from_images`): any dose on the patterns."""
+    return find_from_images(
+        views,
+        mass_kda,
+        seed=settings.seed,
+        plan=SearchPlan(starts=settings.many_views.find_starts),
+        keep=scratch / "starts.pt",
+        progress=progress,
+    )
+
+
+def by_lines(
+    views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress, /
+) -> OrientationSearchResult:
+    """Lines that patterns share (`from_lines`): quick and exact, where electrons are many."""
+    return find_from_lines(views, seed=settings.seed, progress=progress)
+
+
+FINDERS: dict[str, Finder] = {"images": by_images, "lines": by_lines}
+
+
+def find_finder(name: str) -> Finder:
+    """The finder of that name.
+
+    Raises:
+        DiffraganError: no such finder.
+    """
+    if name not in FINDERS:
+        raise DiffraganError(
+            f"There is no way '{name}' to find orientations; choose many_views.find_by from "
+            f"{', '.join(sorted(FINDERS))}."
+        )
+    return FINDERS[name]
+
+
+def doubts(result: OrientationSearchResult, name: str) -> list[str]:
+    """In a sentence, what makes the orientations that a finder gave doubtful, and what may help;
+    nothing if the search is sure of them."""
+    if result.sure:
+        return []
+    views = result.views
+    enough = views.electrons is None or (
+        views.electrons >= LEAST_DOSE_FOR_LINES * views.optics.box_A**2 * (1 - 1e-9)
+    )
+    if name == "images":
+        lines = "" if not enough else ", or look by common lines (--set many_views.find_by=lines)"
+        return [
+            f"No two of {len(result.starts)} random starts came to the same map, so the "
+            "orientations are doubtful; give more views, or more starts (--set "
+            f"many_views.find_starts=...){lines}."
+        ]
+    if name == "lines":
+        return [
+            "Two halves of the views that were placed first put others "
+            f"{result.agree_deg or 0:.0f}° apart, so the orientations are doubtful; give patterns "
+            "of more electrons, or look by the images (--set many_views.find_by=images)."
+        ]
+    return [f"Finder '{name}' is not sure of the orientations; try another many_views.find_by."]
