@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffragan.files.mrc import as_array
 from diffragan.fourier.correlation import BAND_EDGES_A
 from diffragan.report.html import ReportFigure
-from diffragan.report.map_report import MapReport, as_array, describe_map, finite
+from diffragan.report.map_report import MapReport, describe_map, finite
 from diffragan.report.plotting import (
     AMBER,
     BLUE,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
+from diffragan.files.mrc import as_array
 from diffragan.fourier.correlation import BAND_EDGES_A, COARSEST_A, resolution_at
 
 HALF_THRESHOLD, TRUTH_THRESHOLD = 0.143, 0.5
@@ -140,11 +140,6 @@ def numbers(report: MapReport) -> dict[str, str]:
         "time": _duration(finite(metrics.get("seconds"))),
     }
     return {name: str(value) for name, value in rows.items() if value not in (None, "")}
-
-
-def as_array(values: Tensor | NDArray[Any]) -> NDArray[Any]:
-    """A tensor or array as an array in memory."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def finite(value: Any) -> float | None:
