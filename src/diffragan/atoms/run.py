@@ -10,8 +10,8 @@ from typing import Any
 
 from diffragan.atoms.building.build import BuildSettings, build, expected_atoms
 from diffragan.atoms.building.targets import pattern_target
-from diffragan.atoms.comparison import known_model
 from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
+from diffragan.atoms.comparison.known_model import compared
 from diffragan.atoms.outputs import FINISHED, write_atoms_folder
 from diffragan.atoms.reconstruction_folder import (
     ReconstructionFolder,
@@ -21,6 +21,7 @@ from diffragan.atoms.reconstruction_folder import (
 from diffragan.atoms.result import AtomsResult
 from diffragan.atoms.waves import grid_of
 from diffragan.errors import DiffraganError
+from diffragan.evaluation.known_model import read_model
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
 
@@ -88,7 +89,7 @@ def build_atoms(
             f"{source} tells no molecular weight, and the number of atoms follows from it; give "
             "--mass-kda."
         )
-    known = None if model is None else known_model.read_model(model)
+    known = None if model is None else read_model(model)
     with tempfile.TemporaryDirectory(prefix="diffragan-atoms-") as scratch:
         pairs, views = open_views(folder, Path(scratch), inputs, progress)
         result = build_halves(folder, views, expected_atoms(mass), progress=progress)
@@ -96,7 +97,7 @@ def build_atoms(
         if known is not None:
             field = (views.optics.energy_ev, views.optics.box_A)
             given = pairs.settings.many_views.orientations == "given"
-            judged = known_model.compared(result.whole, result.confirmed, known, field, given=given)
+            judged = compared(result.whole, result.confirmed, known, field, given=given)
         metrics = write_atoms_folder(out, result, folder, pairs, views, judged, progress=progress)
     return AtomsRun(out, metrics, result.solved)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,10 @@ from torch import Tensor
 
 from diffragan.atoms.building.build import Built
 from diffragan.atoms.comparison.confirm import match
-from diffragan.atoms.comparison.fit_model import Fit, fit_model
 from diffragan.atoms.model.atoms import atoms_at
 from diffragan.atoms.model.scattering import form_factor_A, object_at, structure_sum
-from diffragan.errors import DiffraganError
+from diffragan.evaluation.fit_model import Fit, fit_model
+from diffragan.evaluation.known_model import KnownModel
 
 RESOLUTIONS_A = (
     *(10.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.8, 1.6, 1.4, 1.3, 1.25),
@@ -25,53 +23,6 @@ RESOLUTIONS_A = (
 _DIRECTIONS = 400
 _SHIFTED_A = (0.1, 0.3)
 _UNBUILT = 0.5  # of a residue's atoms: with fewer on atoms it is named as not built
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A structure's atoms about their centre of mass.
-
-    numbers: (n,) atomic numbers. places_A: (n, 3). residues: (n,) such as "A 27 SER".
-    """
-
-    numbers: NDArray[np.int64]
-    places_A: NDArray[np.float64]
-    residues: tuple[str, ...]
-
-    @property
-    def heavy(self) -> NDArray[np.bool_]:
-        """(n,) bool, all but hydrogens."""
-        result: NDArray[np.bool_] = self.numbers > 1
-        return result
-
-
-def read_model(path: Path) -> KnownModel:
-    """The first model of a PDB or mmCIF file, waters left out.
-
-    Raises:
-        DiffraganError: the file is missing, damaged or holds no atoms.
-    """
-    from diffragan.molecules.fetch import read_coordinates
-
-    structure, _ = read_coordinates(path)
-    numbers, places, masses, residues = [], [], [], []
-    for chain in structure[0]:
-        for residue in chain:
-            if residue.is_water():
-                continue
-            for atom in residue:
-                if atom.altloc not in ("\0", "A"):
-                    continue
-                numbers.append(atom.element.atomic_number)
-                places.append(atom.pos.tolist())
-                masses.append(atom.element.weight)
-                residues.append(f"{chain.name} {residue.seqid} {residue.name}")
-    if not numbers:
-        raise DiffraganError(f"{path} holds no atoms; give a structure of the molecule.")
-    found = np.array(places)
-    return KnownModel(
-        np.array(numbers), found - np.average(found, axis=0, weights=masses), tuple(residues)
-    )
 
 
 def compared(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from diffragan.atoms.comparison.fit_model import fit_model
 from diffragan.errors import DiffraganError
+from diffragan.evaluation.fit_model import fit_model
 
 
 def chain(seed: int, n: int = 160) -> np.ndarray:
