@@ -19,7 +19,7 @@ QUICK = [
     "image.aperture_mrad=6.5",
     "many_views.mask_margin_A=1.5",
     "many_views.iterations=60",
-    "many_views.polish=6",
+    "many_views.error_reduction_iterations=6",
 ]
 
 

@@ -81,7 +81,8 @@ def test_files_and_stores_return_the_same_settings(preset: str, tmp_path: Path) 
 
 
 OLD: dict[str, dict[str, Any]] = {
-    "many_views": {"march_A": [4.0], "beta": 0.8},
+    "many_views": {"march_A": [4.0], "polish": 4, "hold_iterations": 9, "beta": 0.8},
+    "phase": {"hold": 0.5, "hold_until": 0.25, "solver": "er"},
     "network": {"size_px": 256, "width": 0.5},
 }
 
@@ -89,11 +90,19 @@ OLD: dict[str, dict[str, Any]] = {
 def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     """A renamed key keeps its value and a removed one goes, in stores as in settings files."""
     file = tmp_path / "old.toml"
-    file.write_text("[many_views]\nmarch_A = [4.0]\n[network]\nsize_px = 256\n")
+    file.write_text(
+        "[many_views]\nmarch_A = [4.0]\npolish = 4\nhold_iterations = 9\n"
+        "[phase]\nhold = 0.5\nhold_until = 0.25\n[network]\nsize_px = 256\n"
+    )
     for found in (settings_from_dict(OLD), load_settings(file=file)):
         assert found.many_views.resolution_steps_A == (4.0,)
+        assert found.many_views.error_reduction_iterations == 4
+        assert found.many_views.image_weight_iterations == 9
+        assert found.phase.proposal_weight == 0.5
+        assert found.phase.proposal_weight_until == 0.25
     assert settings_from_dict(OLD).many_views.beta == 0.8
     assert settings_from_dict(OLD).network.width == 0.5
+    assert settings_from_dict(OLD).phase.solver == "er"
     assert OLD["many_views"]["march_A"] == [4.0]
 
 
@@ -101,6 +110,8 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     ("pair", "word"),
     [
         ("many_views.march_A=[4]", r"many_views\.resolution_steps_A"),
+        ("many_views.polish=3", r"many_views\.error_reduction_iterations"),
+        ("phase.hold=0.5", r"phase\.proposal_weight now"),
         ("network.size_px=256", "256 pixels.*leave it out"),
     ],
 )

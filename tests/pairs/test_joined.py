@@ -31,7 +31,7 @@ VIEWS, CUT = 41, 17
 # Far from converged, which the laws below don't need.
 # On the CPU, where sums are repeatable to the bit.
 SHORT = ["--iterations", "3", "--set", "many_views.resolution_steps_A=[2.0]"]
-SHORT += ["--set", "many_views.polish=1"]
+SHORT += ["--set", "many_views.error_reduction_iterations=1"]
 SHORT += ["--device", "cpu"]
 
 

@@ -47,8 +47,9 @@ ATOMS = molecule(1)
 KDA = mass_kda(ATOMS)
 # Every part of a run is due within its few iterations.
 SHORT = ManyViewsSettings(
-    resolution_steps_A=(4.5,), mask_blur_A=1.5, mask_margin_A=2, hold_iterations=2, iterations=3,
-    polish=1, mask_every=2, register_every=2, check_every=2, realign_every=2,
+    resolution_steps_A=(4.5,), mask_blur_A=1.5, mask_margin_A=2, iterations=3,
+    image_weight_iterations=2, error_reduction_iterations=1,
+    mask_every=2, register_every=2, check_every=2, realign_every=2,
 )  # fmt: skip
 SAME = 5e-4  # both take the window's weights from a table, at most one entry apart
 
@@ -279,7 +280,7 @@ def test_slices_go_out_and_back_with_the_same_weights(views: Views, device: torc
 
 def test_a_folder_is_solved_on_a_device(tmp_path: Path, device: torch.device) -> None:
     """What comes back lies on the CPU, as all that writes results expects."""
-    few = ("iterations=1", "polish=1", "resolution_steps_A=[8.0]", "padding=1")
+    few = ("iterations=1", "error_reduction_iterations=1", "resolution_steps_A=[8.0]", "padding=1")
     settings = load_settings(overrides=[f"many_views.{word}" for word in few])
     pairs = open_pairs(views_path(), settings=settings)
     settings = pairs.settings.model_copy(update={"many_views": settings.many_views})

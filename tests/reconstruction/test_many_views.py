@@ -292,7 +292,7 @@ def test_images_to_4_A_and_patterns_are_a_map_to_2_A(
 def test_a_run_ends_by_itself(solve: mv.HalfMaps) -> None:
     assert solve.done
     assert not solve.exhausted
-    assert solve.iteration < SMALL.iterations + SMALL.polish
+    assert solve.iteration < SMALL.iterations + SMALL.error_reduction_iterations
     assert solve.history[-1]["phase"] == "error reduction"
     assert {row["half"] for row in solve.history} == {"1", "2"}
     assert solve.measure is not None
@@ -300,7 +300,9 @@ def test_a_run_ends_by_itself(solve: mv.HalfMaps) -> None:
 
 
 def test_a_run_cut_short_says_so(views: Views) -> None:
-    run = mv.start(views, SMALL.model_copy(update={"iterations": 6, "polish": 1}), KDA, 0)
+    run = mv.start(
+        views, SMALL.model_copy(update={"iterations": 6, "error_reduction_iterations": 1}), KDA, 0
+    )
     while not run.done:
         run.step()
     assert run.exhausted

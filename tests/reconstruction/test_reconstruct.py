@@ -120,7 +120,7 @@ def test_phase_is_the_same_run(finished: Path, views: Path, tmp_path: Path) -> N
 def test_an_interrupted_run_ends_where_it_would_have(
     views: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the middle of the climb and of the polish, a run comes to the same bits."""
+    """Stopped while it iterates and during error reduction, a run comes to the same bits."""
     from diffragan.reconstruction import solve as module
 
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)

@@ -18,6 +18,7 @@ from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import Settings
+from diffragan.settings.old_keys import present_keys
 
 SCRATCH = ".run"
 
@@ -55,13 +56,19 @@ def claim(scratch: Path, key: dict[str, Any]) -> None:
         DiffraganError: another run's state lies there.
     """
     record = scratch / "run.json"
-    if record.exists() and json.loads(record.read_text("utf-8")) != json.loads(json.dumps(key)):
+    if record.exists() and _recorded_key(record) != json.loads(json.dumps(key)):
         raise DiffraganError(
             f"{scratch.parent} holds an unfinished run with other settings or inputs; go on with "
             "those, choose another --out, or pass --overwrite."
         )
     scratch.mkdir(parents=True, exist_ok=True)
     write_atomically(record, json.dumps(key).encode())
+
+
+def _recorded_key(record: Path) -> dict[str, Any]:
+    """The key that lies in a scratch folder, its settings under their present names."""
+    key: dict[str, Any] = json.loads(record.read_text("utf-8"))
+    return key | {"settings": present_keys(key.get("settings", {}))}
 
 
 def clear(out: Path) -> None:

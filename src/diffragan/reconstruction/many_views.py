@@ -104,9 +104,8 @@ class HalfMaps:
         self.iteration += 1
         self.in_stage += 1
         if self.phase == ITERATE:
-            fading = 1 - self.iteration / s.hold_iterations if s.hold_iterations else 0.0
             for half in self.halves:
-                half.iterate(self.in_stage, max(0.0, fading))
+                half.iterate(self.in_stage, image_weight(s, self.iteration))
                 if s.orientations != "given" and self.in_stage % s.realign_every == 0:
                     half.realign()
             last = self.in_stage >= s.iterations
@@ -142,7 +141,7 @@ class HalfMaps:
                 half.refine_to(self.limits_A[self.stage])
         else:
             self.exhausted = self.stalled < self._patience()
-            self.phase = ERROR_REDUCE if self.settings.polish else DONE
+            self.phase = ERROR_REDUCE if self.settings.error_reduction_iterations else DONE
             for half in self.halves:
                 half.find_mask()
         self.in_stage, self.stalled, self.best = 0, 0, -1.0
@@ -166,7 +165,7 @@ class HalfMaps:
         )
         mean = self.measure.mean
         gained = mean > self.best + _GAIN
-        if self.iteration > self.settings.hold_iterations:
+        if self.iteration > self.settings.image_weight_iterations:
             self.stalled = 0 if gained else self.stalled + 1
         self.best = max(self.best, mean)
         for half in self.halves:
@@ -184,9 +183,16 @@ class HalfMaps:
             )
 
 
+def image_weight(settings: ManyViewsSettings, iteration: int) -> float:
+    """How far the images' frequencies are drawn to their map: 1 at first, fading to 0."""
+    fades_over = settings.image_weight_iterations
+    return max(0.0, 1 - iteration / fades_over) if fades_over else 0.0
+
+
 def error_reduction_steps(settings: ManyViewsSettings, views: Views) -> int:
     """Steps at the end: a third for counts, whose noise error reduction would fit."""
-    return settings.polish if views.electrons is None else (settings.polish + 2) // 3
+    steps = settings.error_reduction_iterations
+    return steps if views.electrons is None else (steps + 2) // 3
 
 
 def resolution_limits(views: Views, settings: ManyViewsSettings) -> list[float | None]:

@@ -10,6 +10,10 @@ from diffragan.errors import DiffraganError
 # Old key to the present one, which means the same and takes the same values.
 RENAMED = {
     "many_views.march_A": "many_views.resolution_steps_A",
+    "many_views.polish": "many_views.error_reduction_iterations",
+    "many_views.hold_iterations": "many_views.image_weight_iterations",
+    "phase.hold": "phase.proposal_weight",
+    "phase.hold_until": "phase.proposal_weight_until",
 }
 
 # Old key to why there is nothing left to set.

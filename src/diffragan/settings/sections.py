@@ -143,11 +143,11 @@ class PhaseSettings(Frozen):
         default=0.5, description="the same at the end; it changes evenly in between"
     )
     positive: bool = Field(default=True, description="the projected potential is not negative")
-    hold: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=1.0, description="weight of the proposal, times trust², at the start"
+    proposal_weight: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="weight of the proposal's phases, times trust², at the start"
     )
-    hold_until: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.7, description="part of the first round after which the hold has faded to zero"
+    proposal_weight_until: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.7, description="part of the first round after which that weight has faded to zero"
     )
     support: Literal["image", "proposal", "radius"] = "image"
     support_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -187,13 +187,13 @@ class ManyViewsSettings(Frozen):
     solver: str = Field(default="raar", description="as phase.solver")
     beta: Annotated[float, Field(gt=0, le=2)] = 0.9
     resolution_steps_A: tuple[Positive, ...] = Field(
-        default=(3.0, 2.0), description="resolutions to climb at before all that was measured"
+        default=(3.0, 2.0), description="resolutions to iterate at before all that was measured"
     )
     iterations: Annotated[int, Field(ge=1)] = Field(
         default=120, description="at each resolution, at most; it goes on by itself"
     )
-    polish: Annotated[int, Field(ge=0)] = Field(
-        default=15, description="error-reduction steps at the end, without positivity"
+    error_reduction_iterations: Annotated[int, Field(ge=0)] = Field(
+        default=15, description="at the end, without positivity"
     )
     ewald: bool = Field(
         default=True, description="slices on the curved Ewald sphere, Friedel mates apart"
@@ -201,8 +201,8 @@ class ManyViewsSettings(Frozen):
     free_fraction: Annotated[float, Field(ge=0, le=0.2)] = Field(
         default=0.05, description="of Fourier space that a half set never uses, to be judged by"
     )
-    hold_iterations: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="after which the hold on the images' frequencies has faded"
+    image_weight_iterations: Annotated[int, Field(ge=0)] = Field(
+        default=20, description="over which the weight of the images' map fades to zero"
     )
     start_noise: NotNegative = Field(
         default=0.3, description="amplitude beyond the images at the start, in parts of the data's"
@@ -216,7 +216,7 @@ class ManyViewsSettings(Frozen):
         default=20, description="iterations after which the mask is found anew"
     )
     register_every: Annotated[int, Field(ge=1)] = Field(
-        default=5, description="iterations after which the map is laid on the images again"
+        default=5, description="iterations after which the map is aligned to the images again"
     )
     check_every: Annotated[int, Field(ge=1)] = Field(
         default=5, description="iterations between looks at FSC, R and the views' weights"
@@ -230,7 +230,7 @@ class ManyViewsSettings(Frozen):
     damping: Positive = Field(
         default=0.3, description="slices that a voxel must hold before it follows them fully"
     )
-    reject: bool = Field(default=True, description="views that fit badly lose their say")
+    reject: bool = Field(default=True, description="views that fit badly lose their weight")
     orientations: Literal["given", "refine", "find"] = "given"
     find_by: str = Field(
         default="images",

@@ -204,7 +204,8 @@ def _iterate(
         part = (done + step) / settings.iterations
         space.damping = settings.damping + part * (settings.damping_end - settings.damping)
         if run.pull is not None:
-            run.pull.strength = settings.hold * max(0.0, 1 - step / (length * settings.hold_until))
+            faded = step / (length * settings.proposal_weight_until)
+            run.pull.strength = settings.proposal_weight * max(0.0, 1 - faded)
         run.step()
         if until is not None and time.perf_counter() > until:
             return
