@@ -38,21 +38,21 @@ def one(store: Path, views: int, seed: int, args: argparse.Namespace) -> dict[st
         views_blank = replace(known, rotations=blank, shifts_A=torch.zeros_like(known.shifts_A))
         began, spent = time.perf_counter(), time.process_time()
         if args.find_by == "lines":
-            found = find_from_lines(views_blank, seed=seed)
+            result = find_from_lines(views_blank, seed=seed)
         else:
             plan = SearchPlan(starts=args.starts, sample=args.sample)
             mass_kda = pairs.structures[0].mass_kda or None
-            found = find_from_images(views_blank, mass_kda, seed=seed, plan=plan)
-        angle = apart_deg(found.views.rotations, known.rotations)
+            result = find_from_images(views_blank, mass_kda, seed=seed, plan=plan)
+        angle = apart_deg(result.views.rotations, known.rotations)
     return {
         "store": store.stem,
         "views": views,
         "seed": seed,
         "dose": args.dose,
         "find_by": args.find_by,
-        "starts": [round(x, 3) for x in found.starts],
-        "agree_deg": found.agree_deg,
-        "sure": found.sure,
+        "starts": [round(x, 3) for x in result.starts],
+        "agree_deg": result.agree_deg,
+        "sure": result.sure,
         "median_deg": float(angle.median()),
         "within_5_deg": float((angle < 5).float().mean()),
         "seconds": time.perf_counter() - began,

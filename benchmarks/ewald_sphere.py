@@ -40,9 +40,9 @@ def best(store: Path, count: int, padding: float) -> list[dict[str, object]]:
     turn = torch.from_numpy(pairs.rotation[items]).float()
 
     def waves(chosen: NDArray[np.int64]) -> NDArray[np.complex64]:
-        found = pairs.truth_wave(chosen)
-        assert found is not None
-        return found
+        wave = pairs.truth_wave(chosen)
+        assert wave is not None
+        return wave
 
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="ewald-") as folder:
@@ -53,9 +53,9 @@ def best(store: Path, count: int, padding: float) -> list[dict[str, object]]:
     for curved in (False, True):
         geometry = views.curved if curved else views.flat
         half = volume_spectrum(merge_waves(waves, items, turn, geometry, views.n))
-        found = extract(half, turn[few], geometry.points)
-        found = found if curved else torch.cat((found, found), 1)
-        curve = ring_correlation(found * views.curved.valid.reshape(-1), truth, rings).mean(0)
+        values = extract(half, turn[few], geometry.points)
+        values = values if curved else torch.cat((values, values), 1)
+        curve = ring_correlation(values * views.curved.valid.reshape(-1), truth, rings).mean(0)
         q = torch.arange(len(curve), dtype=torch.float64) / pairs.box_A
         smooth = metrics.smooth_curve(curve, q).numpy()
         frc = {

@@ -118,17 +118,17 @@ def speed(args: argparse.Namespace) -> None:
                 views = views.padded(args.padding)
                 for curved, threads in product((False, True), map(int, args.threads.split(","))):
                     use_threads(threads)
-                    found = _median_seconds(_parts(views, curved), args.rounds)
-                    known = found["extract"] + found["insert"] + found["FFTs"]
-                    found["rest"] = found["step"] - known
-                    found["floor"] = 2 * found["gather"] + found["FFTs"]
+                    seconds = _median_seconds(_parts(views, curved), args.rounds)
+                    known = seconds["extract"] + seconds["insert"] + seconds["FFTs"]
+                    seconds["rest"] = seconds["step"] - known
+                    seconds["floor"] = 2 * seconds["gather"] + seconds["FFTs"]
                     kind = "curved" if curved else "flat"
-                    told = {"store": store.stem, "views": count, "threads": threads}
-                    rows.append({**told, "slices": kind, "n": views.n, "seconds": found})
+                    row = {"store": store.stem, "views": count, "threads": threads}
+                    rows.append({**row, "slices": kind, "n": views.n, "seconds": seconds})
                     shown = ("step", "extract", "insert", "FFTs", "rest", "floor")
                     print(
                         f"{store.stem:6s} {count:5d} {threads:7d} {kind:6s} "
-                        + " ".join(f"{found[k]:6.3f}" for k in shown),
+                        + " ".join(f"{seconds[k]:6.3f}" for k in shown),
                         flush=True,
                     )
     if args.json is not None:

@@ -126,33 +126,33 @@ def views_of(case: Case, pairs: Pairs, folder: Path) -> tuple[Views, NDArray[np.
     return views, wrong, shift
 
 
-def wave_frc(whole: PhasedMap, pairs: Pairs, wrong: NDArray[np.bool_], shift: Tensor) -> Tensor:
+def wave_frc(combined: PhasedMap, pairs: Pairs, wrong: NDArray[np.bool_], shift: Tensor) -> Tensor:
     """(rings,) mean FRC of phased waves with the truth, ring r at r / box.
 
     A phased wave has the measured amplitudes and the phases of the map's slice; with counts it is
     the slice itself, which is less noisy.
     """
-    views, geometry = whole.views, whole.project.geometry
+    views, geometry = combined.views, combined.project.geometry
     good = np.flatnonzero(~wrong)
     chosen = good[spread(len(good), min(JUDGED, len(good)))]
     rings = (views.curved.radius + 0.5).long().repeat(2)
     curves = []
-    half = volume_spectrum(whole.map)
+    half = volume_spectrum(combined.map)
     for start in range(0, len(chosen), 16):
         some = torch.from_numpy(chosen[start : start + 16])
         true_waves = pairs.truth_wave(views.items[some.numpy()])
         if true_waves is None:
             raise DiffraganError(f"{pairs.path} has no truth to compare with.")
         truth = slices_of_waves(torch.from_numpy(true_waves), views.curved)
-        found = extract(half, views.rotations[some], geometry.points)
-        found = found if geometry.curved else torch.cat((found, found), 1)
-        found = found * views.curved.valid.reshape(-1)
+        values = extract(half, views.rotations[some], geometry.points)
+        values = values if geometry.curved else torch.cat((values, values), 1)
+        values = values * views.curved.valid.reshape(-1)
         if views.electrons is None:
-            found = torch.sgn(found) * views.measured[some].reshape(len(some), -1)
+            values = torch.sgn(values) * views.measured[some].reshape(len(some), -1)
         away = (views.shifts_A[some] - shift[some]) / views.volume_box_A
         cycles = away @ views.curved.points[:, :2].T
-        found = found * torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
-        curves.append(ring_correlation(found, truth, rings))
+        values = values * torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
+        curves.append(ring_correlation(values, truth, rings))
     return torch.cat(curves).mean(0)
 
 
@@ -165,23 +165,23 @@ def ring_correlation(a: Tensor, b: Tensor, rings: Tensor) -> Tensor:
     return sums[0] / (sums[1] * sums[2]).sqrt().clamp_min(1e-30)
 
 
-def truth_fsc(whole: PhasedMap, pairs: Pairs, wrong: NDArray[np.bool_]) -> Tensor:
+def truth_fsc(combined: PhasedMap, pairs: Pairs, wrong: NDArray[np.bool_]) -> Tensor:
     """(shells,) FSC of the map with the true waves of its views merged, both in the map's mask."""
-    views = whole.views
+    views = combined.views
     items = views.items[~wrong]
 
     def waves(chosen: NDArray[np.int64]) -> NDArray[np.complex64]:
-        found = pairs.truth_wave(chosen)
-        assert found is not None
-        return found
+        wave = pairs.truth_wave(chosen)
+        assert wave is not None
+        return wave
 
     assert pairs.rotation is not None
     turn = torch.from_numpy(pairs.rotation[items]).float()
     true = merge_waves(waves, items, turn, views.curved, views.n)
-    return metrics.fsc(whole.map * whole.mask, true * whole.mask)
+    return metrics.fsc(combined.map * combined.mask, true * combined.mask)
 
 
-def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) -> Row:
+def run_case(case: Case, *, with_map: bool, on_check: Callable[[Row], None] | None) -> Row:
     """One run and what came of it."""
     pairs = open_pairs(Path(case.store), settings=case.settings())
     settings = pairs.settings.many_views
@@ -196,22 +196,24 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
         while not solve.done:
             checks = len(solve.history)
             solve.step()
-            if tell and len(solve.history) > checks:
-                tell(solve.history[-1])
-        whole = many_views.combined(solve, views)
+            if on_check and len(solve.history) > checks:
+                on_check(solve.history[-1])
+        combined = many_views.combined(solve, views)
         solved = time.perf_counter()
         assert solve.measure is not None
-        curve = wave_frc(whole, pairs, wrong, shift)
+        curve = wave_frc(combined, pairs, wrong, shift)
         q = torch.arange(len(curve), dtype=torch.float64) / pairs.box_A
         smooth = metrics.smooth_curve(curve, q).numpy()
         image_A = 1 / q_from_angle(pairs.settings.image.aperture_mrad, pairs.optics.energy_ev)
-        found, ring, free = solve.measure.resolution_A, solve.measure.q, solve.measure.free
-        seen = ~free.isnan()
-        low = (whole.views.weights < 0.5).numpy()
+        resolution_A, ring, free = solve.measure.resolution_A, solve.measure.q, solve.measure.free
+        determined = ~free.isnan()
+        low = (combined.views.weights < 0.5).numpy()
         result: Row = {
-            "resolution_A": found,
+            "resolution_A": resolution_A,
             "fsc_A": solve.measure.fsc_resolution_A,
-            "free_A": metrics.resolution_at(free[seen], ring[seen], 0.143) if seen.any() else None,
+            "free_A": metrics.resolution_at(free[determined], ring[determined], 0.143)
+            if determined.any()
+            else None,
             "truth_A": metrics.resolution_at(curve[1:], q[1:]),
             "frc": {
                 f"{d:g}": float(np.interp(1 / d, q.numpy(), smooth))
@@ -224,16 +226,16 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
                 "free": [None if v != v else round(v, 3) for v in free.tolist()],
                 "truth": [round(v, 3) for v in curve[1:].tolist()],
             },
-            "r_factor": whole.r_factor,
-            "converged": not solve.exhausted and found < CONVERGED * image_A,
+            "r_factor": combined.r_factor,
+            "converged": not solve.exhausted and resolution_A < CONVERGED * image_A,
             "exhausted": solve.exhausted,
             "iterations": solve.iteration,
             "seconds": solved - loaded,
             "seconds_loading": loaded - began,
             "box_A": pairs.box_A,
-            "n": whole.views.n,
-            "padding": whole.views.flat.padding,
-            "mask_part": float(whole.mask.float().mean()),
+            "n": combined.views.n,
+            "padding": combined.views.flat.padding,
+            "mask_part": float(combined.mask.float().mean()),
             "mass_kda": mass,
             "lost_strays": int((low & wrong).sum()),
             "lost_others": int((low & ~wrong).sum()),
@@ -242,8 +244,8 @@ def run_case(case: Case, *, with_map: bool, tell: Callable[[Row], None] | None) 
             "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         if with_map:
-            shells = truth_fsc(whole, pairs, wrong)
-            shell_q = torch.arange(len(shells), dtype=torch.float64) / whole.views.volume_box_A
+            shells = truth_fsc(combined, pairs, wrong)
+            shell_q = torch.arange(len(shells), dtype=torch.float64) / combined.views.volume_box_A
             inside = (shell_q > 0) & (shell_q <= q[-1])
             result["truth_fsc_A"] = metrics.resolution_at(shells[inside], shell_q[inside])
     return result
@@ -294,7 +296,9 @@ def law(args: argparse.Namespace) -> None:
             print(f"{name}: left out, the store has {total}", flush=True)
             continue
         try:
-            row = run_case(case, with_map=args.truth_map, tell=tell if args.verbose else None)
+            row = run_case(
+                case, with_map=args.truth_map, on_check=print_row if args.verbose else None
+            )
         except DiffraganError as error:
             row = {"error": str(error)}
         line = json.dumps({"case": json.loads(case.key), **row})
@@ -303,7 +307,7 @@ def law(args: argparse.Namespace) -> None:
         print(f"{name}: {summary(row)}", flush=True)
 
 
-def tell(row: Row) -> None:
+def print_row(row: Row) -> None:
     """Prints a check of a run."""
     where = f"{row['iteration']:4d} {row['phase']:6s} to {row['limit_A'] or 'edge'}"
     print(f"  {where}: R {row['r_factor']:.3f}, {row['resolution_A']:.2f} Å", flush=True)

@@ -70,8 +70,8 @@ def main() -> None:
     )
     print(as_markdown(rows))
     if arguments.json:
-        found = {"structure": structure.stem, "load": load_before, "rows": [*map(asdict, rows)]}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        report = {"structure": structure.stem, "load": load_before, "rows": [*map(asdict, rows)]}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 
 def measure(structure: Structure, box_A: float, orientations: int, table: bool) -> list[Row]:
@@ -93,9 +93,9 @@ def measure(structure: Structure, box_A: float, orientations: int, table: bool) 
     rows: list[Row] = []
     truth = torch.zeros(())
     for name, field in fields.items():
-        found, wall, cpu = amplitudes(structure, rotations, field)
-        truth = found if field == reference else truth
-        norms = torch.linalg.vector_norm(found - truth, dim=(-2, -1))
+        amplitude, wall, cpu = amplitudes(structure, rotations, field)
+        truth = amplitude if field == reference else truth
+        norms = torch.linalg.vector_norm(amplitude - truth, dim=(-2, -1))
         error = float((norms / torch.linalg.vector_norm(truth, dim=(-2, -1))).mean())
         pixel = field.box_A / field.grid_px
         rows.append(Row(name, field.grid_px, pixel, field.slice_A, error, wall, cpu))

@@ -150,17 +150,17 @@ def measure(row: Row, pairs: Pairs, items: np.ndarray[Any, Any], size: int) -> d
             raise DiffraganError(f"{pairs.path} has no truth to compare with.")
         truth = torch.from_numpy(true)
         began = time.perf_counter()
-        found = row.run(batch, truth)
+        phased = row.run(batch, truth)
         seconds += time.perf_counter() - began
-        assert found.wave is not None
-        found_q, true_q = metrics.centred_fourier(found.wave), metrics.centred_fourier(truth)
+        assert phased.wave is not None
+        found_q, true_q = metrics.centred_fourier(phased.wave), metrics.centred_fourier(truth)
         curves.append(metrics.frc_fourier(found_q, true_q, mask.expand_as(found_q)))
-        if found.r_factor is not None:
-            r.append(found.r_factor)
-        if found.solved is not None:
-            said.append(found.solved)
-        if found.trust is not None:
-            trust.append(found.trust)
+        if phased.r_factor is not None:
+            r.append(phased.r_factor)
+        if phased.solved is not None:
+            said.append(phased.solved)
+        if phased.trust is not None:
+            trust.append(phased.trust)
             cosine.append(_ring_cosine(found_q, true_q, mask))
     curve = torch.cat(curves)
     q = metrics.ring_q(pairs.m, pairs.box_A)
@@ -194,9 +194,9 @@ def measure(row: Row, pairs: Pairs, items: np.ndarray[Any, Any], size: int) -> d
     return result
 
 
-def _ring_cosine(found: Tensor, true: Tensor, mask: Tensor) -> Tensor:
+def _ring_cosine(phased: Tensor, true: Tensor, mask: Tensor) -> Tensor:
     """(b, rings) mean cosine of the phase error over valid pixels; NaN in an empty ring."""
-    cosine = (torch.sgn(found) * torch.sgn(true).conj()).real[:, mask]
+    cosine = (torch.sgn(phased) * torch.sgn(true).conj()).real[:, mask]
     rings = metrics.ring_index(mask.shape[-1])[mask]
     n = mask.shape[-1] // 2 + 1
     keep = rings < n

@@ -45,14 +45,14 @@ def run_point(store: Path, limit: int, pair: str) -> dict[str, Any]:
     return measure(row, pairs, choose_items(pairs.n, limit), 4)
 
 
-def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
+def draw(points_of: dict[str, dict[str, Any]], path: Path) -> None:
     """One panel a sweep: FRC at three resolutions and the part of the images solved."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     panels = figure.subplots(2, 4, sharey=True).flat
     for axis, (name, (key, values)) in zip(panels, SWEEPS.items(), strict=False):
-        points = [(float(v), found[f"{key}={v}"]) for v in values if f"{key}={v}" in found]
+        points = [(float(v), points_of[f"{key}={v}"]) for v in values if f"{key}={v}" in points_of]
         x = [abs(value) for value, _ in points]
         for d, colour in zip(RESOLUTIONS_A, ("#0072b2", "#009e73", "#d55e00"), strict=True):
             axis.plot(x, [p["frc"][d] for _, p in points], "o-", color=colour, label=f"{d} Å")
@@ -79,17 +79,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--figure", type=Path, required=True)
     args = parser.parse_args()
-    found: dict[str, dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    points_of: dict[str, dict[str, Any]] = (
+        json.loads(args.out.read_text()) if args.out.exists() else {}
+    )
     for key, values in SWEEPS.values():
         for value in values:
             pair = f"{key}={value}"
-            if pair not in found:
-                found[pair] = run_point(args.store, args.limit, pair)
-                write_atomically(args.out, json.dumps(found, indent=2).encode())
-            point = found[pair]
+            if pair not in points_of:
+                points_of[pair] = run_point(args.store, args.limit, pair)
+                write_atomically(args.out, json.dumps(points_of, indent=2).encode())
+            point = points_of[pair]
             frc = " ".join(f"{d} Å {point['frc'][d]:5.2f}" for d in RESOLUTIONS_A)
             print(f"{pair:36s} {frc}  solved {point['solved_fraction']:.2f}", flush=True)
-    draw(found, args.figure)
+    draw(points_of, args.figure)
 
 
 if __name__ == "__main__":

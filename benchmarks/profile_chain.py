@@ -149,8 +149,8 @@ def main() -> None:
     )
     print(as_markdown(trained, arguments.steps, "step"))
     if arguments.json:
-        found = {"simulate_s": simulated, "train_s": trained, "arguments": vars(arguments)}
-        arguments.json.write_text(json.dumps(found, indent=2, default=str) + "\n", "utf-8")
+        record = {"simulate_s": simulated, "train_s": trained, "arguments": vars(arguments)}
+        arguments.json.write_text(json.dumps(record, indent=2, default=str) + "\n", "utf-8")
 
 
 def profile_simulate(structure: Structure, folder: Path, settings: Settings) -> dict[str, float]:

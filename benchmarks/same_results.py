@@ -117,11 +117,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs of both")
     parser.add_argument("--allow", type=float, default=0.0, help="largest relative difference")
     chosen = parser.parse_args()
-    found = []
+    results = []
     for name, source in (("before", chosen.before), ("after", chosen.after)):
         run_tree(source, chosen.out / name)
-        found.append(dict(results_of(chosen.out / name)))
-    before, after = found
+        results.append(dict(results_of(chosen.out / name)))
+    before, after = results
     worst, same = 0.0, 0
     for name in sorted(before.keys() | after.keys()):
         if name not in before or name not in after:

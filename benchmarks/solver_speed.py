@@ -101,8 +101,8 @@ def main() -> None:
         rates["FFTs alone"].append(rate(floor, args.images, args.seconds))
         rates["NumPy loop"].append(rate(plain, 1, args.seconds))
     print(f"{M} x {M} real RAAR, {args.threads} threads, {args.images} images at a time")
-    for name, found in rates.items():
-        print(f"{name:12s} median {np.median(found):8.0f}  best {max(found):8.0f} iterations/s")
+    for name, values in rates.items():
+        print(f"{name:12s} median {np.median(values):8.0f}  best {max(values):8.0f} iterations/s")
     ratios = np.array(rates["solver"]) / np.array(rates["NumPy loop"])
     share = np.array(rates["solver"]) / np.array(rates["FFTs alone"])
     print(f"solver / NumPy loop, side by side: {np.median(ratios):.1f} x")

@@ -68,7 +68,7 @@ def progress_bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
     from rich.text import Text
 
-    class Left(TimeRemainingColumn):
+    class TimeLeft(TimeRemainingColumn):
         """The time left, for a stage that knows its total."""
 
         def render(self, task: Task) -> Text:
@@ -86,7 +86,7 @@ def progress_bars() -> Iterator[Progress]:
         Extent(),
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
-        Left(),
+        TimeLeft(),
         TextColumn("{task.fields[word]}"),
     )
     console = Console(stderr=True)
@@ -107,11 +107,11 @@ def note(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def show_reconstruction(found: Reconstruction) -> None:
+def show_reconstruction(result: Reconstruction) -> None:
     """A reconstruction in words on standard output, and where its page lies."""
     console = wide_console()
-    console.print(found.summary, soft_wrap=True)
-    console.print(f"Report: {found.report}", soft_wrap=True)
+    console.print(result.summary, soft_wrap=True)
+    console.print(f"Report: {result.report}", soft_wrap=True)
 
 
 def wide_console() -> Console:

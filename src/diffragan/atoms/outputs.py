@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from diffragan import __version__
+from diffragan.atoms.building.build import CORRELATION_BAND_A
 from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.model.cif import write_atoms_cif
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.page import AtomsReport, write_atoms_report
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
-from diffragan.atoms.result import JUDGED_A, AtomsResult, mean_correlation
+from diffragan.atoms.result import AtomsResult, mean_correlation
 from diffragan.atoms.waves import write_waves
 from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
@@ -40,28 +41,28 @@ def write_atoms_folder(
     folder: ReconstructionFolder,
     pairs: Pairs,
     views: Views,
-    judged: dict[str, Any],
+    comparison: dict[str, Any],
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Write everything; the dictionary of metrics.json comes back.
 
     Args:
-        judged: what a known structure says (`known_model.compared`), or empty.
+        comparison: what a known structure says (`known_model.compared`), or empty.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / FINISHED).unlink(missing_ok=True)
     _write_atoms(out, result, views, str(folder.metrics.get("molecule", "molecule")))
     curve = _free_correlation(result, views)
     store = write_waves(
-        out / "waves.zarr", pairs, views, result.whole, curve, solved=result.solved,
+        out / "waves.zarr", pairs, views, result.all_views, curve, solved=result.solved,
         progress=progress,
     )  # fmt: skip
     results = open_results(store)
-    seen = metrics_of(results, score(results, pairs, progress=progress))
+    view_metrics = metrics_of(results, score(results, pairs, progress=progress))
     metrics = _metrics(result, folder, views, curve)
-    metrics |= {key: value for key, value in judged.items() if key != "atoms"}
-    metrics["atoms"] |= judged.get("atoms", {})
-    metrics |= {"views": seen, "extrapolated_frc": _extrapolated(seen)}
+    metrics |= {key: value for key, value in comparison.items() if key != "atoms"}
+    metrics["atoms"] |= comparison.get("atoms", {})
+    metrics |= {"views": view_metrics, "extrapolated_frc": _extrapolated(view_metrics)}
     text = json.dumps(metrics, indent=1, default=float) + "\n"
     write_atomically(out / FINISHED, text.encode())
     atoms = result.atoms
@@ -84,17 +85,17 @@ def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) ->
     _write_extended(out / "extended.mrc", result, views, molecule)
     rows = [
         {"set": name} | row
-        for name, built in zip(("all", "1", "2"), (result.whole, *result.halves), strict=True)
+        for name, built in zip(("all", "1", "2"), (result.all_views, *result.halves), strict=True)
         for row in built.history
     ]
     write_history(out / "history.csv", rows)
 
 
-def _extrapolated(seen: dict[str, Any]) -> dict[str, Any] | None:
+def _extrapolated(view_metrics: dict[str, Any]) -> dict[str, Any] | None:
     """The views' FRC past the measured band, of projections; None without a truth."""
-    if not seen.get("truth"):
+    if not view_metrics.get("truth"):
         return None
-    projection = seen["projection_frc"]
+    projection = view_metrics["projection_frc"]
     return {
         "band_mean": projection["band_mean_frc"]["extrapolated"],
         "projection": projection["frc"],
@@ -120,15 +121,15 @@ def _metrics(
         "dose_e_per_A2": folder.metrics.get("dose_e_per_A2"),
         "atoms": {
             "n": len(atoms),
-            "hydrogens": len(result.whole.riding),
+            "hydrogens": len(result.all_views.riding),
             "expected": result.expected,
             "confirmed": int(result.confirmed.sum()),
             "confirmed_by_chance": result.chance * len(atoms),
-            "r_work": result.whole.used.r_factor,
+            "r_work": result.all_views.used.r_factor,
             "r_free": float(np.mean(free)),
             "r_map": map_sums.r_factor,
             "free_correlation": _number(mean_correlation(curve, field_A)),
-            "free_band_A": list(JUDGED_A),
+            "free_band_A": list(CORRELATION_BAND_A),
             "median_b_A2": float(atoms.b_A2.median()) if len(atoms) else None,
         },
         "free": {
@@ -151,7 +152,7 @@ def _write_extended(path: Path, result: AtomsResult, views: Views, molecule: str
     box_A = views.volume_box_A
     n = even_fast_length(2 * box_A / _MAP_END_A + 4)
     grid = AtomGrid(n, box_A, views.optics.box_A, views.optics.energy_ev)
-    volume = centred(grid.volume(result.atoms, result.whole.riding))
+    volume = centred(grid.volume(result.atoms, result.all_views.riding))
     label = f"diffragan {__version__} {molecule}: MODEL, potential of built atoms"
     write_map(path, volume, box_A / n, label)
 

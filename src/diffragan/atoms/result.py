@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffragan.atoms.building.build import Built
+from diffragan.atoms.building.build import CORRELATION_BAND_A, Built
 from diffragan.atoms.building.targets import RingSums
 from diffragan.atoms.model.atoms import Atoms
 
-JUDGED_A = (4.0, 1.25)
 _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved
 
 
@@ -23,7 +22,7 @@ class AtomsResult:
     patterns, which they never saw, by ring of 1 / field. box_A: side of the volume.
     """
 
-    whole: Built
+    all_views: Built
     halves: tuple[Built, Built]
     confirmed: Tensor
     half_sums: tuple[RingSums, RingSums]
@@ -34,7 +33,7 @@ class AtomsResult:
     @property
     def atoms(self) -> Atoms:
         """All that were built from all views."""
-        return self.whole.atoms
+        return self.all_views.atoms
 
     @property
     def solved(self) -> bool:
@@ -55,7 +54,7 @@ class AtomsResult:
 
 
 def mean_correlation(
-    curve: Tensor, field_A: float, band_A: tuple[float, float] = JUDGED_A
+    curve: Tensor, field_A: float, band_A: tuple[float, float] = CORRELATION_BAND_A
 ) -> float:
     """Mean of a curve by ring of 1 / field between two resolutions; nan where nothing is told."""
     q = torch.arange(len(curve)) / field_A

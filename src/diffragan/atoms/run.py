@@ -93,12 +93,14 @@ def build_atoms(
     with tempfile.TemporaryDirectory(prefix="diffragan-atoms-") as scratch:
         pairs, views = open_views(folder, Path(scratch), inputs, progress)
         result = build_halves(folder, views, expected_atoms(mass), progress=progress)
-        judged: dict[str, Any] = {}
+        comparison: dict[str, Any] = {}
         if known is not None:
             field = (views.optics.energy_ev, views.optics.box_A)
             given = pairs.settings.many_views.orientations == "given"
-            judged = compared(result.whole, result.confirmed, known, field, given=given)
-        metrics = write_atoms_folder(out, result, folder, pairs, views, judged, progress=progress)
+            comparison = compared(result.all_views, result.confirmed, known, field, given=given)
+        metrics = write_atoms_folder(
+            out, result, folder, pairs, views, comparison, progress=progress
+        )
     return AtomsRun(out, metrics, result.solved)
 
 
@@ -115,24 +117,26 @@ def build_halves(
     sets = {"all views": views, "half 1": views.every_second(0), "half 2": views.every_second(1)}
     for (name, some), volume in zip(sets.items(), folder.maps.values(), strict=True):
 
-        def tell(
+        def progress_of_set(
             stage: str, done: int, total: int | None = None, word: str = "", of: str = name
         ) -> None:
             progress(f"{stage}, {of}", done, total, word)
 
-        built.append(build(volume, folder.mask, folder.trust, some, expected, settings, tell))
-    whole, first, second = built
+        built.append(
+            build(volume, folder.mask, folder.trust, some, expected, settings, progress_of_set)
+        )
+    all_views, first, second = built
     halves = (first.atoms, second.atoms)
     sums = tuple(
         pattern_target(other).sums(grid_of(views, views.curved).spectrum(half.atoms, half.riding))
         for half, other in zip((first, second), (sets["half 2"], sets["half 1"]), strict=True)
     )
     return AtomsResult(
-        whole,
+        all_views,
         (first, second),
-        confirmed(whole.atoms, halves),
+        confirmed(all_views.atoms, halves),
         (sums[0], sums[1]),
         expected,
-        chance_of_confirming(whole.atoms, halves),
+        chance_of_confirming(all_views.atoms, halves),
         time.perf_counter() - began,
     )

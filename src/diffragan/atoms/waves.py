@@ -57,12 +57,12 @@ def waves_of(
         spectrum: `volume_spectrum` of the atoms' volume. beam: (b,) the direct beam's amplitude.
     """
     k, m = len(geometry), geometry.m
-    found = extract(spectrum, views.rotations[block], geometry.points)
+    values = extract(spectrum, views.rotations[block], geometry.points)
     cycles = (views.shifts_A[block] / views.volume_box_A) @ geometry.points[:k, :2].T
     ramp = torch.polar(torch.ones_like(cycles), -2 * torch.pi * cycles)
-    flat = torch.zeros((len(found), m * m), dtype=torch.complex64)
-    flat[:, geometry.pixel] = found[:, :k] * ramp
-    flat[:, geometry.mate] = (found[:, k:] * ramp).conj()
+    flat = torch.zeros((len(values), m * m), dtype=torch.complex64)
+    flat[:, geometry.pixel] = values[:, :k] * ramp
+    flat[:, geometry.mate] = (values[:, k:] * ramp).conj()
     return wave_from_object(flat, beam, m)
 
 

@@ -49,7 +49,7 @@ def atoms(
     from diffragan import api
 
     with progress_bars() as progress:
-        found = api.build_atoms(
+        built = api.build_atoms(
             reconstruction,
             out,
             model=model,
@@ -58,7 +58,7 @@ def atoms(
             overwrite=overwrite,
             progress=progress,
         )
-    typer.echo(found.summary)
+    typer.echo(built.summary)
     typer.echo(f"Report: {out / 'report.html'}")
-    if not found.solved:
+    if not built.solved:
         raise typer.Exit(NOT_CONVERGED)

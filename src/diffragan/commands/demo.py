@@ -72,7 +72,7 @@ def demo(
     context = load_context(METHODS[-1])
     metrics["stability"] = stability(pairs, choose_items(pairs.n, 2), pairs.settings, context)
     metrics["compared"] = {
-        name: {key: found[key] for key in _COMPARED} for name, found in compared.items()
+        name: {key: numbers[key] for key in _COMPARED} for name, numbers in compared.items()
     }
     metrics["many_views"] = many_views(out / "many-views", console)
     metrics["atoms"] = atoms_of(out / "many-views", out / "atoms", console)
@@ -122,14 +122,14 @@ def many_views(out: Path, console: Console) -> dict[str, Any]:
             warn=lambda text: note(f"diffragan: {text}"),
         )
     show_reconstruction(made)
-    found = made.metrics
-    kept = ("converged", "resolution_A", "fsc_0p143_A", "n_views", "rounds", "seconds")
-    told = {name: found[name] for name in kept} | {"truth_fsc_0p5_A": truth_resolution_A(out)}
+    metrics = made.metrics
+    keys = ("converged", "resolution_A", "fsc_0p143_A", "n_views", "rounds", "seconds")
+    summary = {name: metrics[name] for name in keys} | {"truth_fsc_0p5_A": truth_resolution_A(out)}
     console.print(
-        f"With the truth: the map's FSC falls to 0.5 at {told['truth_fsc_0p5_A']:.2f} Å; its "
+        f"With the truth: the map's FSC falls to 0.5 at {summary['truth_fsc_0p5_A']:.2f} Å; its "
         "images, taken alone, end at 5 Å.\n"
     )
-    return told
+    return summary
 
 
 def atoms_of(folder: Path, out: Path, console: Console) -> dict[str, Any]:
@@ -163,14 +163,15 @@ def truth_resolution_A(out: Path) -> float:
     from diffragan.optics import q_from_angle
 
     with resources.files("diffragan").joinpath("data", "views_truth.npz").open("rb") as file:
-        kept = np.load(file)
-        true, box_A = torch.from_numpy(kept["volume"].astype(np.float32)), float(kept["box_A"])
+        archive = np.load(file)
+        true = torch.from_numpy(archive["volume"].astype(np.float32))
+        box_A = float(archive["box_A"])
     volume, voxel_A = read_map(out / "map.mrc")
     # A map padded in space has a wider box; its middle is what the truth holds.
-    whole = torch.from_numpy(volume.copy())
+    padded = torch.from_numpy(volume.copy())
     side = round(box_A / voxel_A / 2) * 2
-    low = whole.shape[0] // 2 - side // 2
-    middle = whole[low : low + side, low : low + side, low : low + side]
+    low = padded.shape[0] // 2 - side // 2
+    middle = padded[low : low + side, low : low + side, low : low + side]
     curve = fsc(middle, centred(resized(uncentred(true), side)))
     q = torch.arange(len(curve), dtype=torch.float64) / (side * voxel_A)
     measured = (q > 0) & (q <= q_from_angle(20.0, 200e3))
@@ -192,14 +193,14 @@ def comparison_table(compared: dict[str, Any]) -> Table:
         table.add_column(f"{shell:g} Å", justify="right", no_wrap=True)
     for name in ("0.5 at, Å", "SSIM", "s/image"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name, found in compared.items():
-        frc = found["projection_frc"]
+    for name, metrics in compared.items():
+        frc = metrics["projection_frc"]
         table.add_row(
             name,
             *[f"{value_at(frc['frc'], shell):.2f}" for shell in SHELLS_A],
             f"{frc['frc_0p5_A']:.2f}",
-            f"{found['ssim_mean']:.2f}",
-            f"{found['seconds_per_image']:.2f}",
+            f"{metrics['ssim_mean']:.2f}",
+            f"{metrics['seconds_per_image']:.2f}",
         )
     return table
 
@@ -223,10 +224,10 @@ def _verdict(compared: dict[str, Any]) -> str:
         "phases and given nothing else but the pattern, end at "
         f"{end['raar']:.1f} Å (the wave's FRC at {wave['frc_0p5_A']:.2f} Å; the pattern was "
         f"measured to {wave['measured_to_A']:.2f} Å); without looking at the truth they call "
-        f"{_judged(wave)} of {wave['n']} solved.\n"
+        f"{_solved_count(wave)} of {wave['n']} solved.\n"
     )
 
 
-def _judged(found: dict[str, Any]) -> int:
+def _solved_count(metrics: dict[str, Any]) -> int:
     """How many results the method itself calls solved."""
-    return round(float(found["judged_solved_fraction"] or 0) * int(found["n"]))
+    return round(float(metrics["judged_solved_fraction"] or 0) * int(metrics["n"]))

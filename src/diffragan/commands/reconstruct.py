@@ -134,7 +134,7 @@ def reconstruct(
         many_views__orientations=mode,
     )
     with progress_bars() as progress:
-        found = api.reconstruct(
+        result = api.reconstruct(
             stores,
             out,
             method=method,
@@ -152,6 +152,6 @@ def reconstruct(
             progress=progress,
             warn=lambda text: note(f"diffragan: {text}"),
         )
-    show_reconstruction(found)
-    if not found.converged:
+    show_reconstruction(result)
+    if not result.converged:
         raise typer.Exit(NOT_CONVERGED)

@@ -60,12 +60,12 @@ def fit_model(
     if same_frame:
         centred = Fit(np.eye(3), np.zeros(3), False, 0.0)
         return _refined(centred, model_A, atoms_A, turns=False)
-    found = [
+    fits = [
         _refined(start, model_A, atoms_A, turns=True)
         for mirrored in (False, True)
         for start in _starts(model_A, atoms_A, mirrored)
     ]
-    best = max(found, key=lambda fit: fit.covered)
+    best = max(fits, key=lambda fit: fit.covered)
     if best.covered < _FITS:
         raise DiffraganError(
             f"The model does not fit: at best {best.covered:.0%} of its atoms lie on atoms of the "

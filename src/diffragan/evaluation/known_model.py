@@ -52,7 +52,9 @@ def read_model(path: Path) -> KnownModel:
                 residues.append(f"{chain.name} {residue.seqid} {residue.name}")
     if not numbers:
         raise DiffraganError(f"{path} holds no atoms; give a structure of the molecule.")
-    found = np.array(places)
+    positions = np.array(places)
     return KnownModel(
-        np.array(numbers), found - np.average(found, axis=0, weights=masses), tuple(residues)
+        np.array(numbers),
+        positions - np.average(positions, axis=0, weights=masses),
+        tuple(residues),
     )

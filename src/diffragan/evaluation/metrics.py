@@ -73,7 +73,7 @@ def _block(results: ResultStore, scores: Scores, chosen: NDArray[np.int64]) -> d
     right = None
     if primary is not None and primary.q[-1] >= 1 / SOLVED_BAND_A[1]:
         right = solved(primary.values[chosen], primary.q).numpy().astype(bool)
-    judged = None if results.solved is None else results.solved[chosen]
+    verdicts = None if results.solved is None else results.solved[chosen]
     return {
         "n": len(chosen),
         "method": results.method,
@@ -81,8 +81,8 @@ def _block(results: ResultStore, scores: Scores, chosen: NDArray[np.int64]) -> d
         "band_edges_A": list(BAND_EDGES_A),
         **_frc_keys(primary, chosen),
         "solved_fraction": None if right is None else float(right.mean()),
-        "judged_solved_fraction": None if judged is None else float(judged.mean()),
-        **_judgement(judged, right),
+        "judged_solved_fraction": None if verdicts is None else float(verdicts.mean()),
+        **_judgement(verdicts, right),
         "r_factor_median": None if r is None or not np.isfinite(r).any() else np.nanmedian(r),
         **{f"{name}_mean": _mean(scores.per_item.get(name), chosen) for name in PER_ITEM},
         "phase_error_deg": None
@@ -110,18 +110,18 @@ def _trust(
 
 
 def _judgement(
-    judged: NDArray[np.bool_] | None, right: NDArray[np.bool_] | None
+    verdicts: NDArray[np.bool_] | None, right: NDArray[np.bool_] | None
 ) -> dict[str, float | None]:
     """How the verdicts made without a truth compare with it.
 
     Precision: of those judged solved, the part that is. Recall: of those that are solved, the part
     that was judged so. Null where there is no verdict, no truth, or nothing to divide by.
     """
-    if judged is None or right is None:
+    if verdicts is None or right is None:
         return {"judged_precision": None, "judged_recall": None}
-    both = float((judged & right).sum())
+    both = float((verdicts & right).sum())
     return {
-        "judged_precision": both / float(judged.sum()) if judged.any() else None,
+        "judged_precision": both / float(verdicts.sum()) if verdicts.any() else None,
         "judged_recall": both / float(right.sum()) if right.any() else None,
     }
 

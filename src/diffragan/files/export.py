@@ -277,9 +277,9 @@ def _summary(results: ResultStore, files: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wave(results: ResultStore, block: slice) -> NDArray[np.complex64]:
-    found = results.wave(block)
-    assert found is not None
-    return found
+    wave = results.wave(block)
+    assert wave is not None
+    return wave
 
 
 def _defocus_A(results: ResultStore) -> float:

@@ -45,22 +45,24 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise DiffraganError(f"There is no file {path}; check the name.")
     try:
-        found = dict(read(path))
+        arrays = dict(read(path))
         for name in ("pattern", "image"):
-            if name in found and len(found[name].shape) == 2:
-                found[name] = np.asarray(found[name])[None]
+            if name in arrays and len(arrays[name].shape) == 2:
+                arrays[name] = np.asarray(arrays[name])[None]
     except DiffraganError:
         raise
     except Exception as error:  # each library has its own word for a damaged file
         raise DiffraganError(f"{path} can't be read ({one_line(error)}); is it whole?") from None
-    return found
+    return arrays
 
 
 def _reader(path: Path) -> Reader:
     suffix = path.suffix.lower()
     if suffix in READERS:
         return READERS[suffix]
-    offered = {f".{name.lower().lstrip('.')}": found for name, found in load_plugins(GROUP).items()}
+    offered = {
+        f".{name.lower().lstrip('.')}": reader for name, reader in load_plugins(GROUP).items()
+    }
     if suffix in offered:
         read: Reader = offered[suffix]
         return read
@@ -78,26 +80,26 @@ def _npy(path: Path) -> Mapping[str, Any]:
 def _npz(path: Path) -> Mapping[str, Any]:
     # numpy leaves a file open that it can't read, unless it is opened for it.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        found = {name: archive[name] for name in archive.files}
-    if "pixel_A" in found:
-        found["pixel_A"] = float(found["pixel_A"])
-    return found
+        arrays = {name: archive[name] for name in archive.files}
+    if "pixel_A" in arrays:
+        arrays["pixel_A"] = float(arrays["pixel_A"])
+    return arrays
 
 
 def _h5(path: Path) -> Mapping[str, Any]:
     import h5py
 
     file = h5py.File(path, "r")
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for name in ("pattern", "image"):
         if name in file:
             stack = file[name]
-            found[name] = _H5Stack(stack) if stack.ndim == 3 else np.asarray(stack)
+            arrays[name] = _H5Stack(stack) if stack.ndim == 3 else np.asarray(stack)
     if "pattern_mask" in file:
-        found["pattern_mask"] = np.asarray(file["pattern_mask"])
+        arrays["pattern_mask"] = np.asarray(file["pattern_mask"])
     if "pixel_A" in file.attrs:
-        found["pixel_A"] = float(file.attrs["pixel_A"])
-    return found
+        arrays["pixel_A"] = float(file.attrs["pixel_A"])
+    return arrays
 
 
 class _H5Stack:

@@ -117,15 +117,15 @@ def read_particles(path: Path) -> Mapping[str, Any]:
     if "rlnImageName" not in particles:
         raise DiffraganError(f"{path} has no rlnImageName column; give RELION particles.")
     gathered, pixel = _gathered(path, list(particles["rlnImageName"].astype(str)))
-    told = _Told(path, particles, optics)
-    found: dict[str, Any] = {
+    table = _ParticleTable(path, particles, optics)
+    arrays: dict[str, Any] = {
         "pattern": gathered,
-        "pixel_A": told.one("rlnImagePixelSize", 1e-6) or pixel,
-        **_lens(told),
+        "pixel_A": table.one("rlnImagePixelSize", 1e-6) or pixel,
+        **_lens(table),
     }
-    told.one("rlnImageSize", 0)
+    table.one("rlnImageSize", 0)
     rotations, shifts = _poses(path, particles)
-    return found | {
+    return arrays | {
         name: value
         for name, value in (("rotation", rotations), ("shifts_A", shifts))
         if value is not None
@@ -144,8 +144,8 @@ def _gathered(path: Path, names: list[str]) -> tuple[_Gathered, float | None]:
     """The images of `NUMBER@STACK` names, and the pixel that the first stack's header tells."""
     places: list[tuple[Path, int]] = []
     for name in names:
-        number, found, stack = name.partition("@")
-        if not found or not number.strip().isdigit():
+        number, at, stack = name.partition("@")
+        if not at or not number.strip().isdigit():
             raise DiffraganError(
                 f"{path} calls an image '{name}'; RELION's rlnImageName is NUMBER@STACK."
             )
@@ -198,7 +198,7 @@ class _Gathered:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _ParticleTable:
     """What a STAR file tells of its particles, each by itself or by optics groups."""
 
     path: Path
@@ -234,40 +234,40 @@ class _Told:
         return float(values.mean())
 
 
-def _lens(told: _Told) -> dict[str, float]:
+def _lens(table: _ParticleTable) -> dict[str, float]:
     """Energy, defocus and spherical aberration, where the file tells them.
 
     RELION's CTF phase is -pi lambda U q² + pi/2 Cs lambda³ q⁴ (its `CTF::getCTF`, U = rlnDefocusU),
     the lens's chi here with defocus_A = U: no sign is turned.
     """
-    found: dict[str, float] = {}
-    if (kilovolts := told.one("rlnVoltage", 1e-6)) is not None:
-        found["energy_ev"] = 1e3 * kilovolts
-    if (cs_mm := told.one("rlnSphericalAberration", 1e-6)) is not None:
-        found["cs_mm"] = cs_mm
-    if (phase := told.column("rlnPhaseShift")) is not None and np.abs(phase).max() > 1:
+    lens: dict[str, float] = {}
+    if (kilovolts := table.one("rlnVoltage", 1e-6)) is not None:
+        lens["energy_ev"] = 1e3 * kilovolts
+    if (cs_mm := table.one("rlnSphericalAberration", 1e-6)) is not None:
+        lens["cs_mm"] = cs_mm
+    if (phase := table.column("rlnPhaseShift")) is not None and np.abs(phase).max() > 1:
         raise DiffraganError(
-            f"{told.path} tells a phase plate (rlnPhaseShift up to {np.abs(phase).max():g} "
+            f"{table.path} tells a phase plate (rlnPhaseShift up to {np.abs(phase).max():g} "
             "degrees), which the image model does not have; give images taken without one."
         )
-    u = told.column("rlnDefocusU")
+    u = table.column("rlnDefocusU")
     if u is None:
-        return found
-    v = told.column("rlnDefocusV")
+        return lens
+    v = table.column("rlnDefocusV")
     v = u if v is None else v
     if (apart := float(np.abs(u - v).max())) > _SAME_DEFOCUS_A:
         raise DiffraganError(
-            f"The images of {told.path} are astigmatic (rlnDefocusU and rlnDefocusV up to "
+            f"The images of {table.path} are astigmatic (rlnDefocusU and rlnDefocusV up to "
             f"{apart:.4g} Å apart), and the image model has one defocus; give images of a lens "
             f"without astigmatism, to {_SAME_DEFOCUS_A:g} Å."
         )
     if np.ptp(u) > _SAME_DEFOCUS_A:
         raise DiffraganError(
-            f"The images of {told.path} were taken at defoci from {u.min():.6g} to {u.max():.6g} Å "
-            f"(rlnDefocusU), and one run has one; give the particles of each defocus, to "
+            f"The images of {table.path} were taken at defoci from {u.min():.6g} to {u.max():.6g} "
+            f"Å (rlnDefocusU), and one run has one; give the particles of each defocus, to "
             f"{_SAME_DEFOCUS_A:g} Å, in a file of their own."
         )
-    return found | {"defocus_A": float((u.mean() + v.mean()) / 2)}
+    return lens | {"defocus_A": float((u.mean() + v.mean()) / 2)}
 
 
 # RELION's default; nothing uses it, as the projections carry no CTF.

@@ -55,9 +55,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header = read_header(path)
-        found = self.header["kind"]
-        if found != self.kind:
-            raise DiffraganError(f"{path} is a {found} store; a {self.kind} store is wanted here.")
+        kind = self.header["kind"]
+        if kind != self.kind:
+            raise DiffraganError(f"{path} is a {kind} store; a {self.kind} store is wanted here.")
         self.group = open_group(path)
         try:
             self.n = int(self.header["n"])
@@ -161,8 +161,8 @@ class Store:
     def _bytes(self, file: str) -> int:
         """Bytes of a file in the store, 0 where there is none."""
         if self.path.is_dir():
-            found = self.path / file
-            return found.stat().st_size if found.is_file() else 0
+            path = self.path / file
+            return path.stat().st_size if path.is_file() else 0
         return self._zipped.get(file, 0)
 
     @cached_property
@@ -246,8 +246,8 @@ class ResultStore(Store):
     @property
     def weights_sha256(self) -> str | None:
         """Hash of the weights used, None where the method has none."""
-        found = self.header.get("weights")
-        return None if found is None else str(found["sha256"])
+        weights = self.header.get("weights")
+        return None if weights is None else str(weights["sha256"])
 
     @cached_property
     def items(self) -> NDArray[np.int64]:

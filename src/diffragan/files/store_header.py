@@ -88,8 +88,8 @@ def described(array: zarr.Array[Any]) -> list[Any]:
 
 def listed_arrays(group: zarr.Group) -> Mapping[str, Any]:
     """What the store is to hold; empty for a store of an earlier version, which doesn't say."""
-    found = group.attrs.get("arrays", {})
-    return found if isinstance(found, dict) else {}
+    arrays = group.attrs.get("arrays", {})
+    return arrays if isinstance(arrays, dict) else {}
 
 
 def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:

@@ -104,9 +104,9 @@ class StoreWriter:
             ) from None
 
     def _is_this_run(self, path: Path) -> bool:
-        found = read_header(path)
-        found["settings"] = present_keys(found.get("settings", {}))
-        return found == {"settings": {}} | self.header
+        header = read_header(path)
+        header["settings"] = present_keys(header.get("settings", {}))
+        return header == {"settings": {}} | self.header
 
     def _create(self, arrays: Mapping[str, ArraySpec]) -> zarr.Group:
         self.path.parent.mkdir(parents=True, exist_ok=True)

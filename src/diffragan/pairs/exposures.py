@@ -68,9 +68,9 @@ def read_exposures(path: Path, image: Path | None) -> Exposures:
     assert patterns is not None
     assert images is not None
     if len(patterns) != len(images):
-        held = f"{path} holds {len(patterns)} patterns and"
-        held += f" {image} {len(images)} images" if image else f" {len(images)} images"
-        raise DiffraganError(f"{held}; each pattern needs its image, in the same order.")
+        counts = f"{path} holds {len(patterns)} patterns and"
+        counts += f" {image} {len(images)} images" if image else f" {len(images)} images"
+        raise DiffraganError(f"{counts}; each pattern needs its image, in the same order.")
     mask = first.get("pattern_mask")
     pixel_A, shifts = second.get("pixel_A"), second.get("shifts_A")
     return Exposures(
@@ -114,7 +114,7 @@ def settings_of(exposures: Exposures, settings: Settings) -> Settings:
     Raises:
         DiffraganError: a setting given by hand disagrees with a file, or a file's value can't be.
     """
-    told: dict[str, Any] = {"image": {}}
+    changes: dict[str, Any] = {"image": {}}
     for key, (value, file) in exposures.lens.items():
         section, _, name = key.rpartition(".")
         mine = getattr(getattr(settings, section) if section else settings, name)
@@ -125,13 +125,13 @@ def settings_of(exposures: Exposures, settings: Settings) -> Settings:
                     "hand; leave out the setting if the file is right, or correct the file."
                 )
             continue
-        (told[section] if section else told)[name] = value
+        (changes[section] if section else changes)[name] = value
         try:
             settings_from_dict({section: {name: value}} if section else {name: value})
         except DiffraganError as error:
             raise DiffraganError(f"{file} tells what can't be: {error}") from None
-    image = settings.image.model_copy(update=told.pop("image"))
-    return settings.model_copy(update={"image": image, **told})
+    image = settings.image.model_copy(update=changes.pop("image"))
+    return settings.model_copy(update={"image": image, **changes})
 
 
 def checked_side(exposures: Exposures, box_A: float | None) -> int:
@@ -182,8 +182,8 @@ def _rotation(
 ) -> NDArray[np.float64] | None:
     one, two = first.get("rotation"), second.get("rotation")
     if one is None or two is None:
-        found: NDArray[np.float64] | None = two if one is None else one
-        return found
+        rotation: NDArray[np.float64] | None = two if one is None else one
+        return rotation
     apart = np.abs(one - two).max((-2, -1)) if len(one) == len(two) else np.ones(1)
     if apart.max(initial=0) > _SAME_TURN:
         raise DiffraganError(
@@ -198,15 +198,17 @@ def _lens(
     path: Path, first: Mapping[str, Any], image: Path | None, second: Mapping[str, Any]
 ) -> dict[str, tuple[float, Path]]:
     """What the files tell, the images' before the patterns': a pattern has no defocus."""
-    found: dict[str, tuple[float, Path]] = {}
+    lens: dict[str, tuple[float, Path]] = {}
     for key, (name, close) in _LENS.items():
-        told = [(float(f[name]), p) for f, p in ((second, image), (first, path)) if p and name in f]
-        if not told:
+        values = [
+            (float(f[name]), p) for f, p in ((second, image), (first, path)) if p and name in f
+        ]
+        if not values:
             continue
-        found[key] = told[0]
-        if key == "energy_ev" and abs(told[0][0] - told[-1][0]) > close:
+        lens[key] = values[0]
+        if key == "energy_ev" and abs(values[0][0] - values[-1][0]) > close:
             raise DiffraganError(
-                f"{path} tells an energy of {told[-1][0] / 1e3:g} keV and {image} one of "
-                f"{told[0][0] / 1e3:g} keV; a pair is taken at one, so correct one of the files."
+                f"{path} tells an energy of {values[-1][0] / 1e3:g} keV and {image} one of "
+                f"{values[0][0] / 1e3:g} keV; a pair is taken at one, so correct one of the files."
             )
-    return found
+    return lens

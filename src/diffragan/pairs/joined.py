@@ -96,10 +96,10 @@ class JoinedPairs(Pairs):
 
     @property
     def unoriented(self) -> str:
-        told = [part for part in self.parts if part.rotation is not None]
+        oriented = [part for part in self.parts if part.rotation is not None]
         without = [part for part in self.parts if part.rotation is None]
-        if told and without:
-            return f"{without[0].name} tells no orientations, and {told[0].name} does"
+        if oriented and without:
+            return f"{without[0].name} tells no orientations, and {oriented[0].name} does"
         return f"{self.name} tell no orientations"
 
     @property
@@ -107,8 +107,8 @@ class JoinedPairs(Pairs):
         return all(part.has_truth for part in self.parts)
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
-        found = self._gather(items, lambda part, own: part.pattern(own))
-        return np.where(self.pattern_mask, found, np.float32(0))
+        pattern = self._gather(items, lambda part, own: part.pattern(own))
+        return np.where(self.pattern_mask, pattern, np.float32(0))
 
     def image(self, items: Selection) -> NDArray[np.float32]:
         return self._gather(items, lambda part, own: part.image(own))
@@ -143,13 +143,13 @@ class JoinedPairs(Pairs):
         asked = items if isinstance(items, slice) else np.asarray(items, dtype=np.int64)
         chosen = np.arange(self.n)[asked]
         owner = np.searchsorted(self._starts, chosen, side="right") - 1
-        found = [
+        pieces = [
             read(self.parts[k], chosen[owner == k] - self._starts[k])
             for k in (np.unique(owner) if len(owner) else (0,))
         ]
-        if len(found) == 1:
-            return found[0]
-        joined = np.concatenate(found)
+        if len(pieces) == 1:
+            return pieces[0]
+        joined = np.concatenate(pieces)
         result = np.empty_like(joined)
         result[np.argsort(owner, kind="stable")] = joined
         return result
@@ -167,9 +167,9 @@ def _run_settings(parts: Sequence[Pairs]) -> Settings:
 
 def _check_no_copies(parts: Sequence[Pairs]) -> None:
     """Refuses data given twice under two names: half sets that share them agree by themselves."""
-    seen: dict[str, Pairs] = {}
+    by_hash: dict[str, Pairs] = {}
     for part in parts:
-        other = seen.setdefault(part.sha256, part)
+        other = by_hash.setdefault(part.sha256, part)
         if other is not part:
             raise DiffraganError(
                 f"{other.name} and {part.name} hold the same data; leave one of them out."
@@ -250,7 +250,7 @@ def _molecules(
     lead = next((part for part in parts if part.structures and part.names_molecule), None)
     if lead is None:
         return parts[0].structures[:1], np.zeros(sum(part.n for part in parts), dtype=np.int64)
-    found: dict[str, StructureInfo] = {info.stem: info for info in lead.structures}
+    by_stem: dict[str, StructureInfo] = {info.stem: info for info in lead.structures}
     index = []
     for part in parts:
         if not (part.structures and part.names_molecule):
@@ -261,22 +261,24 @@ def _molecules(
                 )
             index.append(np.zeros(part.n, dtype=np.int64))
             continue
-        known = [info for info in part.structures if info.stem in {s.stem for s in lead.structures}]
-        if not known:
+        shared = [
+            info for info in part.structures if info.stem in {s.stem for s in lead.structures}
+        ]
+        if not shared:
             raise DiffraganError(
                 f"{lead.name} and {part.name} can't make one map: the one holds views of "
                 f"{lead.structures[0].stem} and the other of {part.structures[0].stem}; give "
                 "inputs of one molecule."
             )
-        for info in known:
-            same = found[info.stem]
+        for info in shared:
+            same = by_stem[info.stem]
             if info.sequence and same.sequence and info.sequence != same.sequence:
                 raise DiffraganError(
                     f"{lead.name} and {part.name} can't make one map: they call different "
                     f"sequences {info.stem}; give inputs of one molecule."
                 )
         for info in part.structures:
-            found.setdefault(info.stem, info)
-        places = [list(found).index(info.stem) for info in part.structures]
+            by_stem.setdefault(info.stem, info)
+        places = [list(by_stem).index(info.stem) for info in part.structures]
         index.append(np.array(places)[part.structure_index])
-    return tuple(found.values()), np.concatenate(index)
+    return tuple(by_stem.values()), np.concatenate(index)

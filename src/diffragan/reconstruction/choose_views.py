@@ -87,7 +87,7 @@ def choose_views(
         )
     rotations, shifts = None, np.zeros((len(items), 2))
     if not find:
-        rotations, shifts = _given(pairs, items, orientations)
+        rotations, shifts = _orientations(pairs, items, orientations)
         cone = missing_cone_deg(rotations)
         if cone > _CONE_WARNING_DEG:
             warnings.append(
@@ -119,17 +119,17 @@ def _molecule(pairs: Pairs, structure: str | None) -> int:
                 f"{pairs.name} holds no '{structure}'; it holds {', '.join(stems[:8])}."
             )
         return stems.index(structure)
-    found = np.unique(pairs.structure_index)
-    if len(found) > 1:
-        names = ", ".join(stems[int(i)] for i in found[:8])
+    present = np.unique(pairs.structure_index)
+    if len(present) > 1:
+        names = ", ".join(stems[int(i)] for i in present[:8])
         raise DiffraganError(
-            f"{pairs.name} holds views of {len(found)} molecules ({names}); choose one with "
+            f"{pairs.name} holds views of {len(present)} molecules ({names}); choose one with "
             "--structure."
         )
-    return int(found[0])
+    return int(present[0])
 
 
-def _given(
+def _orientations(
     pairs: Pairs, items: NDArray[np.int64], file: Path | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rotations and shifts of the items, from the STAR file or the input itself."""

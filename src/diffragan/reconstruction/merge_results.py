@@ -46,8 +46,8 @@ def merge_results(
     every, n = np.arange(results.n), side_of(geometry)
     turns = torch.from_numpy(rotation).float()
     one, two = (_merged(results, every[k::2], turns, geometry) for k in (0, 1))
-    whole = _merged(results, every, turns, geometry)
-    inside = envelope(whole, optics.box_A, mass_kda or info.mass_kda or None)
+    all_views = _merged(results, every, turns, geometry)
+    inside = envelope(all_views, optics.box_A, mass_kda or info.mass_kda or None)
     last = int((geometry.radius + 0.5).long().max())
     q = torch.arange(1, last + 1, dtype=torch.float64) / optics.box_A
     curve = fsc(one * inside, two * inside)[1 : last + 1]
@@ -72,7 +72,7 @@ def merge_results(
         ],
     }
     folder = MapFolder(
-        map=whole,
+        map=all_views,
         halves=(one, two),
         mask=inside,
         voxel_A=optics.box_A / n,

@@ -69,37 +69,37 @@ class MapFolder:
     history: Sequence[Mapping[str, Any]] = ()
 
 
-def write_map_folder(out: Path, found: MapFolder, command: str) -> None:
+def write_map_folder(out: Path, folder: MapFolder, command: str) -> None:
     """Maps as MRC, curves as CSV and STAR, the page, and last the numbers."""
     out.mkdir(parents=True, exist_ok=True)
     (out / FINISHED).unlink(missing_ok=True)
-    label = f"diffragan {__version__} {found.metrics['molecule']}"
-    write_map(out / "map.mrc", centred(found.map), found.voxel_A, f"{label}, all views")
-    for k, half in enumerate(found.halves, 1):
-        write_map(out / f"half{k}.mrc", centred(half), found.voxel_A, f"{label}, half set")
-    write_map(out / "mask.mrc", centred(found.mask).float(), found.voxel_A, f"{label}, mask")
-    write_fsc(out, found.q, found.curves)
-    if found.history:
-        write_history(out / "history.csv", found.history)
-    toml = settings_to_toml(found.settings)
+    label = f"diffragan {__version__} {folder.metrics['molecule']}"
+    write_map(out / "map.mrc", centred(folder.map), folder.voxel_A, f"{label}, all views")
+    for k, half in enumerate(folder.halves, 1):
+        write_map(out / f"half{k}.mrc", centred(half), folder.voxel_A, f"{label}, half set")
+    write_map(out / "mask.mrc", centred(folder.mask).float(), folder.voxel_A, f"{label}, mask")
+    write_fsc(out, folder.q, folder.curves)
+    if folder.history:
+        write_history(out / "history.csv", folder.history)
+    toml = settings_to_toml(folder.settings)
     write_atomically(out / "settings.toml", toml.encode())
-    curves = dict(found.curves)
+    curves = dict(folder.curves)
     report = MapReport(
-        map=centred(found.map),
-        voxel_A=found.voxel_A,
-        mask=centred(found.mask),
-        q=found.q,
+        map=centred(folder.map),
+        voxel_A=folder.voxel_A,
+        mask=centred(folder.mask),
+        q=folder.q,
         fsc_half=curves.pop("half"),
         fsc_truth=curves.pop("truth", None),
-        history=found.history,
-        rotations=found.rotations,
-        weights=found.weights,
-        metrics=found.metrics,
+        history=folder.history,
+        rotations=folder.rotations,
+        weights=folder.weights,
+        metrics=folder.metrics,
         settings_toml=toml,
         others=curves,
     )
     write_map_report(out, report, command)
-    write_atomically(out / FINISHED, (json.dumps(found.metrics, indent=1) + "\n").encode())
+    write_atomically(out / FINISHED, (json.dumps(folder.metrics, indent=1) + "\n").encode())
 
 
 def write_solution(

@@ -174,10 +174,10 @@ class PhasedMap:
     def state(self) -> dict[str, Any]:
         """What `from_state` goes on from, apart from the plan and what was measured; its tensors
         lie on the CPU."""
-        here = to_device(self, CPU)
-        kept = {name: getattr(here, name) for name in _STORED}
-        kept["image"] = {f.name: getattr(here.image, f.name) for f in fields(ImageMap)}
-        kept["found"] = {name: getattr(here.full, name) for name in _FOUND}
+        on_cpu = to_device(self, CPU)
+        kept = {name: getattr(on_cpu, name) for name in _STORED}
+        kept["image"] = {f.name: getattr(on_cpu.image, f.name) for f in fields(ImageMap)}
+        kept["found"] = {name: getattr(on_cpu.full, name) for name in _PER_VIEW}
         return kept
 
     @classmethod
@@ -188,9 +188,9 @@ class PhasedMap:
             return value.to(full.device) if isinstance(value, Tensor) else value
 
         image = ImageMap(**{name: on(value) for name, value in state["image"].items()})
-        found = {name: on(value) for name, value in state["found"].items()}
+        per_view = {name: on(value) for name, value in state["found"].items()}
         stored = {name: on(state[name]) for name in _STORED}
-        return cls(plan=plan, full=replace(full, **found), image=image, **stored)
+        return cls(plan=plan, full=replace(full, **per_view), image=image, **stored)
 
     def refine_to(self, limit_A: float | None) -> None:
         """Go on at a finer resolution: what is new begins as faint noise."""
@@ -329,7 +329,7 @@ class PhasedMap:
 _STORED = ("limit_A", "x", "map", "mask", "power", "curved", "second_order", "r_factor")
 
 
-_FOUND = ("rotations", "shifts_A", "weights")  # of the views, by the run
+_PER_VIEW = ("rotations", "shifts_A", "weights")  # of the views, by the run
 
 
 def _limited(full: Views, limit_A: float | None) -> Views:

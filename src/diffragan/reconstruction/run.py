@@ -150,24 +150,27 @@ class Reconstruction:
     @property
     def summary(self) -> str:
         """The result in words, a few lines."""
-        found = self.metrics
-        if "verdict" not in found:
-            return f"Half maps of {found['n_views']} views agree to {found['fsc_0p143_A']:.2f} Å."
-        lines = [found["verdict"]]
+        metrics = self.metrics
+        if "verdict" not in metrics:
+            return (
+                f"Half maps of {metrics['n_views']} views agree to {metrics['fsc_0p143_A']:.2f} Å."
+            )
+        lines = [metrics["verdict"]]
         if self.converged:
             lines.append(
-                f"{found['views_used']} of {found['n_views']} views, R {found['r_factor']:.3f}, "
-                f"{found['rounds']} iterations, {found['seconds']:.0f} s."
+                f"{metrics['views_used']} of {metrics['n_views']} views, "
+                f"R {metrics['r_factor']:.3f}, "
+                f"{metrics['rounds']} iterations, {metrics['seconds']:.0f} s."
             )
         else:
             lines[0] = "NOT CONVERGED. " + lines[0]
-        if found["truth_fsc_0p5_A"] is not None:
-            wave = found["views"]["frc_0p5_A"]
+        if metrics["truth_fsc_0p5_A"] is not None:
+            wave = metrics["views"]["frc_0p5_A"]
             lines.append(
-                f"With the truth: the map's FSC falls to 0.5 at {found['truth_fsc_0p5_A']:.2f} Å, "
-                f"the phased waves' mean FRC at {wave:.2f} Å."
+                "With the truth: the map's FSC falls to 0.5 at "
+                f"{metrics['truth_fsc_0p5_A']:.2f} Å, the phased waves' mean FRC at {wave:.2f} Å."
             )
-        lines.append(f"Hand: {found['hand']}.")
+        lines.append(f"Hand: {metrics['hand']}.")
         return "\n".join(lines)
 
 

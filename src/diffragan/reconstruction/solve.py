@@ -92,7 +92,7 @@ def solve_views(
     began -= spent
     _iterate(half_maps, state_file, began, progress)
     combined = many_views.combined(half_maps, views)
-    converged, verdict = judged(half_maps, settings)
+    converged, verdict = convergence(half_maps, settings)
     return Solution(
         to_device(half_maps, CPU),
         to_device(combined, CPU),
@@ -162,9 +162,9 @@ def _oriented(
     return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
 
 
-def hand_in_words(whole: PhasedMap, converged: bool) -> str:
+def hand_in_words(combined: PhasedMap, converged: bool) -> str:
     """What the difference of Friedel mates says of the map's hand."""
-    hand = hand_of(volume_spectrum(whole.map), whole.views)
+    hand = hand_of(volume_spectrum(combined.map), combined.views)
     if not converged or hand.decision == "open":
         return "open (Friedel mates do not tell it)"
     sure = f"{abs(hand.sigma):.0f} standard errors, from the difference of Friedel mates"
@@ -173,7 +173,7 @@ def hand_in_words(whole: PhasedMap, converged: bool) -> str:
     return f"the mirror image of the map ({sure}); check the sign of the angles"
 
 
-def judged(half_maps: HalfMaps, settings: Settings) -> tuple[bool, str]:
+def convergence(half_maps: HalfMaps, settings: Settings) -> tuple[bool, str]:
     """Whether a finished run converged, and why in words."""
     from diffragan.optics import q_from_angle
 

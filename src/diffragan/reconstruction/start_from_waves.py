@@ -51,9 +51,9 @@ def _replace_start(half: PhasedMap, results: ResultStore, place: dict[int, int])
         return [place[int(i)] for i in items]
 
     def waves(items: NDArray[np.int64]) -> NDArray[np.complex64]:
-        found = results.wave(rows(items))
-        assert found is not None
-        return found
+        wave = results.wave(rows(items))
+        assert wave is not None
+        return wave
 
     def trust(items: NDArray[np.int64]) -> NDArray[np.float32]:
         assert results.trust is not None

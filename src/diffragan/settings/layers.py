@@ -50,8 +50,8 @@ def load_settings(
     tree: dict[str, Any] = tomllib.loads(text)
     by_hand = {} if file is None else present_keys(_read_toml(file))
     for pair in overrides:
-        key, found, value = pair.partition("=")
-        if not found:
+        key, equals, value = pair.partition("=")
+        if not equals:
             raise DiffraganError(f"--set takes key=value, for example image.snr=2, not '{pair}'.")
         refuse_old_key(key.strip())
         _lay_over(by_hand, _nested(key.strip(), _parse_value(value.strip())))

@@ -25,7 +25,7 @@ from diffragan.reconstruction.maps.views import Views
 DALTON_PER_ATOM = 14.1  # of a protein, its hydrogens shared out over the other atoms
 FAINT = 0.45  # carbons: what scatters less is no atom
 _NEW_WEIGHT, _NEW_B_A2 = 0.6, 6.0
-_JUDGED_A = (4.0, 1.25)  # the free correlation's band
+CORRELATION_BAND_A = (4.0, 1.25)  # the free correlation's band
 _PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
 _FALLS = 0.02  # of the watched correlation, which ends the cycles
 _WATCHED_EVERY = 20  # one view of so many is kept for watching
@@ -127,8 +127,8 @@ def _against_patterns(
         sums, apart = target.sums(spectrum), watched.sums(spectrum)
         now = _score(apart, views)
         row = {"cycle": cycle + 1, "atoms": len(atoms), "hydrogens": len(riding)}
-        seen = {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}
-        history.append(row | seen)
+        misfits = {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}
+        history.append(row | misfits)
         done, total = s.map_cycles + cycle + 1, s.map_cycles + s.pattern_cycles
         progress("building atoms", done, total, f"({len(atoms)} atoms, R {sums.r_factor:.3f})")
         if now < best_score - _FALLS:
@@ -166,6 +166,6 @@ def _score(sums: RingSums, views: Views) -> float:
     """Mean expected correlation with the truth between two resolutions, by patterns never used."""
     curve = sums.correlation(views.electrons)
     q = torch.arange(len(curve)) / views.optics.box_A
-    coarse, fine = _JUDGED_A
+    coarse, fine = CORRELATION_BAND_A
     band = (q >= 1 / coarse) & (q <= 1 / fine) & torch.isfinite(curve)
     return float(curve[band].mean()) if bool(band.any()) else 0.0

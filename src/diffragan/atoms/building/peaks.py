@@ -71,12 +71,12 @@ def peaks(
 def _vertex(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Voxel coordinates (k, 3) of maxima, between voxels: a parabola along each axis."""
     side, out = values.shape[0], at.astype(float)
-    here = values[tuple(at.T)]
+    peak = values[tuple(at.T)]
     for axis in range(3):
         before, after = at.copy(), at.copy()
         before[:, axis] = (at[:, axis] - 1) % side
         after[:, axis] = (at[:, axis] + 1) % side
         low, high = values[tuple(before.T)], values[tuple(after.T)]
-        bend = 2 * here - low - high
+        bend = 2 * peak - low - high
         out[:, axis] += np.where(bend > 0, 0.5 * (high - low) / np.where(bend > 0, bend, 1), 0)
     return out

@@ -141,9 +141,9 @@ class RingSums:
         spread = (mm - m**2).clamp_min(0) * (ii - i**2 - noise).clamp_min(0)
         # The noise's own spread in the variance of i: below it nothing is told.
         error = (ii - i**2).clamp_min(0) * (2 / count).sqrt()
-        told = (self.one > 50) & ((ii - i**2 - noise) > 3 * error)
+        enough = (self.one > 50) & ((ii - i**2 - noise) > 3 * error)
         squared = (mi - m * i) / spread.sqrt().clamp_min(_TINY)
-        return torch.where(told, squared.clamp(0, 1).sqrt(), torch.nan)
+        return torch.where(enough, squared.clamp(0, 1).sqrt(), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class PatternTarget:
         """The misfit, and its gradient in the volume (n, n, n), FFT order."""
         views, geometry, rings = self.views, self.geometry, self.rings
         valid = geometry.valid.reshape(-1).float()
-        left, weight = self.unexplained[rings], self.weights()[rings] * valid
+        unexplained, weight = self.unexplained[rings], self.weights()[rings] * valid
         n = spectrum.shape[0]
         volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
         sliced = volume_spectrum(volume)
@@ -196,11 +196,11 @@ class PatternTarget:
         for block in views.blocks():
             rotations = views.rotations[block]
             slices = extract(sliced, rotations, geometry.points)
-            model = slices.real**2 + slices.imag**2 + left
-            seen = self.intensities(block)
+            model = slices.real**2 + slices.imag**2 + unexplained
+            observed = self.intensities(block)
             each = weight * views.weights[block][:, None]
-            total += float((each * (model - seen * torch.log(model))).sum(dtype=torch.float64))
-            pull = slices * (2 * each * (1 - seen / model))
+            total += float((each * (model - observed * torch.log(model))).sum(dtype=torch.float64))
+            pull = slices * (2 * each * (1 - observed / model))
             collected.add(pull.contiguous(), rotations, geometry.points)
         return total, volume_gradient(collected.spectrum())
 
@@ -225,8 +225,8 @@ class PatternTarget:
 
     def intensities(self, block: slice) -> Tensor:
         """(b, 2 k) measured intensities in units of the plane wave."""
-        seen = self.views.observed(block, self.geometry)
-        return seen if self.views.electrons is not None else seen**2
+        observed = self.views.observed(block, self.geometry)
+        return observed if self.views.electrons is not None else observed**2
 
 
 class _PatternMisfit(torch.autograd.Function):

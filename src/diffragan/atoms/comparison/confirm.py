@@ -33,19 +33,19 @@ class Match:
     rms_A: float
 
 
-def confirmed(whole: Atoms, halves: tuple[Atoms, Atoms]) -> Tensor:
+def confirmed(all_views: Atoms, halves: tuple[Atoms, Atoms]) -> Tensor:
     """(n,) bool: which of the atoms have one of each half set within 0.3 Å."""
-    places = whole.positions_A.numpy()
+    places = all_views.positions_A.numpy()
     near = [_nearest(places, half.positions_A.numpy()) for half in halves]
     return torch.from_numpy((near[0] <= CONFIRMED_WITHIN_A) & (near[1] <= CONFIRMED_WITHIN_A))
 
 
-def chance_of_confirming(whole: Atoms, halves: tuple[Atoms, Atoms], seed: int = 0) -> float:
+def chance_of_confirming(all_views: Atoms, halves: tuple[Atoms, Atoms], seed: int = 0) -> float:
     """Part of the atoms that would be confirmed if the half sets knew nothing of them: both half
     sets moved by 2 to 3 Å, each its own way, again and again."""
     generator = np.random.default_rng(seed)
-    places = whole.positions_A.numpy()
-    found = []
+    places = all_views.positions_A.numpy()
+    parts = []
     for _ in range(_CHANCE_TRIES):
         near = []
         for half in halves:
@@ -53,8 +53,8 @@ def chance_of_confirming(whole: Atoms, halves: tuple[Atoms, Atoms], seed: int = 
             step *= generator.uniform(2, 3) / np.linalg.norm(step)
             near.append(_nearest(places, half.positions_A.numpy() + step))
         both = (near[0] <= CONFIRMED_WITHIN_A) & (near[1] <= CONFIRMED_WITHIN_A)
-        found.append(both.mean())
-    return float(np.mean(found))
+        parts.append(both.mean())
+    return float(np.mean(parts))
 
 
 def match(

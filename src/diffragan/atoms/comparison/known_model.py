@@ -41,8 +41,8 @@ def compared(
     places = built.atoms.positions_A.double().numpy()
     sure = confirmed.numpy()
     fit = fit_model(heavy, places[sure] if sure.sum() > 20 else places, same_frame=given)
-    laid = fit(heavy)
-    everything, certain = match(places, laid), match(places[sure], laid)
+    fitted = fit(heavy)
+    everything, certain = match(places, fitted), match(places[sure], fitted)
     return {
         "atoms": {
             "recall": everything.recall,
@@ -70,14 +70,16 @@ def fsc_with(
     generator = np.random.default_rng(0)
     directions = generator.normal(size=(_DIRECTIONS, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    laid = fit(model.places_A)
-    moved = {s: laid + generator.normal(scale=s / np.sqrt(3), size=laid.shape) for s in _SHIFTED_A}
+    fitted = fit(model.places_A)
+    moved = {
+        s: fitted + generator.normal(scale=s / np.sqrt(3), size=fitted.shape) for s in _SHIFTED_A
+    }
     rows: dict[str, list[float]] = {"fsc": []}
     for s in _SHIFTED_A:
         rows[f"moved_{s:g}_A"] = []
     for resolution in RESOLUTIONS_A:
         points = torch.from_numpy(directions / resolution)
-        true = _potential(points, model.numbers, laid)
+        true = _potential(points, model.numbers, fitted)
         rows["fsc"].append(_correlation(object_at(points, built.atoms, *field, built.riding), true))
         for s in _SHIFTED_A:
             shaken = _potential(points, model.numbers, moved[s])

@@ -134,12 +134,12 @@ class _Spread(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, variance, away, line, index = ctx.saved_tensors
         n, width = line.shape[:2]
-        seen = gradients[0].flatten()[index]
+        windows = gradients[0].flatten()[index]
         v = variance[:, None, None]
         # Each axis's Gaussian, its slope in the atom's place, and in the variance.
         slope, wider = line * away / v, line * (away**2 / v - 1) / (2 * v)
         parts = torch.stack((line, slope, wider), -1)
-        x = seen.reshape(n, width * width, width) @ parts[:, :, 0]
+        x = windows.reshape(n, width * width, width) @ parts[:, :, 0]
         x = x.reshape(n, width, width, 3)
         y = torch.einsum("nzyk,nyj->nzkj", x, parts[:, :, 1])
         all_three = torch.einsum("nzkj,nzi->nkji", y, parts[:, :, 2])

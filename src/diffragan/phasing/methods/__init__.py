@@ -6,18 +6,20 @@ asked for, and the joint method may live with reconstruction, above this room.
 
 from diffragan.phasing.registry import MethodLine, MethodRegistry
 
-_HERE = "diffragan.phasing.methods"
+_PACKAGE = "diffragan.phasing.methods"
 
 METHODS = MethodRegistry(
     {
-        "image": MethodLine(f"{_HERE}.image:METHOD", "the image's own phases"),
-        "published": MethodLine(f"{_HERE}.published:METHOD", "the network of Matinyan et al. 2024"),
+        "image": MethodLine(f"{_PACKAGE}.image:METHOD", "the image's own phases"),
+        "published": MethodLine(
+            f"{_PACKAGE}.published:METHOD", "the network of Matinyan et al. 2024"
+        ),
         "raar": MethodLine(
-            f"{_HERE}.raar:METHOD",
+            f"{_PACKAGE}.raar:METHOD",
             "projection algorithms; the solver is RRR unless set otherwise",
             aliases=("projections",),
         ),
-        "hybrid": MethodLine(f"{_HERE}.hybrid:METHOD", "the same from a network's phases"),
+        "hybrid": MethodLine(f"{_PACKAGE}.hybrid:METHOD", "the same from a network's phases"),
         "many-views": MethodLine(
             "diffragan.reconstruction.run:PHASING_METHOD", "all views together, in 3D"
         ),

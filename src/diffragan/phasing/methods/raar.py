@@ -174,12 +174,12 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    judged = verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
+    outcome = verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
     # Where the run is trusted less than what it began with, the proposal stands.
-    fallen = trust * valid > judged.trust
-    best = torch.where(fallen, phase, judged.phase)
-    trust = torch.where(fallen, trust, judged.trust)
-    return Phases(amplitude * trust * best, trust, r, judged.solved)
+    fallen = trust * valid > outcome.trust
+    best = torch.where(fallen, phase, outcome.phase)
+    trust = torch.where(fallen, trust, outcome.trust)
+    return Phases(amplitude * trust * best, trust, r, outcome.solved)
 
 
 def _noise_r(batch: PairBatch, valid: Tensor) -> Tensor:

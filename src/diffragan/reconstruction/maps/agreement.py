@@ -67,9 +67,9 @@ class Agreement:
         alike: there the power is 0.85. The root of the free correlation is the upper limit.
         """
         own = self.fsc.clamp(0, 1)
-        whole = 2 * own / (1 + own)
+        all_views = 2 * own / (1 + own)
         beyond = (self.q / self.image_edge - 1) / (_ALL_SHARED_FROM - 1)
-        by_halves = whole ** (_APART + (_SHARED - _APART) * beyond.clamp(0, 1)).to(whole)
+        by_halves = all_views ** (_APART + (_SHARED - _APART) * beyond.clamp(0, 1)).to(all_views)
         by_free = self.free.clamp(0, 1).sqrt()
         return torch.where(by_free.isnan(), by_halves, torch.minimum(by_halves, by_free))
 

@@ -75,7 +75,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     rings = rings.repeat(2) if geometry.curved else rings
     valid = (geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)).double()
     every = geometry.valid.sum(0).clamp_min(1)
-    seen = torch.ones(1, device=views.device) if geometry.curved else every
+    measurements = torch.ones(1, device=views.device) if geometry.curved else every
     sums = torch.zeros(7, count, dtype=torch.float64, device=views.device)
     half, core = volume_spectrum(volume), step.free.to(torch.complex64)
     blocks = list(views.blocks(16))
@@ -86,7 +86,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
         goal = views.observed(block, geometry).double()
         goal = goal if views.electrons is not None else goal**2
         share = views.weights[block][:, None].double() * valid * inside
-        noise = goal / (seen * views.electrons) if views.electrons is not None else 0 * goal
+        noise = goal / (measurements * views.electrons) if views.electrons is not None else 0 * goal
         one = torch.ones_like(goal)
         terms = (one, model, goal, model**2, goal**2 - noise, model * goal, noise)
         for total, term in zip(sums, terms, strict=True):
@@ -100,8 +100,8 @@ def _free_voxels(step: DataStep, count: int) -> Tensor:
     padding = step.geometry.padding
     radius = frequency_radius(step.views.n, step.free.device)
     rings = (radius[step.free] / padding + 0.5).long()
-    found = torch.bincount(rings, minlength=count)[:count].double()
-    return found / padding**3
+    voxels = torch.bincount(rings, minlength=count)[:count].double()
+    return voxels / padding**3
 
 
 def _correlation(sums: Tensor, free: Tensor) -> Tensor:
@@ -123,8 +123,8 @@ def _correlation(sums: Tensor, free: Tensor) -> Tensor:
     window = ((q[None, :] - q[:, None]).abs() <= _POOLED * q[:, None]).double()
     near = window * sums[0]
     cov, var_m, var_g, counting = (near @ part for part in parts)
-    found = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
+    correlation = cov / (var_m.clamp_min(0) * var_g.clamp_min(0)).sqrt().clamp_min(1e-30)
     # With few electrons the halves' noise is their own, and their FSC tells more than this.
     quiet = counting <= _MOST_NOISE * var_g
-    told = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & quiet
-    return torch.where(told, found.clamp(-1, 1), torch.nan).float()
+    enough = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & quiet
+    return torch.where(enough, correlation.clamp(-1, 1), torch.nan).float()

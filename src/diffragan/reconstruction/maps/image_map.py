@@ -33,8 +33,8 @@ def ring_power(views: Views) -> Tensor:
     rings = ring_of(views)
     total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64, device=views.device)
     for block in views.blocks():
-        seen = views.observed(block, views.flat).double()
-        intensity = seen if views.electrons is not None else seen**2
+        observed = views.observed(block, views.flat).double()
+        intensity = observed if views.electrons is not None else observed**2
         total.index_add_(0, rings, intensity.sum(0))
     return (total / torch.bincount(rings).clamp_min(1) / len(views)).float()
 
@@ -90,8 +90,8 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
     for block in views.blocks():
         noise = views.image_noise[block].clamp_min(floor)[:, None]
         factor = views.weights[block][:, None] * views.transfer / noise
-        seen = views.spectra(block) * views.image_phase_ramp(block)
-        total.add((seen * factor).contiguous(), views.rotations[block], points)
+        spectra = views.spectra(block) * views.image_phase_ramp(block)
+        total.add((spectra * factor).contiguous(), views.rotations[block], points)
         weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
     information = weight.spectrum().real
     signal = power_by_voxel(power, n, views.flat.padding)

@@ -103,15 +103,15 @@ def _arrays(
         "energy_ev": pairs.optics.energy_ev,
     }
     record = scratch / "views.json"
-    whole = record.exists() and json.loads(record.read_text("utf-8")) == key
+    complete = record.exists() and json.loads(record.read_text("utf-8")) == key
     opened = {
         name: np.lib.format.open_memmap(
-            scratch / f"{name}.npy", mode="r+" if whole else "w+", dtype=types[name], shape=shape
+            scratch / f"{name}.npy", mode="r+" if complete else "w+", dtype=types[name], shape=shape
         )
         for name, shape in shapes.items()
     }
     noise_file = scratch / "noise.npy"
-    if not whole:
+    if not complete:
         record.unlink(missing_ok=True)
         noise = np.empty(len(items))
         for start in range(0, len(items), BLOCK):

@@ -37,9 +37,9 @@ def object_spectrum(waves: Tensor) -> Tensor:
 
 def wave_from_object(spectrum: Tensor, beam: Tensor, m: int) -> Tensor:
     """Waves (b, m, m) from the spectra (b, m * m) of o and the beams' amplitudes (b,)."""
-    whole = (1j * spectrum).reshape(-1, m, m)
-    whole[:, m // 2, m // 2] = beam.to(whole)
-    waves = torch.fft.ifft2(torch.fft.ifftshift(whole, dim=(-2, -1)), norm="forward")
+    with_beam = (1j * spectrum).reshape(-1, m, m)
+    with_beam[:, m // 2, m // 2] = beam.to(with_beam)
+    waves = torch.fft.ifft2(torch.fft.ifftshift(with_beam, dim=(-2, -1)), norm="forward")
     result: Tensor = torch.fft.fftshift(waves, dim=(-2, -1))
     return result
 
@@ -83,11 +83,11 @@ def merge_waves(
         chosen = items[start : start + BLOCK]
         turn = rotations[start : start + BLOCK]
         values = slices_of_waves(torch.from_numpy(waves(chosen)).to(device), geometry)
-        say = each.float().expand(values.shape)
+        weights = each.float().expand(values.shape)
         if weight is not None:
             trust = torch.from_numpy(weight(chosen)).to(device).float()
-            say = say * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
-        total.add((values * say).contiguous(), turn, geometry.points)
-        slices.add((say + 0j).contiguous(), turn, geometry.points)
+            weights = weights * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
+        total.add((values * weights).contiguous(), turn, geometry.points)
+        slices.add((weights + 0j).contiguous(), turn, geometry.points)
     share = slices.spectrum().real + damping
     return spectrum_volume(total.spectrum() / share)

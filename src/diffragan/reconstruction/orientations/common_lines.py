@@ -27,7 +27,7 @@ from diffragan.rotations import quasi_uniform, turned
 ANGLES = 240  # lines over half a turn
 _POOL = 4  # lines that the coarse search takes together
 _POOL_OFFSET = 0.5 - 1 / _POOL  # where in an entry 0 of `pool_tables` angle 0 lies
-_CLIMB_DEG = (3.0, 1.5, 1.0, 0.5, 0.5, 0.25)  # steps of the hill climbing
+_STEPS_DEG = (3.0, 1.5, 1.0, 0.5, 0.5, 0.25)  # of the hill climbing
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,13 @@ class LineSearch:
     """
 
     def __init__(self, seed: int, grid: int, kept: int = 16) -> None:
-        whole = torch.from_numpy(quasi_uniform(grid, seed)).float()
-        self.grid = whole[whole[:, 0, 2] >= 0].contiguous()
+        candidates = torch.from_numpy(quasi_uniform(grid, seed)).float()
+        self.grid = candidates[candidates[:, 0, 2] >= 0].contiguous()
         self.kept = kept
         axis = torch.tensor([-1.0, 0.0, 1.0])
         steps = torch.cartesian_prod(axis, axis, axis)
         still = torch.eye(3).expand(len(steps), 3, 3)
-        self.turns = [turned(still, steps * math.radians(size)) for size in _CLIMB_DEG]
+        self.turns = [turned(still, steps * math.radians(size)) for size in _STEPS_DEG]
 
     def best(self, table: Tensor, coarse: Tensor, references: Tensor) -> tuple[Tensor, float]:
         """Orientation (3, 3) and its mean gain over references (j, 3, 3).
@@ -159,9 +159,9 @@ class LineSearch:
             table: (j, ANGLES, ANGLES). coarse: the same, `pool_tables`.
         """
         rough = votes(coarse, self.grid, references, offset=_POOL_OFFSET)
-        return self.climb(table, references, self.grid[rough.topk(self.kept).indices])
+        return self.best_near(table, references, self.grid[rough.topk(self.kept).indices])
 
-    def climb(self, table: Tensor, references: Tensor, start: Tensor) -> tuple[Tensor, float]:
+    def best_near(self, table: Tensor, references: Tensor, start: Tensor) -> tuple[Tensor, float]:
         """The best orientation near any of `start` (s, 3, 3)."""
         best, value = start, torch.zeros(len(start))
         for turns in self.turns:
@@ -259,21 +259,21 @@ def settle_core(table: Tensor, rotations: Tensor, search: LineSearch) -> tuple[T
     rotations[wrong] = other[wrong]
     gains, everyone = torch.zeros(k), list(range(k))
     for _ in range(2):
-        _climb_each(table, rotations, gains, everyone, search)
+        _refine_each(table, rotations, gains, everyone, search)
     for _ in range(2):
         for i in everyone:
             rest = [j for j in everyone if j != i]
             rotations[i], gains[i] = search.best(table[i, rest], coarse[i, rest], rotations[rest])
-    _climb_each(table, rotations, gains, everyone, search)
+    _refine_each(table, rotations, gains, everyone, search)
     return rotations, gains
 
 
-def _climb_each(
+def _refine_each(
     table: Tensor, rotations: Tensor, gains: Tensor, everyone: list[int], search: LineSearch
 ) -> None:
     """Turn each view to where it agrees best with the others, in place."""
     for i in everyone:
         others = [j for j in everyone if j != i]
-        rotations[i], gains[i] = search.climb(
+        rotations[i], gains[i] = search.best_near(
             table[i, others], rotations[others], rotations[i : i + 1]
         )

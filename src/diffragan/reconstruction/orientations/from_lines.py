@@ -199,9 +199,9 @@ def _aligned(views: Views, progress: Progress) -> Views:
     for done, resolution_A in enumerate(_SHIFTS_A, 1):
         spectrum = volume_spectrum(image_map(views, power).volume)
         if resolution_A < _SHIFTS_A[0]:  # the first map is smeared by the shifts
-            here = image_agreement(spectrum, views, resolution_A)
+            agreement = image_agreement(spectrum, views, resolution_A)
             other = replace(views, rotations=_HALF_TURN * views.rotations)
-            wrong = image_agreement(spectrum, other, resolution_A) > here
+            wrong = image_agreement(spectrum, other, resolution_A) > agreement
             turned = torch.where(wrong[:, None, None], other.rotations, views.rotations)
             views = replace(views, rotations=turned)
         views = _shifted(spectrum, views, resolution_A, reach_A=10.0)
