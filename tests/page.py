@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def ball(
+    n: int, radius_A: float, voxel_A: float, at_A: tuple[float, float, float]
+) -> NDArray[np.float64]:
+    """A soft-edged ball, [z, y, x], at x, y, z in Å from the centre."""
+    axis = (np.arange(n) - n // 2) * voxel_A
+    x, y, z = at_A
+    squares = (axis[:, None, None] - z) ** 2 + (axis[None, :, None] - y) ** 2 + (axis - x) ** 2
+    found: NDArray[np.float64] = 1 / (1 + np.exp((np.sqrt(squares) - radius_A) / 0.8))
+    return found
+
+
+def own_text(page: str) -> str:
+    """A page without its scripts: what it says, and how that looks."""
+    return re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
 
 
 class Page(HTMLParser):

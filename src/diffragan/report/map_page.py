@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from markupsafe import Markup
+import numpy as np
 
 from diffragan import __version__
 from diffragan.report.html import ReportFigure, write_page
@@ -18,7 +17,23 @@ from diffragan.report.map_figures import (
     weights,
 )
 from diffragan.report.map_report import MapReport, describe_map, finite, numbers
-from diffragan.report.surfaces import Surface, surfaces
+from diffragan.report.plotting import AMBER, PURPLE, SKY, Array
+from diffragan.report.viewer.density import (
+    VOLUME_PER_DA_A3,
+    Crop,
+    crop_of,
+    level_enclosing,
+    packed,
+    smoothed,
+)
+from diffragan.report.viewer.scene import Scene, Surface, scene_text
+
+# Parts of the molecule's volume, and multiples of sigma where no mass is known.
+PARTS = {"densest 35 %": 0.35, "densest 15 %": 0.15}
+SIGMAS = {"2 σ": 2.0, "3 σ": 3.0, "5 σ": 5.0}
+# At atomic resolution the space between atoms is as empty as solvent, so the surface around the
+# whole molecule is that of the map at 4 Å.
+ENVELOPE_A = 4.0
 
 # In the order of the page; each gives None where the run holds nothing for it.
 FIGURES = (fsc, sections, projections, history, orientations, weights)
@@ -31,9 +46,7 @@ def write_map_report(out: Path, report: MapReport, command: str) -> Path:
         out: folder, made if missing; files of the same names are replaced one by one.
         command: the command line, for the page's end; "" leaves it out.
     """
-    meshes = surfaces(report.volume, report.voxel_A, finite(report.metrics.get("mass_da")))
-    # "</" inside a script would end it.
-    packed = json.dumps([mesh.packed() for mesh in meshes], allow_nan=False).replace("</", "<\\/")
+    scene = map_scene(report)
     return write_page(
         out,
         "map.html",
@@ -42,8 +55,8 @@ def write_map_report(out: Path, report: MapReport, command: str) -> Path:
         summary=describe_map(report),
         failed=report.failed,
         warnings=report.warnings,
-        surfaces=Markup(packed),
-        buttons=[(mesh.label, _about(mesh)) for mesh in meshes],
+        scene=scene,
+        scene_text=scene_text(scene),
         numbers=numbers(report),
         provenance={"command": command or None, "software": f"diffragan {__version__}"},
         conditions={},
@@ -57,8 +70,55 @@ def draw(report: MapReport) -> list[ReportFigure]:
     return [made for figure in FIGURES if (made := figure(report)) is not None]
 
 
-def _about(mesh: Surface) -> str:
-    return (
-        f"Contour at {mesh.level_sigma:.1f} sigma, enclosing {mesh.volume_A3:,.0f} Å³, drawn with "
-        f"{len(mesh.triangles):,} triangles on a grid of {mesh.grid_A:.2f} Å."
-    )
+def map_scene(report: MapReport) -> Scene:
+    """The map as surfaces: itself, its outline at 4 Å, its mask; a flat map has none.
+
+    With a mass contours enclose parts of the volume that it implies (1.21 Å3/Da), without one they
+    lie at 2, 3 and 5 sigma.
+    """
+    volume, voxel_A, mask = report.volume, report.voxel_A, report.inside
+    crop = crop_of(np.zeros(volume.shape, bool) if mask is None else mask, voxel_A)
+    mass_da = finite(report.metrics.get("mass_da"))
+    density = packed(volume, voxel_A, crop)
+    if density is None:
+        return Scene(())
+    levels = _levels(volume, voxel_A, mass_da)
+    start = levels.get("densest 35 %") or levels.get("3 σ") or next(iter(levels.values()), 3.0)
+    surfaces = [Surface("map, measured", density, SKY, start, levels)]
+    if mass_da is not None:
+        outline = smoothed(volume, voxel_A, ENVELOPE_A)
+        size_A3 = VOLUME_PER_DA_A3 * mass_da
+        surfaces += _smooth_surface("outline at 4 Å", outline, voxel_A, crop, size_A3)
+    if mask is not None and mask.any():
+        edge = smoothed(mask, voxel_A, ENVELOPE_A / 2)
+        size_A3 = float(mask.sum()) * voxel_A**3
+        surfaces += _smooth_surface("mask", edge, voxel_A, crop, size_A3)
+    return Scene(surfaces, fallback="sections")
+
+
+def _smooth_surface(
+    label: str, volume: Array, voxel_A: float, crop: Crop, volume_A3: float
+) -> list[Surface]:
+    """A coarse surface around a volume, not shown at first; none where it would enclose nothing."""
+    level = level_enclosing(volume, voxel_A, volume_A3)
+    density = packed(volume, voxel_A, crop, finest_A=ENVELOPE_A / 4)
+    if level is None or density is None:
+        return []
+    if label == "mask":
+        about = "where the reconstruction allowed density"
+        return [Surface(label, density, PURPLE, level, {}, "mesh", False, True, about)]
+    about = "the map smoothed to 4 Å, at first around the volume that the mass implies"
+    presets = {"volume of the mass": level}
+    return [Surface(label, density, AMBER, level, presets, "clear", False, False, about)]
+
+
+def _levels(volume: Array, voxel_A: float, mass_da: float | None) -> dict[str, float]:
+    """Contours by their words."""
+    if mass_da is None:
+        largest = float((volume.max() - volume.mean()) / volume.std())
+        return {name: level for name, level in SIGMAS.items() if level < largest}
+    levels = {
+        name: level_enclosing(volume, voxel_A, part * VOLUME_PER_DA_A3 * mass_da)
+        for name, part in PARTS.items()
+    }
+    return {name: level for name, level in levels.items() if level is not None}
