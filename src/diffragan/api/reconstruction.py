@@ -29,6 +29,7 @@ def reconstruct(  # long: what it may be told, as the command lists it
     image: Source = (),
     box_A: float | None = None,
     phased: Path | str | None = None,
+    model: Path | str | None = None,
     settings: Settings | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -50,6 +51,8 @@ def reconstruct(  # long: what it may be told, as the command lists it
         mass_kda: molecular weight; none: the pairs' own, or told from the map.
         image, box_A: as `open_pairs`.
         phased: where the phased views go; none: OUT/phased.zarr.
+        model: a known structure (.cif, .pdb), in any frame and either hand, to hold the map
+            against; nothing of it is used to make the map.
         settings: how the run goes; none: the default preset.
         device: auto, cpu, cuda or cuda:1.
         command: what the page says it was made by.
@@ -71,6 +74,7 @@ def reconstruct(  # long: what it may be told, as the command lists it
         structure=structure,
         limit=limit,
         phased=None if phased is None else Path(phased),
+        model=None if model is None else Path(model),
         settings=settings,
         device=device,
     )

@@ -73,6 +73,10 @@ def reconstruct(
     structure: Annotated[
         str | None, typer.Option(help="the molecule, where the store holds several")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="a known structure (.cif, .pdb) to hold the map against, in any frame"),
+    ] = None,
     views: Annotated[
         int | None, typer.Option(min=1, help="so many views, spread evenly over the input")
     ] = None,
@@ -98,7 +102,8 @@ def reconstruct(
     follow each other in the order given.
 
     Writes DIR/map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, fsc.star,
-    phased.zarr, projections.mrcs and .star, metrics.json, report.html.
+    phased.zarr, projections.mrcs and .star, metrics.json, report.html; with
+    --model also fitted_model.cif and model.csv (correlation by residue).
 
     Examples:
 
@@ -145,6 +150,7 @@ def reconstruct(
             mass_kda=mass_kda,
             image=image or (),
             box_A=box_A,
+            model=model,
             settings=settings if "settings" in METHODS[method].options else None,
             device=device,
             overwrite=overwrite,

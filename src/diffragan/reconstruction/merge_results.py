@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffragan import __version__
 from diffragan.errors import DiffraganError
+from diffragan.evaluation.known_model import KnownModel
 from diffragan.files.store import ResultStore, open_results
 from diffragan.fourier.correlation import fsc, resolution_at, ring_index
 from diffragan.fourier.slices import Slices, slices
@@ -24,9 +25,24 @@ from diffragan.reconstruction.maps.views import side_of
 from diffragan.reconstruction.outputs import MapFolder, write_map_folder
 from diffragan.settings import settings_from_dict
 
+_SHARED_PRIOR = (
+    "The views were phased by one method; errors that its prior puts into all of them count as "
+    "agreement here."
+)
+
+
+_SHARED_PRIOR = (
+    "The views were phased by one method; errors that its prior puts into all of them count as "
+    "agreement here."
+)
+
 
 def merge_results(
-    store: Path, out: Path, *, command: str, mass_kda: float | None = None
+    store: Path,
+    out: Path,
+    command: str,
+    mass_kda: float | None = None,
+    model: KnownModel | None = None,
 ) -> dict[str, Any]:
     """Merge a result store's waves into a map and two half maps; the dictionary of metrics.json.
 
@@ -43,8 +59,7 @@ def merge_results(
     geometry = slices(
         phased_band(results, measured), optics.box_A, optics.wavelength_A, curved=True
     )
-    every, n = np.arange(results.n), side_of(geometry)
-    turns = torch.from_numpy(rotation).float()
+    every, n, turns = np.arange(results.n), side_of(geometry), torch.from_numpy(rotation).float()
     one, two = (_merged(results, every[k::2], turns, geometry) for k in (0, 1))
     all_views = _merged(results, every, turns, geometry)
     inside = envelope(all_views, optics.box_A, mass_kda or info.mass_kda or None)
@@ -66,10 +81,7 @@ def merge_results(
         "box_A": optics.box_A,
         "voxel_A": optics.box_A / n,
         "hand": "that of the given orientations",
-        "warnings": [
-            "The views were phased by one method; errors that its prior puts into all of them "
-            "count as agreement here."
-        ],
+        "warnings": [_SHARED_PRIOR],
     }
     folder = MapFolder(
         map=all_views,
@@ -82,9 +94,9 @@ def merge_results(
         weights=np.ones(results.n, dtype=np.float32),
         metrics=metrics,
         settings=settings_from_dict(results.settings),
+        model=model,
     )
-    write_map_folder(out, folder, command)
-    return metrics
+    return write_map_folder(out, folder, command)
 
 
 def mergeable(results: ResultStore) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan import __version__
+from diffragan.evaluation.known_model import KnownModel, write_fitted_model
+from diffragan.evaluation.map_model import MapModel, compare_map
 from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
@@ -54,6 +56,7 @@ class MapFolder:
     and where they are known "free", "expected" and "truth".
     rotations: (v, 3, 3). weights: (v,) of the views in the map.
     metrics: the dictionary of metrics.json, "molecule" in it. history: rows of the run's checks.
+    model: a known structure to hold the map against.
     """
 
     map: Tensor
@@ -67,12 +70,20 @@ class MapFolder:
     metrics: dict[str, Any]
     settings: Settings
     history: Sequence[Mapping[str, Any]] = ()
+    model: KnownModel | None = None
 
 
-def write_map_folder(out: Path, folder: MapFolder, command: str) -> None:
-    """Maps as MRC, curves as CSV and STAR, the page, and last the numbers."""
+def write_map_folder(out: Path, folder: MapFolder, command: str) -> dict[str, Any]:
+    """Maps as MRC, curves as CSV and STAR, the page, and last the numbers, which come back."""
     out.mkdir(parents=True, exist_ok=True)
     (out / FINISHED).unlink(missing_ok=True)
+    match = None if folder.model is None else _compared(out, folder, folder.model)
+    if match is not None:
+        folder = replace(
+            folder,
+            curves={**folder.curves, "model": match.fsc_at(folder.q)},
+            metrics=folder.metrics | {"model": match.metrics(folder.q)},
+        )
     label = f"diffragan {__version__} {folder.metrics['molecule']}"
     write_map(out / "map.mrc", centred(folder.map), folder.voxel_A, f"{label}, all views")
     for k, half in enumerate(folder.halves, 1):
@@ -97,22 +108,33 @@ def write_map_folder(out: Path, folder: MapFolder, command: str) -> None:
         metrics=folder.metrics,
         settings_toml=toml,
         others=curves,
+        residues=() if match is None else match.residues,
     )
     write_map_report(out, report, command)
     write_atomically(out / FINISHED, (json.dumps(folder.metrics, indent=1) + "\n").encode())
+    return folder.metrics
 
 
-def write_solution(
+def _compared(out: Path, folder: MapFolder, model: KnownModel) -> MapModel:
+    """The map against a known structure: model.csv, and the structure laid on the map."""
+    box_A = folder.voxel_A * folder.map.shape[-1]
+    finest_A = folder.metrics.get("resolution_A") or folder.metrics["fsc_0p143_A"]
+    support = grown(folder.map != 0, 1.0)
+    match = compare_map(folder.map, support, box_A, float(finest_A), model)
+    write_history(out / "model.csv", [asdict(residue) for residue in match.residues])
+    write_fitted_model(out / "fitted_model.cif", model, match.fit)
+    return match
+
+
+def write_views(
     out: Path,
     store: Path,
     solution: Solution,
     pairs: Pairs,
     settings: Settings,
-    *,
-    command: str,
     progress: Progress = no_progress,
-) -> dict[str, Any]:
-    """Write the folder and the phased views; the dictionary of metrics.json comes back.
+) -> MapFolder:
+    """Write the phased views, and what else belongs into the folder comes back.
 
     Args:
         store: where the result store of the phased views goes.
@@ -130,7 +152,7 @@ def write_solution(
     curves = {"half": agreement.fsc, "free": agreement.free, "expected": agreement.expected}
     metrics = _metrics(solution, agreement, settings, truth)
     metrics["views"] = metrics_of(results, score(results, pairs, progress=progress))
-    folder = MapFolder(
+    return MapFolder(
         map=combined.map,
         halves=(first.map, second.map),
         mask=combined.mask,
@@ -143,8 +165,6 @@ def write_solution(
         settings=settings,
         history=solution.half_maps.history,
     )
-    write_map_folder(out, folder, command)
-    return metrics
 
 
 def _metrics(

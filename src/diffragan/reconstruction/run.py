@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from diffragan.devices import pick_device
 from diffragan.errors import DiffraganError
+from diffragan.evaluation.known_model import read_model
 from diffragan.files.store import ResultStore, open_results
 from diffragan.pairs.open import open_all
 from diffragan.pairs.pairs import Pairs
@@ -26,7 +27,7 @@ from diffragan.reconstruction.checkpoint import SCRATCH, clear
 from diffragan.reconstruction.choose_views import choose_views
 from diffragan.reconstruction.merge_results import merge_results
 from diffragan.reconstruction.orientations.finders import find_finder
-from diffragan.reconstruction.outputs import FINISHED, PHASED, write_solution
+from diffragan.reconstruction.outputs import FINISHED, PHASED, write_map_folder, write_views
 from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings, load_settings
 
@@ -44,6 +45,7 @@ class ReconstructionOptions:
     start: result store of the same pairs, whose phased waves make the start.
     structure: the molecule, of an input that holds several. limit: so many views, spread evenly.
     phased: where the result store goes, FOLDER/phased.zarr if not given.
+    model: a known structure, in any frame, that the map is held against and not made from.
     settings: how the run goes, the default preset if not given. device: auto, cpu, cuda, cuda:1.
     """
 
@@ -55,6 +57,7 @@ class ReconstructionOptions:
     structure: str | None = None
     limit: int | None = None
     phased: Path | None = None
+    model: Path | None = None
     settings: Settings | None = None
     device: str = "auto"
 
@@ -152,9 +155,10 @@ class Reconstruction:
         """The result in words, a few lines."""
         metrics = self.metrics
         if "verdict" not in metrics:
-            return (
+            agree = (
                 f"Half maps of {metrics['n_views']} views agree to {metrics['fsc_0p143_A']:.2f} Å."
             )
+            return "\n".join([agree, *self._model_lines()])
         lines = [metrics["verdict"]]
         if self.converged:
             lines.append(
@@ -171,7 +175,19 @@ class Reconstruction:
                 f"{metrics['truth_fsc_0p5_A']:.2f} Å, the phased waves' mean FRC at {wave:.2f} Å."
             )
         lines.append(f"Hand: {metrics['hand']}.")
-        return "\n".join(lines)
+        return "\n".join(lines + self._model_lines())
+
+    def _model_lines(self) -> list[str]:
+        """What the known structure says, where one was given."""
+        if "model" not in self.metrics:
+            return []
+        model = self.metrics["model"]
+        outside = ", ".join(model["unmatched"]) or "none"
+        return [
+            f"Against the model: FSC 0.5 at {model['fsc_0p5_A']:.2f} Å, hand {model['hand']}, "
+            f"median correlation by residue {model['residue_correlation_median']:.2f}; residues "
+            f"outside the density: {outside}."
+        ]
 
 
 Run = Callable[[Source, Destination, ReconstructionOptions, Progress, Warn], Reconstruction]
@@ -265,6 +281,7 @@ def from_pairs(
             f"Orientations are to be found, so {options.orientations} has no use; leave out "
             "--orientations or many_views.orientations=find."
         )
+    model = None if options.model is None else read_model(options.model)
     find_solver(many.solver)
     if find:
         find_finder(many.find_by)
@@ -299,9 +316,8 @@ def from_pairs(
     for warning in solution.selection.warnings[len(selection.warnings) :]:
         warn(warning)
     store = options.phased or out / PHASED
-    metrics = write_solution(
-        out, store, solution, pairs, settings, command=destination.command, progress=progress
-    )
+    folder = write_views(out, store, solution, pairs, settings, progress)
+    metrics = write_map_folder(out, replace(folder, model=model), destination.command)
     clear(out)
     return Reconstruction(out, metrics, store)
 
@@ -312,7 +328,7 @@ def _opened(source: Source, settings: Settings, options: ReconstructionOptions) 
     return open_all(source, settings=settings, images=options.image, box_A=options.box_A)
 
 
-@reconstruction_method("merge", "mass_kda")
+@reconstruction_method("merge", "mass_kda", "model")
 def from_waves(
     source: Source,
     destination: Destination,
@@ -336,7 +352,9 @@ def from_waves(
         raise DiffraganError(
             f"{out} holds an unfinished run; finish it, choose another --out, or pass --overwrite."
         )
-    metrics = merge_results(source[0], out, command=destination.command, mass_kda=options.mass_kda)
+    model = None if options.model is None else read_model(options.model)
+    words = destination.command
+    metrics = merge_results(source[0], out, command=words, mass_kda=options.mass_kda, model=model)
     clear(out)
     return Reconstruction(out, metrics)
 

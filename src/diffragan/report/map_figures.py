@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffragan.evaluation.map_model import UNMATCHED as POOR
 from diffragan.files.mrc import as_array
 from diffragan.fourier.correlation import BAND_EDGES_A
 from diffragan.report.html import ReportFigure
@@ -72,6 +73,13 @@ EXTRA_CURVES = {
         "",
         "The purple line is the correlation with the truth that these let expect; the claimed "
         "resolution is where it falls to 0.5, or the end of the data if it does not.",
+    ),
+    "model": ExtraCurve(
+        "map and model",
+        AMBER,
+        "",
+        "The amber line is the correlation of the map with the known structure's potential, "
+        "laid on the map as a rigid body.",
     ),
 }
 
@@ -262,6 +270,32 @@ def weights(report: MapReport) -> ReportFigure | None:
         figure,
         "How much each view counts in the map.",
         "Histogram of the weights of the views.",
+    )
+
+
+@styled
+def residues(report: MapReport) -> ReportFigure | None:
+    """Correlation of map and model by residue, where a known structure was given."""
+    if not report.residues:
+        return None
+    figure = Figure(figsize=(10.6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.spines["top"].set_visible(False)
+    values = np.array([residue.correlation for residue in report.residues])
+    at = np.arange(len(values))
+    axis.bar(at, values, width=0.9, color=[ORANGE if v < POOR else BLUE for v in values])
+    axis.axhline(POOR, color=SOFT, linewidth=0.9, linestyle=":")
+    every = max(1, len(at) // 24)
+    names = [f"{r.chain}{r.number}" for r in report.residues]
+    axis.set_xticks(at[::every], names[::every], rotation=90, fontsize=8)
+    axis.set(ylabel="correlation", ylim=(min(0.0, float(values.min())), 1.02))
+    axis.margins(x=0.01)
+    return ReportFigure(
+        "residues",
+        figure,
+        "How well the known structure's density and the map's correlate around each residue, both "
+        "cut at the claimed resolution; orange residues do not lie in density.",
+        "Bars of map-model correlation by residue.",
     )
 
 

@@ -13,6 +13,7 @@ from diffragan.report.map_figures import (
     history,
     orientations,
     projections,
+    residues,
     sections,
     weights,
 )
@@ -36,7 +37,7 @@ SIGMAS = {"2 σ": 2.0, "3 σ": 3.0, "5 σ": 5.0}
 ENVELOPE_A = 4.0
 
 # In the order of the page; each gives None where the run holds nothing for it.
-FIGURES = (fsc, sections, projections, history, orientations, weights)
+FIGURES = (fsc, residues, sections, projections, history, orientations, weights)
 
 
 def write_map_report(out: Path, report: MapReport, command: str) -> Path:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
+from diffragan.evaluation.map_model import ResidueMatch
 from diffragan.files.mrc import as_array
 from diffragan.fourier.correlation import BAND_EDGES_A, COARSEST_A, resolution_at
 
@@ -49,6 +50,7 @@ class MapReport:
     metrics: Mapping[str, Any]
     settings_toml: str
     others: Mapping[str, Tensor] = field(default_factory=dict)
+    residues: Sequence[ResidueMatch] = ()
 
     @property
     def failed(self) -> bool:
@@ -124,6 +126,7 @@ def numbers(report: MapReport) -> dict[str, str]:
     n = report.map.shape[0]
     converged = {True: "yes", False: "no"}.get(metrics.get("converged", ""), "not said")
     mass_da = finite(metrics.get("mass_da"))
+    model: Mapping[str, Any] = metrics.get("model") or {}
     rows = {
         "resolution claimed": _angstrom(finite(metrics.get("resolution_A"))),
         "half maps agree to (FSC 0.143)": _angstrom(report.half_A),
@@ -136,6 +139,8 @@ def numbers(report: MapReport) -> dict[str, str]:
         "molecule": metrics.get("molecule"),
         "mass": None if mass_da is None else f"{mass_da / 1000:.1f} kDa",
         "hand": metrics.get("hand"),
+        "map agrees with the model to (FSC 0.5)": _angstrom(finite(model.get("fsc_0p5_A"))),
+        "residues of the model outside the density": ", ".join(model.get("unmatched", ())),
         "map": f"{n} x {n} x {n} voxels of {report.voxel_A:.4g} Å",
         "time": _duration(finite(metrics.get("seconds"))),
     }

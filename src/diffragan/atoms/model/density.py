@@ -64,11 +64,14 @@ class AtomGrid:
         """The plain `rfftn` (n, n, n // 2 + 1) complex64, norm "forward", of atoms and the
         hydrogens that ride on them: the object o, zero of space at the rotation centre. Gradients
         flow to every field of the atoms."""
-        total = self._transform(atoms) * _factor(self, CARBON, atoms.weights.device)
+        total = self.of_element(atoms, CARBON)
         if riding is not None and len(riding):
-            light = _factor(self, HYDROGEN, atoms.weights.device)
-            total = total + self._transform(riding.on(atoms)) * light
+            total = total + self.of_element(riding.on(atoms), HYDROGEN)
         return total
+
+    def of_element(self, atoms: Atoms, atomic_number: int) -> Tensor:
+        """As `spectrum`, of atoms of one element, their weights in its own form factor."""
+        return self._transform(atoms) * _factor(self, atomic_number, atoms.weights.device)
 
     def volume(self, atoms: Atoms, riding: Riding | None = None) -> Tensor:
         """The potential (n, n, n) in FFT order, to the grid's own resolution."""
