@@ -25,6 +25,7 @@ ANY: dict[str, Any] = {
     "structure": "1UBQ",
     "limit": 5,
     "phased": Path("p.zarr"),
+    "model": Path("1UBQ.cif"),
     "settings": load_settings(),
     "device": "cpu",
 }

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gemmi
 import mrcfile
 import numpy as np
 import pytest
@@ -252,17 +253,43 @@ def test_origins_in_a_star_file_turn_their_sign(tmp_path: Path) -> None:
 
 
 def test_merge_puts_phased_waves_into_a_map(finished: Path, tmp_path: Path) -> None:
-    """Waves that are right make a map that correlates with the one they came from."""
-    code, text = run(
-        "reconstruct", finished / "phased.zarr", "--method", "merge", "--out", tmp_path / "merged"
-    )
+    """Waves that are right make a map that correlates with the one they came from, and with the
+    molecule, wherever its file has it."""
+    model, out = tmp_path / "ball.pdb", tmp_path / "merged"
+    ball = cluster("ball", 5, atoms=70, radius_A=7.0)
+    write_model(model, ball.numbers, ball.positions_A[:, [1, 2, 0]] + [30.0, -5.0, 2.0])
+    words = ("--method", "merge", "--model", model, "--out", out)
+    code, text = run("reconstruct", finished / "phased.zarr", *words)
     assert code == 0, text
+    assert "residues outside the density: none" in text
+    laid = gemmi.read_structure(str(out / "fitted_model.cif"))[0]
+    places = np.array([a.atom.pos.tolist() for a in laid.all()])
+    assert np.sqrt(((places - ball.positions_A) ** 2).sum(1).mean()) < 0.4
+    assert "correlation" in (out / "model.csv").read_text()
     with mrcfile.open(tmp_path / "merged" / "map.mrc") as file:
         merged = file.data.copy()
     assert np.isfinite(merged).all()
     metrics = json.loads((tmp_path / "merged" / "metrics.json").read_text())
     assert metrics["fsc_0p143_A"] < 1.6
     assert metrics["n_views"] == 60
+
+
+def write_model(path: Path, numbers: Any, positions_A: Any) -> None:
+    """Atoms as a PDB file, ten a residue."""
+    structure, chain = gemmi.Structure(), gemmi.Chain("A")
+    for k, (number, place) in enumerate(zip(numbers, positions_A, strict=True)):
+        if k % 10 == 0:
+            residue = gemmi.Residue()
+            residue.name, residue.seqid = "UNK", gemmi.SeqId(k // 10 + 1, " ")
+            chain.add_residue(residue)
+        atom = gemmi.Atom()
+        atom.element, atom.pos = gemmi.Element(int(number)), gemmi.Position(*place)
+        atom.name = f"X{k % 10}"
+        chain[-1].add_atom(atom)
+    model = gemmi.Model(1)
+    model.add_chain(chain)
+    structure.add_model(model)
+    path.write_text(structure.make_pdb_string())
 
 
 def merged(store: Path, out: Path, *words: str) -> dict[str, Any]:
