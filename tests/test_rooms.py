@@ -17,6 +17,7 @@ ROOMS = (
     "terminal",
     "api",
     "view scan atoms",
+    "atoms.molecule",
     "atoms.comparison",
     "atoms.building",
     "reconstruction",

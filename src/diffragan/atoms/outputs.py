@@ -15,6 +15,7 @@ from diffragan.atoms.building.build import CORRELATION_BAND_A
 from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.model.cif import write_atoms_cif
 from diffragan.atoms.model.density import AtomGrid
+from diffragan.atoms.molecule.outputs import atom_rows, molecule_metrics
 from diffragan.atoms.page import AtomsReport, write_atoms_report
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.atoms.result import AtomsResult, mean_correlation
@@ -22,7 +23,7 @@ from diffragan.atoms.waves import write_waves
 from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
-from diffragan.files.csv import write_history
+from diffragan.files.csv import csv_text, write_history
 from diffragan.files.mrc import write_map
 from diffragan.files.store import open_results
 from diffragan.fourier.grids import even_fast_length
@@ -60,8 +61,10 @@ def write_atoms_folder(
     results = open_results(store)
     view_metrics = metrics_of(results, score(results, pairs, progress=progress))
     metrics = _metrics(result, folder, views, curve)
-    metrics |= {key: value for key, value in comparison.items() if key != "atoms"}
-    metrics["atoms"] |= comparison.get("atoms", {})
+    if result.molecule:
+        metrics["model"] = molecule_metrics(result.molecule)
+    for key, value in comparison.items():
+        metrics[key] = metrics.get(key, {}) | value
     metrics |= {"views": view_metrics, "extrapolated_frc": _extrapolated(view_metrics)}
     text = json.dumps(metrics, indent=1, default=float) + "\n"
     write_atomically(out / FINISHED, text.encode())
@@ -72,7 +75,7 @@ def write_atoms_folder(
 
 
 def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) -> None:
-    """atoms.cif, extended.mrc, history.csv."""
+    """atoms.cif, atoms.csv, extended.mrc, history.csv."""
     atoms = result.atoms
     write_atoms_cif(
         out / "atoms.cif",
@@ -81,14 +84,18 @@ def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) ->
         atoms.b_A2.double().numpy(),
         result.confirmed.numpy(),
         molecule,
+        result.molecule.symbols if result.molecule else None,
     )
+    if result.molecule:
+        rows = atom_rows(result.molecule)
+        write_atomically(out / "atoms.csv", csv_text(rows, digits=5).encode())
     _write_extended(out / "extended.mrc", result, views, molecule)
-    rows = [
+    history = [
         {"set": name} | row
         for name, built in zip(("all", "1", "2"), (result.all_views, *result.halves), strict=True)
         for row in built.history
     ]
-    write_history(out / "history.csv", rows)
+    write_history(out / "history.csv", history)
 
 
 def _extrapolated(view_metrics: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffragan.atoms.building.build import CORRELATION_BAND_A, Built
 from diffragan.atoms.building.targets import RingSums
 from diffragan.atoms.model.atoms import Atoms
+from diffragan.atoms.molecule.molecule import Molecule
 
 _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved
 
@@ -19,7 +20,8 @@ class AtomsResult:
     """Atoms of one reconstruction.
 
     confirmed: (n,) bool. half_sums: how each half set's atoms compare with the other half's
-    patterns, which they never saw, by ring of 1 / field. box_A: side of the volume.
+    patterns, which they never saw, by ring of 1 / field. molecule: what the atoms are, where they
+    are atoms.
     """
 
     all_views: Built
@@ -29,6 +31,7 @@ class AtomsResult:
     expected: int
     chance: float
     seconds: float
+    molecule: Molecule | None = None
 
     @property
     def atoms(self) -> Atoms:
@@ -49,7 +52,7 @@ class AtomsResult:
             f"{self.expected} are expected"
         )
         if self.solved:
-            return f"{numbers}."
+            return f"{numbers}." + (f" {self.molecule.words}" if self.molecule else "")
         return f"The map does not show atoms: {numbers}; it takes more patterns or electrons."
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffragan.atoms.building.build import build, expected_atoms
+from diffragan.atoms.building.build import BuildSettings, build, expected_atoms
 from diffragan.atoms.building.targets import pattern_target
-from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
 from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
-from diffragan.atoms.comparison.known_model import compared
+from diffragan.atoms.comparison.known_model import compared, fit_to_atoms
+from diffragan.atoms.molecule.judge import against_structure
+from diffragan.atoms.molecule.molecule import read_molecule
 from diffragan.atoms.outputs import FINISHED, write_atoms_folder
 from diffragan.atoms.reconstruction_folder import (
     ReconstructionFolder,
@@ -21,11 +23,9 @@ from diffragan.atoms.reconstruction_folder import (
 from diffragan.atoms.result import AtomsResult
 from diffragan.atoms.waves import grid_of
 from diffragan.errors import DiffraganError
-from diffragan.evaluation.known_model import read_model
-from diffragan.files.atomic import write_atomically
+from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
-from diffragan.settings import Settings, load_settings, settings_to_toml
 
 
 @dataclass(frozen=True)
@@ -60,95 +60,91 @@ class AtomsRun:
         return f"AtomsRun({str(self.path)!r}: {atoms['confirmed']} of {atoms['n']} confirmed)"
 
 
-@dataclass(frozen=True)
-class AtomsOptions:
-    """What may be said of building atoms, beyond the reconstruction and the folder.
-
-    model: a known structure to judge by, in any frame; nothing of it is used to build.
-    mass_kda: molecular weight, if the reconstruction does not tell it.
-    inputs: the pairs' files, where they have moved.
-    settings: how atoms are built, the default preset if not given.
-    """
-
-    model: Path | None = None
-    mass_kda: float | None = None
-    inputs: tuple[Path, ...] = ()
-    settings: Settings | None = None
-
-
 def build_atoms(
     source: Path,
     out: Path,
-    options: AtomsOptions = AtomsOptions(),
     *,
+    model: Path | None = None,
+    mass_kda: float | None = None,
+    inputs: tuple[Path, ...] = (),
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> AtomsRun:
-    """Atoms of a folder of `reconstruct`, refined against its patterns, into a folder; an
-    interrupted run goes on with the set that it was at.
+    """Atoms of a folder of `reconstruct`, refined against its patterns, into a folder.
+
+    Args:
+        model: a known structure to judge by, in any frame; nothing of it is used to build.
+        mass_kda: molecular weight, if the reconstruction does not tell it.
+        inputs: the pairs' files, where they have moved.
 
     Raises:
-        DiffraganError: the folder, its pairs or the model will not do, `out` is finished, or
-            holds an unfinished run with other settings.
+        DiffraganError: the folder, its pairs or the model will not do, or `out` is finished.
     """
     if (out / FINISHED).exists() and not overwrite:
         raise DiffraganError(
             f"{out} holds finished atoms; choose another --out, or pass --overwrite."
         )
     folder = read_reconstruction(source)
-    mass = options.mass_kda or folder.metrics.get("mass_kda")
+    mass = mass_kda or folder.metrics.get("mass_kda")
     if not mass:
         raise DiffraganError(
             f"{source} tells no molecular weight, and the number of atoms follows from it; give "
             "--mass-kda."
         )
-    known = None if options.model is None else read_model(options.model)
-    settings = options.settings or load_settings()
-    scratch = claim(out, folder, mass, settings, anew=overwrite)
-    pairs, views = open_views(folder, scratch, options.inputs, progress)
-    result = build_halves(folder, views, expected_atoms(mass), scratch, settings, progress)
-    comparison: dict[str, Any] = {}
-    if known is not None:
-        field = (views.optics.energy_ev, views.optics.box_A)
-        given = pairs.settings.many_views.orientations == "given"
-        comparison = compared(result.all_views, result.confirmed, known, field, given=given)
-    write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
-    metrics = write_atoms_folder(out, result, folder, pairs, views, comparison, progress=progress)
-    clear(out)
+    known = None if model is None else read_model(model)
+    with tempfile.TemporaryDirectory(prefix="diffragan-atoms-") as scratch:
+        pairs, views = open_views(folder, Path(scratch), inputs, progress)
+        result = build_halves(folder, views, expected_atoms(mass), progress=progress)
+        if result.solved:
+            progress("reading the molecule", 0, 1)
+            molecule = read_molecule(result.atoms, result.confirmed.numpy())
+            result = replace(result, molecule=molecule)
+            progress("reading the molecule", 1, 1)
+        comparison: dict[str, Any] = {}
+        if known is not None:
+            given = pairs.settings.many_views.orientations == "given"
+            comparison = _against(result, known, views, given=given)
+        metrics = write_atoms_folder(
+            out, result, folder, pairs, views, comparison, progress=progress
+        )
     return AtomsRun(out, metrics, result.solved)
+
+
+def _against(
+    result: AtomsResult, known: KnownModel, views: Views, *, given: bool
+) -> dict[str, Any]:
+    """The metrics of a known structure: of atoms, and of the molecule that they make."""
+    field = (views.optics.energy_ev, views.optics.box_A)
+    fit = fit_to_atoms(result.all_views, result.confirmed, known, given=given)
+    out = compared(result.all_views, result.confirmed, known, field, fit)
+    if result.molecule is not None:
+        found = against_structure(result.molecule, known, fit)
+        out["atoms"] |= {name: found.pop(name) for name in ("elements", "elements_right")}
+        out["model"] |= found
+    return out
 
 
 def build_halves(
     folder: ReconstructionFolder,
     views: Views,
     expected: int,
-    scratch: Path,
-    settings: Settings,
+    settings: BuildSettings | None = None,
     progress: Progress = no_progress,
 ) -> AtomsResult:
-    """Atoms of all views and of each half set, and which of the first the others confirm.
-
-    Args:
-        scratch: keeps each set's atoms for a run that goes on later.
-    """
+    """Atoms of all views and of each half set, and which of the first the others confirm."""
     began = time.perf_counter()
     built = []
     sets = {"all views": views, "half 1": views.every_second(0), "half 2": views.every_second(1)}
     for (name, some), volume in zip(sets.items(), folder.maps.values(), strict=True):
-        kept = scratch / f"{name.replace(' ', '_')}.pt"
-        one = read_built(kept)
-        if one is None:
 
-            def progress_of_set(
-                stage: str, done: int, total: int | None = None, word: str = "", of: str = name
-            ) -> None:
-                progress(f"{stage}, {of}", done, total, word)
+        def progress_of_set(
+            stage: str, done: int, total: int | None = None, word: str = "", of: str = name
+        ) -> None:
+            progress(f"{stage}, {of}", done, total, word)
 
-            one = build(
-                volume, folder.mask, folder.trust, some, expected, settings.atoms, progress_of_set
-            )
-            save_built(kept, one)
-        built.append(one)
+        built.append(
+            build(volume, folder.mask, folder.trust, some, expected, settings, progress_of_set)
+        )
     all_views, first, second = built
     halves = (first.atoms, second.atoms)
     sums = tuple(
@@ -161,6 +157,6 @@ def build_halves(
         confirmed(all_views.atoms, halves),
         (sums[0], sums[1]),
         expected,
-        chance_of_confirming(all_views.atoms, halves, settings.seed),
+        chance_of_confirming(all_views.atoms, halves),
         time.perf_counter() - began,
     )

@@ -18,7 +18,8 @@ class KnownModel:
     """A structure's atoms about their centre of mass.
 
     numbers: (n,) atomic numbers. places_A: (n, 3). residues: (n,) such as "A 27 SER".
-    path: its file. centre_A: (3,) the centre of mass in the file's own frame.
+    path: its file. centre_A: (3,) the centre of mass in the file's own frame. names: (n,) such as
+    "CA".
     """
 
     numbers: NDArray[np.int64]
@@ -26,6 +27,7 @@ class KnownModel:
     residues: tuple[str, ...]
     path: Path | None = None
     centre_A: tuple[float, ...] = (0.0, 0.0, 0.0)
+    names: tuple[str, ...] = ()
 
     @property
     def heavy(self) -> NDArray[np.bool_]:
@@ -43,7 +45,7 @@ def read_model(path: Path) -> KnownModel:
     from diffragan.molecules.fetch import read_coordinates
 
     structure, _ = read_coordinates(path)
-    numbers, places, masses, residues = [], [], [], []
+    numbers, places, masses, residues, names = [], [], [], [], []
     for chain in structure[0]:
         for residue in chain:
             if residue.is_water():
@@ -54,12 +56,20 @@ def read_model(path: Path) -> KnownModel:
                 numbers.append(atom.element.atomic_number)
                 places.append(atom.pos.tolist())
                 masses.append(atom.element.weight)
+                names.append(atom.name)
                 residues.append(f"{chain.name or '_'} {residue.seqid} {residue.name}")
     if not any(number > 1 for number in numbers):
         raise DiffraganError(f"{path} holds no atoms; give a structure of the molecule.")
     positions = np.array(places)
     centre = np.average(positions, axis=0, weights=masses)
-    return KnownModel(np.array(numbers), positions - centre, tuple(residues), path, tuple(centre))
+    return KnownModel(
+        np.array(numbers),
+        positions - centre,
+        tuple(residues),
+        path,
+        tuple(centre),
+        tuple(names),
+    )
 
 
 def write_fitted_model(path: Path, model: KnownModel, fit: Fit) -> None:

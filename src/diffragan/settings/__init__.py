@@ -8,7 +8,6 @@ from diffragan.settings.layers import (
     settings_to_toml,
 )
 from diffragan.settings.sections import (
-    AtomsSettings,
     ImageSettings,
     ManyViewsSettings,
     NetworkSettings,
@@ -22,7 +21,6 @@ from diffragan.settings.sections import (
 )
 
 __all__ = [
-    "AtomsSettings",
     "ImageSettings",
     "ManyViewsSettings",
     "NetworkSettings",

@@ -61,16 +61,29 @@ def match(
     places_A: NDArray[np.float64], known_A: NDArray[np.float64], within_A: float = 0.5
 ) -> Match:
     """Places (n, 3) against known ones (k, 3), Å, each matched at most once."""
+    one, other = nearest_pairs(places_A, known_A, within_A)
+    if not len(one):
+        return Match(0.0, 0.0, float("nan"))
+    apart = np.linalg.norm(places_A[one] - known_A[other], axis=1)
+    return Match(
+        len(one) / len(known_A), len(one) / len(places_A), float(np.sqrt((apart**2).mean()))
+    )
+
+
+def nearest_pairs(
+    places_A: NDArray[np.float64], known_A: NDArray[np.float64], within_A: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of places (n, 3) and of the known ones (k, 3) that belong to them: one to one, of
+    least distance in all, pairs further apart than `within_A` left out."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
     if not len(places_A) or not len(known_A):
-        return Match(0.0, 0.0, float("nan"))
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     apart = cdist(places_A, known_A)
     one, other = linear_sum_assignment(np.where(apart <= within_A, apart, 1e3))
-    right = apart[one, other] <= within_A
-    rms = float(np.sqrt((apart[one, other][right] ** 2).mean())) if right.any() else float("nan")
-    return Match(float(right.sum() / len(known_A)), float(right.sum() / len(places_A)), rms)
+    near = apart[one, other] <= within_A
+    return one[near], other[near]
 
 
 def _nearest(places: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:

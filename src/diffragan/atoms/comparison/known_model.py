@@ -25,8 +25,24 @@ _SHIFTED_A = (0.1, 0.3)
 _UNBUILT = 0.5  # of a residue's atoms: with fewer on atoms it is named as not built
 
 
+def fit_to_atoms(built: Built, confirmed: Tensor, model: KnownModel, *, given: bool) -> Fit:
+    """How a model lies on atoms.
+
+    Args:
+        confirmed: (n,) bool.
+        given: the orientations were given, so model and atoms are turned alike.
+
+    Raises:
+        DiffraganError: it does not lie on them.
+    """
+    places = built.atoms.positions_A.double().numpy()
+    sure = confirmed.numpy()
+    some = places[sure] if sure.sum() > 20 else places
+    return fit_model(model.places_A[model.heavy], some, same_frame=given)
+
+
 def compared(
-    built: Built, confirmed: Tensor, model: KnownModel, field: tuple[float, float], *, given: bool
+    built: Built, confirmed: Tensor, model: KnownModel, field: tuple[float, float], fit: Fit
 ) -> dict[str, Any]:
     """The metrics of atoms against a model: recall, precision, rms, FSC by resolution, residues.
 
@@ -35,12 +51,11 @@ def compared(
 
     Args:
         confirmed: (n,) bool. field: energy in eV and side of the field in Å.
-        given: the orientations were given, so model and atoms are turned alike.
+        fit: how the model lies on the atoms, `fit_to_atoms`.
     """
     heavy = model.places_A[model.heavy]
     places = built.atoms.positions_A.double().numpy()
     sure = confirmed.numpy()
-    fit = fit_model(heavy, places[sure] if sure.sum() > 20 else places, same_frame=given)
     fitted = fit(heavy)
     everything, certain = match(places, fitted), match(places[sure], fitted)
     return {

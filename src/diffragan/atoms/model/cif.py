@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,16 @@ def write_atoms_cif(
     b_A2: NDArray[np.float64],
     confirmed: NDArray[np.bool_],
     name: str,
+    symbols: Sequence[str] | None = None,
 ) -> None:
-    """Atoms as carbons, those that scatter like sulphur as sulphurs: chain A the confirmed ones,
-    chain B the others; occupancy is the weight in carbons, B the refined B factor.
+    """Atoms without bonds: chain A the confirmed ones, chain B the others; occupancy is the weight
+    in carbons, B the refined B factor.
 
     Args:
         positions_A: (n, 3), x, y, z about the map's rotation centre, so that atoms and map lie
             together. weights, b_A2, confirmed: (n,).
+        symbols: (n,) elements; where nothing is known of them, all are carbons but those that
+            scatter like sulphur.
 
     Raises:
         DiffraganError: the disk refuses.
@@ -42,7 +46,8 @@ def write_atoms_cif(
             residue.name, residue.seqid = "UNX", gemmi.SeqId(number, " ")
             residue.het_flag = "H"
             atom = gemmi.Atom()
-            atom.element = gemmi.Element("S" if weights[k] >= _SULPHUR_FROM else "C")
+            by_weight = "S" if weights[k] >= _SULPHUR_FROM else "C"
+            atom.element = gemmi.Element(symbols[int(k)] if symbols else by_weight)
             atom.name = atom.element.name
             atom.pos = gemmi.Position(*(float(x) for x in positions_A[k]))
             atom.occ, atom.b_iso = float(weights[k]), float(b_A2[k])

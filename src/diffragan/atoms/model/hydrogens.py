@@ -48,15 +48,23 @@ def riding_hydrogens(atoms: Atoms) -> Riding:
     )
 
 
-def bonded(places_A: NDArray[np.float64], weights: NDArray[np.float64]) -> list[list[int]]:
-    """For each atom (n, 3) those at the distance of a bond; sulphurs, by weight, reach further."""
+def bonded(
+    places_A: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    window_A: tuple[float, float] = _BOND_A,
+) -> list[list[int]]:
+    """For each atom (n, 3) those at the distance of a bond; sulphurs, by weight, reach further.
+
+    Args:
+        window_A: shortest and longest bond of other atoms than sulphur.
+    """
     from scipy.spatial import cKDTree
 
     tree = cKDTree(places_A)
     heavy = weights >= _SULPHUR_FROM
     out: list[list[int]] = [[] for _ in range(len(places_A))]
     for i, j in sorted(tree.query_pairs(_SULPHUR_BOND_A[1])):
-        low, high = _SULPHUR_BOND_A if heavy[i] or heavy[j] else _BOND_A
+        low, high = _SULPHUR_BOND_A if heavy[i] or heavy[j] else window_A
         if low <= np.linalg.norm(places_A[i] - places_A[j]) <= high:
             out[i].append(j)
             out[j].append(i)

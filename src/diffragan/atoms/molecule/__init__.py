@@ -1,0 +1,1 @@
+"""From free atoms to a molecule: elements, chain, residues, a model with names."""

@@ -1,0 +1,147 @@
+"""A molecule read from free atoms: its hand, main chain, residues, elements, what is unbound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffragan.atoms.model.atoms import Atoms
+from diffragan.atoms.molecule.chain import Backbone, hand, trace
+from diffragan.atoms.molecule.elements import element_probabilities
+from diffragan.atoms.molecule.graph import AtomGraph
+from diffragan.atoms.molecule.scattering import ELEMENTS, element_evidence, learnt
+from diffragan.atoms.molecule.side_chains import (
+    TYPES,
+    SideChain,
+    evidence_table,
+    posterior,
+    side_chains,
+)
+
+_DISULPHIDE_A = 2.3
+
+
+@dataclass(frozen=True)
+class Residue:
+    """A residue as it was read.
+
+    name: its type, and `probability` of it. readings: by type, what each would make of its atoms.
+    number: its place in the sequence from 1, or None where no sequence was given or it fits none.
+    """
+
+    backbone: Backbone
+    name: str
+    probability: float
+    readings: Mapping[str, SideChain] = field(repr=False, default_factory=dict)
+    number: int | None = None
+
+    @property
+    def atoms(self) -> dict[str, int]:
+        """Indices of its atoms by name, main chain first."""
+        b = self.backbone
+        main = {"N": b.n, "CA": b.ca, "C": b.c, "O": b.o, "OXT": b.o2}
+        side = self.readings[self.name].atoms if self.name in self.readings else {}
+        return {name: k for name, k in main.items() if k >= 0} | dict(side)
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """What free atoms are.
+
+    graph: the atoms, of the other hand where `mirrored`. elements: (n, 4) probability of C, N, O
+    and S. chains: fragments of main chain, residues from N to C. l_centres, d_centres: CA by hand.
+    disulphides: pairs of sulphurs. unbound: groups of atoms that no bond joins to the chain.
+    """
+
+    graph: AtomGraph
+    elements: NDArray[np.float64]
+    chains: tuple[tuple[Residue, ...], ...]
+    l_centres: int
+    d_centres: int
+    mirrored: bool
+    disulphides: tuple[tuple[int, int], ...]
+    unbound: tuple[tuple[int, ...], ...]
+
+    @property
+    def residues(self) -> list[Residue]:
+        """All of them, the longest fragment's first."""
+        return [residue for chain in self.chains for residue in chain]
+
+    @property
+    def symbols(self) -> list[str]:
+        """(n,) the most probable element of each atom."""
+        return [ELEMENTS[k] for k in self.elements.argmax(1)]
+
+    @property
+    def words(self) -> str:
+        """What was read, in a sentence."""
+        count = sum(map(len, self.chains))
+        parts = "piece" if len(self.chains) == 1 else "pieces"
+        said = f"The main chain is read as {count} residues in {len(self.chains)} {parts}"
+        if self.mirrored:
+            said += (
+                f"; {self.d_centres} of {self.l_centres + self.d_centres} CA are those of D-amino "
+                "acids, so map and atoms.cif have the wrong hand and the molecule is their mirror "
+                "image"
+            )
+        return said + "."
+
+
+def read_molecule(atoms: Atoms, confirmed: NDArray[np.bool_]) -> Molecule:
+    """The molecule that atoms (hydrogens left out) make.
+
+    Args:
+        confirmed: (n,) which of them both half sets confirm.
+    """
+    graph = AtomGraph(
+        atoms.positions_A.double().numpy(),
+        atoms.weights.double().numpy(),
+        atoms.b_A2.double().numpy(),
+        confirmed,
+    )
+    graph, fragments = trace(graph)
+    left, right = hand(graph, fragments)
+    mirrored = right > left
+    if mirrored:
+        # The ends of fragments are read by the hand of their CA.
+        graph, fragments = trace(graph.mirrored())
+    evidence = element_evidence(graph, learnt(graph, fragments))
+    backbones = [backbone for fragment in fragments for backbone in fragment]
+    readings = side_chains(graph, backbones, evidence)
+    odds = posterior(evidence_table(readings))
+    read = iter(
+        Residue(backbone, TYPES[int(row.argmax())], float(row.max()), reading)
+        for backbone, row, reading in zip(backbones, odds, readings, strict=True)
+    )
+    chains = tuple(tuple(next(read) for _ in fragment) for fragment in fragments)
+    return Molecule(
+        graph,
+        element_probabilities(graph, evidence, fragments),
+        chains,
+        left,
+        right,
+        mirrored,
+        disulphides(graph),
+        unbound(graph, chains),
+    )
+
+
+def disulphides(graph: AtomGraph) -> tuple[tuple[int, int], ...]:
+    """Pairs of bonded sulphurs."""
+    return tuple(
+        (i, j)
+        for i in np.flatnonzero(graph.sulphur).tolist()
+        for j in graph.neighbours[i]
+        if j > i and graph.sulphur[j] and graph.apart_A(i, j) < _DISULPHIDE_A
+    )
+
+
+def unbound(
+    graph: AtomGraph, chains: tuple[tuple[Residue, ...], ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Groups of bonded atoms none of which belongs to a main chain, largest first."""
+    main = {k for chain in chains for residue in chain for k in residue.backbone.atoms}
+    return tuple(tuple(group) for group in graph.groups() if not main & set(group))
