@@ -15,14 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffragan.atoms.model.atoms import Atoms, Riding
+from diffragan.atoms.model.atoms import Atoms, Riding, together
 from diffragan.atoms.model.scattering import (
     CARBON,
     HYDROGEN,
     form_factor_A,
+    in_carbons,
     phase_shift_per_A,
 )
+from diffragan.atoms.model.spreading import gather, lines, spread
 from diffragan.fourier.grids import even_fast_length
+from diffragan.fourier.pruned import cut_spectrum, fine_volume
 from diffragan.fourier.volumes import frequency_radius
 
 _OVERSAMPLED = 1.5  # finer grid over the volume's
@@ -64,10 +67,11 @@ class AtomGrid:
         """The plain `rfftn` (n, n, n // 2 + 1) complex64, norm "forward", of atoms and the
         hydrogens that ride on them: the object o, zero of space at the rotation centre. Gradients
         flow to every field of the atoms."""
-        total = self.of_element(atoms, CARBON)
         if riding is not None and len(riding):
-            total = total + self.of_element(riding.on(atoms), HYDROGEN)
-        return total
+            light, (share, sharper) = riding.on(atoms), in_carbons(HYDROGEN)
+            light = Atoms(light.positions_A, share * light.weights, light.b_A2 + sharper)
+            atoms = together(atoms, light)
+        return self.of_element(atoms, CARBON)
 
     def of_element(self, atoms: Atoms, atomic_number: int) -> Tensor:
         """As `spectrum`, of atoms of one element, their weights in its own form factor."""
@@ -82,76 +86,39 @@ class AtomGrid:
 
     def _transform(self, atoms: Atoms) -> Tensor:
         """Transform of the spread atoms, cut to this grid; its unpaired last planes are 0."""
-        fine = torch.fft.rfftn(self._spread(atoms))
-        keep = (self.n - 1) // 2
-        low, high = slice(0, keep + 1), slice(-keep, None)
-        rows = torch.cat((fine[low], fine.new_zeros(self._gap(keep), *fine.shape[1:]), fine[high]))
-        gap = rows.new_zeros(self.n, self._gap(keep), rows.shape[2])
-        planes = torch.cat((rows[:, low], gap, rows[:, high]), 1)[..., : self.n // 2 + 1]
-        return planes * (torch.arange(self.n // 2 + 1, device=fine.device) <= keep)
-
-    def _gap(self, keep: int) -> int:
-        return self.n - 2 * keep - 1
-
-    def _spread(self, atoms: Atoms) -> Tensor:
-        """Sums of Gaussians on the finer grid, each of the atom's weight in all."""
         variance = self.width_A**2 + atoms.b_A2 / (8 * math.pi**2)
-        usual = math.sqrt(self.width_A**2 + _USUAL_B_A2 / (8 * math.pi**2))
-        voxel = self.box_A / self.fine_px
-        reach = math.ceil(_REACH * usual / voxel)
-        result: Tensor = _Spread.apply(  # type: ignore[no-untyped-call]
-            atoms.positions_A, atoms.weights, variance, self.fine_px, voxel, reach
+        result: Tensor = _Gridded.apply(  # type: ignore[no-untyped-call]
+            atoms.positions_A, atoms.weights, variance, self
         )
         return result
 
+    @property
+    def reach(self) -> int:
+        """Voxels of the finer grid that an atom is spread to, each way."""
+        usual = math.sqrt(self.width_A**2 + _USUAL_B_A2 / (8 * math.pi**2))
+        return math.ceil(_REACH * usual * self.fine_px / self.box_A)
 
-class _Spread(torch.autograd.Function):
-    """Gaussians of variance (n,) Å² on a periodic grid, and the way back: each atom gathers the
-    gradient from its own voxels, so nothing of the size of all of them is kept."""
+
+class _Gridded(torch.autograd.Function):
+    """The transform of Gaussians of variance (n,) Å², as one step of autograd: the plain way back
+    through a real transform is a complex one of the whole finer grid, five times as slow."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        place: Tensor,
-        weight: Tensor,
-        variance: Tensor,
-        side: int,
-        voxel: float,
-        reach: int,
+        ctx: Any, place: Tensor, weight: Tensor, variance: Tensor, grid: AtomGrid
     ) -> Tensor:
-        nearest = torch.round(place / voxel)
-        offset = torch.arange(-reach, reach + 1, device=place.device)
-        away = (nearest[:, None, :] + offset[:, None]) * voxel - place[:, None, :]
-        line = torch.exp(-(away**2) / (2 * variance[:, None, None]))
-        line = line * (voxel / torch.sqrt(2 * math.pi * variance))[:, None, None]
-        at = (nearest.long()[:, None, :] + offset[:, None]) % side
-        rows = at[:, :, None, 2] * side + at[:, None, :, 1]
-        index = rows[..., None] * side + at[:, None, None, :, 0]
-        plane = weight[:, None, None] * line[:, :, None, 2] * line[:, None, :, 1]
-        value = plane[..., None] * line[:, None, None, :, 0]
-        ctx.save_for_backward(weight, variance, away, line, index)
-        grid = torch.zeros(side**3, dtype=value.dtype, device=place.device)
-        return grid.index_add_(0, index.flatten(), value.flatten()).reshape(side, side, side)
+        line = lines(place, variance, grid.fine_px, grid.box_A / grid.fine_px, grid.reach)
+        ctx.line, ctx.side = line, grid.fine_px
+        ctx.save_for_backward(weight)
+        return cut_spectrum(spread(line, weight), grid.n)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, variance, away, line, index = ctx.saved_tensors
-        n, width = line.shape[:2]
-        windows = gradients[0].flatten()[index]
-        v = variance[:, None, None]
-        # Each axis's Gaussian, its slope in the atom's place, and in the variance.
-        slope, wider = line * away / v, line * (away**2 / v - 1) / (2 * v)
-        parts = torch.stack((line, slope, wider), -1)
-        x = windows.reshape(n, width * width, width) @ parts[:, :, 0]
-        x = x.reshape(n, width, width, 3)
-        y = torch.einsum("nzyk,nyj->nzkj", x, parts[:, :, 1])
-        all_three = torch.einsum("nzkj,nzi->nkji", y, parts[:, :, 2])
-        to_place = torch.stack(
-            (all_three[:, 1, 0, 0], all_three[:, 0, 1, 0], all_three[:, 0, 0, 1]), -1
-        )
-        to_variance = all_three[:, 2, 0, 0] + all_three[:, 0, 2, 0] + all_three[:, 0, 0, 2]
-        plain = all_three[:, 0, 0, 0]
-        return weight[:, None] * to_place, plain, weight * to_variance, None, None, None
+        (weight,) = ctx.saved_tensors
+        half = gradients[0].clone()
+        half[..., 1:] *= 0.5  # the inverse transform counts these columns twice, for their mates
+        to_place, plain, to_variance = gather(ctx.line, fine_volume(half, ctx.side))
+        return weight[:, None] * to_place, plain, weight * to_variance, None
 
 
 @lru_cache(maxsize=8)

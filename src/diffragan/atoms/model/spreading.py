@@ -1,0 +1,158 @@
+"""Gaussians on a periodic grid, one for each atom, and the way back from the grid to the atoms.
+
+On the CPU by compiled loops, which hold nothing of the size of all atoms' voxels; elsewhere by
+gathers and scatters of torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffragan.fourier.loops import parallel_loop, run_loop
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Gaussians as the products of three lines: (n, 3, w) float32 values along x, y, z.
+
+    first: (n, 3) int64, the voxel that each line starts at, x, y, z. away_A: (n, 3, w), from the
+    atom's place. value: of the Gaussian, whose sum over all voxels is 1.
+    """
+
+    first: Tensor
+    away_A: Tensor
+    value: Tensor
+    variance_A2: Tensor
+    side: int
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """(n, 3, w) derivatives of the values in the atom's place and in the variance."""
+        v = self.variance_A2[:, None, None]
+        square = self.away_A**2 / v
+        return self.value * self.away_A / v, self.value * (square - 1) / (2 * v)
+
+    def voxels(self) -> Tensor:
+        """(n, w, w, w) int64 flat places, z, y, x: many, so only off the CPU."""
+        steps = torch.arange(self.value.shape[-1], device=self.first.device)
+        x, y, z = ((self.first[..., None] + steps) % self.side).unbind(1)
+        rows = z[:, :, None] * self.side + y[:, None, :]
+        return rows[..., None] * self.side + x[:, None, None, :]
+
+
+def lines(places_A: Tensor, variances_A2: Tensor, side: int, voxel_A: float, reach: int) -> Lines:
+    """The lines of Gaussians at places (n, 3) with variances (n,), `reach` voxels each way."""
+    nearest = torch.round(places_A / voxel_A)
+    steps = torch.arange(-reach, reach + 1, device=places_A.device)
+    away = (nearest[..., None] + steps) * voxel_A - places_A[..., None]
+    value = torch.exp(-(away**2) / (2 * variances_A2[:, None, None]))
+    value = value * (voxel_A / torch.sqrt(2 * math.pi * variances_A2))[:, None, None]
+    return Lines((nearest.long() - reach) % side, away, value, variances_A2, side)
+
+
+def spread(line: Lines, weights: Tensor) -> Tensor:
+    """(side, side, side) sums of the Gaussians, each of its weight (n,) in all."""
+    side = line.side
+    grid = torch.zeros((side, side, side), dtype=line.value.dtype, device=weights.device)
+    if weights.device.type == "cpu":
+        run_loop(spread_loop, line.first.numpy(), line.value.numpy(), weights.numpy(), grid.numpy())
+        return grid
+    x, y, z = line.value.unbind(1)
+    planes = weights[:, None, None] * z[:, :, None] * y[:, None, :]
+    values = planes[..., None] * x[:, None, None, :]
+    grid.view(-1).index_add_(0, line.voxels().flatten(), values.flatten())
+    return grid
+
+
+def gather(line: Lines, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of a grid over each atom's voxels, weighted by its Gaussian's derivatives: in its place
+    (n, 3), by the Gaussian itself (n,), and in its variance (n,)."""
+    slope, wider = line.slopes()
+    # (n, axis, kind, w): each line, its slope, and its change with the variance.
+    parts = torch.stack((line.value, slope, wider), 2)
+    if grid.device.type == "cpu":
+        out = torch.empty((len(parts), 5), dtype=grid.dtype)
+        arrays = (line.first.numpy(), parts.contiguous().numpy(), grid.numpy(), out.numpy())
+        run_loop(gather_loop, *arrays)
+    else:
+        x, y, z = parts.unbind(1)
+        windows = grid.flatten()[line.voxels()]
+        both = torch.einsum("nzyx,nix->nzyi", windows, x)
+        both = torch.einsum("nzyi,njy->nzij", both, y)
+        kinds = torch.einsum("nzij,nkz->nijk", both, z)
+        first_order = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))
+        wide = kinds[:, 2, 0, 0] + kinds[:, 0, 2, 0] + kinds[:, 0, 0, 2]
+        out = torch.stack([kinds[:, i, j, k] for i, j, k in first_order] + [wide], -1)
+    return out[:, :3], out[:, 3], out[:, 4]
+
+
+@parallel_loop  # type: ignore[untyped-decorator]
+def spread_loop(first: Any, value: Any, weights: Any, grid: Any) -> None:  # pragma: no cover
+    # Each plane looks for its own atoms, so sums do not depend on the number of threads.
+    side, width = grid.shape[0], value.shape[2]
+    for plane in numba.prange(side):
+        for k in range(first.shape[0]):
+            p = plane - first[k, 2]
+            if p < 0:
+                p += side
+            if p >= width:
+                continue
+            start = first[k, 0]
+            until = min(width, side - start)
+            for q in range(width):
+                row = first[k, 1] + q
+                if row >= side:
+                    row -= side
+                factor = weights[k] * value[k, 2, p] * value[k, 1, q]
+                for o in range(until):
+                    grid[plane, row, start + o] += factor * value[k, 0, o]
+                for o in range(until, width):
+                    grid[plane, row, start + o - side] += factor * value[k, 0, o]
+
+
+@parallel_loop  # type: ignore[untyped-decorator]
+def gather_loop(first: Any, parts: Any, grid: Any, out: Any) -> None:  # pragma: no cover
+    side, width = grid.shape[0], parts.shape[3]
+    for k in numba.prange(first.shape[0]):
+        start = first[k, 0]
+        until = min(width, side - start)
+        to_x, to_y, to_z = np.float32(0), np.float32(0), np.float32(0)
+        plain, wide = np.float32(0), np.float32(0)
+        for p in range(width):
+            plane = first[k, 2] + p
+            if plane >= side:
+                plane -= side
+            flat_line, flat_x, flat_y = np.float32(0), np.float32(0), np.float32(0)
+            flat_wide = np.float32(0)
+            for q in range(width):
+                row = first[k, 1] + q
+                if row >= side:
+                    row -= side
+                line, slope, wider = np.float32(0), np.float32(0), np.float32(0)
+                for o in range(until):
+                    voxel = grid[plane, row, start + o]
+                    line += voxel * parts[k, 0, 0, o]
+                    slope += voxel * parts[k, 0, 1, o]
+                    wider += voxel * parts[k, 0, 2, o]
+                for o in range(until, width):
+                    voxel = grid[plane, row, start + o - side]
+                    line += voxel * parts[k, 0, 0, o]
+                    slope += voxel * parts[k, 0, 1, o]
+                    wider += voxel * parts[k, 0, 2, o]
+                flat_line += line * parts[k, 1, 0, q]
+                flat_x += slope * parts[k, 1, 0, q]
+                flat_y += line * parts[k, 1, 1, q]
+                flat_wide += wider * parts[k, 1, 0, q] + line * parts[k, 1, 2, q]
+            plain += flat_line * parts[k, 2, 0, p]
+            to_x += flat_x * parts[k, 2, 0, p]
+            to_y += flat_y * parts[k, 2, 0, p]
+            to_z += flat_line * parts[k, 2, 1, p]
+            wide += flat_wide * parts[k, 2, 0, p] + flat_line * parts[k, 2, 2, p]
+        out[k, 0], out[k, 1], out[k, 2] = to_x, to_y, to_z
+        out[k, 3], out[k, 4] = plain, wide
