@@ -20,9 +20,10 @@ def cut_spectrum(volume: Tensor, n: int) -> Tensor:
     Nyquist planes of the coarser grid, which have no mates there, are 0.
     """
     if volume.device.type == "cpu":
-        return torch.from_numpy(_cut_on_cpu(volume.numpy(), n, torch.get_num_threads()))
+        on_cpu: Tensor = torch.from_numpy(_cut_on_cpu(volume.numpy(), n, torch.get_num_threads()))
+        return on_cpu
     fine = torch.fft.rfftn(volume)
-    cut = fine.new_zeros(n, n, n // 2 + 1)
+    cut: Tensor = fine.new_zeros(n, n, n // 2 + 1)
     for corner in corners(n):
         cut[corner] = fine[corner]
     return cut
@@ -34,7 +35,8 @@ def fine_volume(spectrum: Tensor, side: int) -> Tensor:
     n = spectrum.shape[0]
     if spectrum.device.type == "cpu":
         threads = torch.get_num_threads()
-        return torch.from_numpy(_fine_on_cpu(spectrum.detach().numpy(), side, threads))
+        on_cpu: Tensor = torch.from_numpy(_fine_on_cpu(spectrum.detach().numpy(), side, threads))
+        return on_cpu
     fine = spectrum.new_zeros(side, side, side // 2 + 1)
     for corner in corners(n):
         fine[corner] = spectrum[corner]

@@ -108,7 +108,7 @@ def _against_patterns(
 ) -> Built:
     every = torch.arange(len(views)) % _WATCHED_EVERY == _WATCHED_EVERY - 1
     used = replace(views, weights=views.weights * ~every.to(views.device))
-    watched = pattern_target(replace(views, weights=views.weights * every.to(views.device)))
+    watched = pattern_target(views.every(_WATCHED_EVERY, _WATCHED_EVERY - 1))
     target = pattern_target(used)
 
     def score(atoms: Atoms, riding: Riding) -> float:
@@ -123,8 +123,8 @@ def _against_patterns(
         atoms = refine(atoms, grid, target, steps, riding=riding, rates=rates)
         atoms, riding = _with_hydrogens(atoms, score)
         spectrum = grid.spectrum(atoms, riding)
-        target = target.adapted(spectrum)
         sums, apart = target.sums(spectrum), watched.sums(spectrum)
+        target = target.weighted_by(sums)
         now = _score(apart, views)
         row = {"cycle": cycle + 1, "atoms": len(atoms), "hydrogens": len(riding)}
         misfits = {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}

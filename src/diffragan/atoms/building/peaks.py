@@ -13,6 +13,7 @@ from diffragan.fourier.volumes import resized
 
 APART_A = 0.9  # no two atoms lie closer: the shortest bond without hydrogen is 1.2 Å
 _FINE_VOXEL_A = 0.32
+_ALONE_A = 0.6  # radius of the ball that a peak is the highest voxel of
 
 
 def peaks(
@@ -41,15 +42,19 @@ def peaks(
     fine_px = max(fine_px, volume.shape[-1])
     voxel = box_A / fine_px
     fine = resized(volume, fine_px).cpu().numpy()
-    reach = math.ceil(0.6 / voxel)
-    ball = np.linalg.norm(np.mgrid[(slice(-reach, reach + 1),) * 3], axis=0) * voxel <= 0.6
-    top = (fine == maximum_filter(fine, footprint=ball, mode="wrap")) & (fine > 0)
-    at = np.argwhere(top)
-    at = at[np.argsort(-fine[tuple(at.T)], kind="stable")]
+    # Few voxels are the highest of their 26 neighbours, and only those are held against a ball.
+    at = np.argwhere((fine == maximum_filter(fine, size=3, mode="wrap")) & (fine > 0))
     if inside is not None:
         side = inside.shape[-1]
         coarse = np.rint(at * (side / fine_px)).astype(int) % side
         at = at[inside.cpu().numpy()[tuple(coarse.T)]]
+    reach = math.ceil(_ALONE_A / voxel)
+    steps = np.argwhere(np.ones((2 * reach + 1,) * 3)) - reach
+    highest = fine[tuple(at.T)]
+    for step in steps[np.linalg.norm(steps, axis=1) * voxel <= _ALONE_A]:
+        still = highest >= fine[tuple(((at + step) % fine_px).T)]
+        at, highest = at[still], highest[still]
+    at = at[np.argsort(-fine[tuple(at.T)], kind="stable")]
     # Only so many are looked at: each refused one lies near one that was taken.
     places = (_vertex(fine, at[: 20 * count + 100]) * voxel + box_A / 2) % box_A - box_A / 2
     places = places[:, ::-1]

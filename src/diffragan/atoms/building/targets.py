@@ -174,7 +174,11 @@ class PatternTarget:
         return -self.evaluate(spectrum)[1]
 
     def adapted(self, spectrum: Tensor) -> PatternTarget:
-        return replace(self, unexplained=self.sums(spectrum).unexplained.float())
+        return self.weighted_by(self.sums(spectrum))
+
+    def weighted_by(self, sums: RingSums) -> PatternTarget:
+        """The same patterns, weighted by what a model with these sums leaves unexplained."""
+        return replace(self, unexplained=sums.unexplained.float())
 
     def weights(self) -> Tensor:
         """(rings,) electrons that a ring's pixels count as; the direct beam's ring has none."""
@@ -210,17 +214,18 @@ class PatternTarget:
         valid = geometry.valid.reshape(-1).double()
         n = spectrum.shape[0]
         sliced = volume_spectrum(torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward"))
-        count = int(rings.max()) + 1
-        sums = torch.zeros(7, count, dtype=torch.float64, device=spectrum.device)
+        by_pixel = torch.zeros(7, len(rings), dtype=torch.float64, device=spectrum.device)
         for block in views.blocks():
             slices = extract(sliced, views.rotations[block], geometry.points)
-            m = (slices.real**2 + slices.imag**2).double()
-            i = self.intensities(block).double()
-            share = views.weights[block][:, None].double() * valid
-            one = torch.ones_like(m)
-            terms = (one, m, i, m * m, m * i, i * i, (m * i).clamp_min(0).sqrt())
-            for row, term in zip(sums, terms, strict=True):
-                row.index_add_(0, rings, (share * term).sum(0))
+            m = slices.real**2 + slices.imag**2
+            i = self.intensities(block)
+            share = views.weights[block]
+            by_pixel[0] += share.sum()
+            terms = (m, i, m * m, m * i, i * i, (m * i).clamp_min_(0).sqrt_())
+            for row, term in zip(by_pixel[1:], terms, strict=True):
+                row += share @ term
+        sums = torch.zeros(7, int(rings.max()) + 1, dtype=torch.float64, device=spectrum.device)
+        sums.index_add_(1, rings, by_pixel * valid)
         return RingSums(*sums)
 
     def intensities(self, block: slice) -> Tensor:

@@ -32,14 +32,16 @@ class Lines:
     variance_A2: Tensor
     side: int
 
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """(n, 3, w) derivatives of the values in the atom's place and in the variance."""
+    def parts(self) -> Tensor:
+        """(n, 3, 3, w): by axis the values, their derivative in the atom's place, and that in the
+        variance."""
         v = self.variance_A2[:, None, None]
-        square = self.away_A**2 / v
-        return self.value * self.away_A / v, self.value * (square - 1) / (2 * v)
+        slope = self.value * self.away_A / v
+        wider = self.value * (self.away_A**2 / v - 1) / (2 * v)
+        return torch.stack((self.value, slope, wider), 2).contiguous()
 
     def voxels(self) -> Tensor:
-        """(n, w, w, w) int64 flat places, z, y, x: many, so only off the CPU."""
+        """(n, w, w, w) int64 flat places, z, y, x."""
         steps = torch.arange(self.value.shape[-1], device=self.first.device)
         x, y, z = ((self.first[..., None] + steps) % self.side).unbind(1)
         rows = z[:, :, None] * self.side + y[:, None, :]
@@ -58,38 +60,44 @@ def lines(places_A: Tensor, variances_A2: Tensor, side: int, voxel_A: float, rea
 
 def spread(line: Lines, weights: Tensor) -> Tensor:
     """(side, side, side) sums of the Gaussians, each of its weight (n,) in all."""
-    side = line.side
-    grid = torch.zeros((side, side, side), dtype=line.value.dtype, device=weights.device)
-    if weights.device.type == "cpu":
-        run_loop(spread_loop, line.first.numpy(), line.value.numpy(), weights.numpy(), grid.numpy())
-        return grid
+    if weights.device.type != "cpu":
+        return spread_by_torch(line, weights)
+    grid = torch.zeros((line.side,) * 3, dtype=line.value.dtype)
+    run_loop(spread_loop, line.first.numpy(), line.value.numpy(), weights.numpy(), grid.numpy())
+    return grid
+
+
+def spread_by_torch(line: Lines, weights: Tensor) -> Tensor:
+    """`spread` on any device; holds every voxel of every atom."""
+    grid = torch.zeros(line.side**3, dtype=line.value.dtype, device=weights.device)
     x, y, z = line.value.unbind(1)
     planes = weights[:, None, None] * z[:, :, None] * y[:, None, :]
     values = planes[..., None] * x[:, None, None, :]
-    grid.view(-1).index_add_(0, line.voxels().flatten(), values.flatten())
-    return grid
+    grid.index_add_(0, line.voxels().flatten(), values.flatten())
+    return grid.reshape((line.side,) * 3)
 
 
 def gather(line: Lines, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of a grid over each atom's voxels, weighted by its Gaussian's derivatives: in its place
     (n, 3), by the Gaussian itself (n,), and in its variance (n,)."""
-    slope, wider = line.slopes()
-    # (n, axis, kind, w): each line, its slope, and its change with the variance.
-    parts = torch.stack((line.value, slope, wider), 2)
     if grid.device.type == "cpu":
-        out = torch.empty((len(parts), 5), dtype=grid.dtype)
-        arrays = (line.first.numpy(), parts.contiguous().numpy(), grid.numpy(), out.numpy())
-        run_loop(gather_loop, *arrays)
+        parts, out = line.parts(), torch.empty((len(line.first), 5), dtype=grid.dtype)
+        run_loop(gather_loop, line.first.numpy(), parts.numpy(), grid.numpy(), out.numpy())
     else:
-        x, y, z = parts.unbind(1)
-        windows = grid.flatten()[line.voxels()]
-        both = torch.einsum("nzyx,nix->nzyi", windows, x)
-        both = torch.einsum("nzyi,njy->nzij", both, y)
-        kinds = torch.einsum("nzij,nkz->nijk", both, z)
-        first_order = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))
-        wide = kinds[:, 2, 0, 0] + kinds[:, 0, 2, 0] + kinds[:, 0, 0, 2]
-        out = torch.stack([kinds[:, i, j, k] for i, j, k in first_order] + [wide], -1)
+        out = gather_by_torch(line, grid)
     return out[:, :3], out[:, 3], out[:, 4]
+
+
+def gather_by_torch(line: Lines, grid: Tensor) -> Tensor:
+    """(n, 5), the sums of `gather` side by side, on any device."""
+    x, y, z = line.parts().unbind(1)
+    windows = grid.flatten()[line.voxels()]
+    along_x = torch.einsum("nzyx,nix->nzyi", windows, x)
+    along_y = torch.einsum("nzyi,njy->nzij", along_x, y)
+    kinds = torch.einsum("nzij,nkz->nijk", along_y, z)
+    first_order = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))
+    wide = kinds[:, 2, 0, 0] + kinds[:, 0, 2, 0] + kinds[:, 0, 0, 2]
+    return torch.stack([kinds[:, i, j, k] for i, j, k in first_order] + [wide], -1)
 
 
 @parallel_loop  # type: ignore[untyped-decorator]

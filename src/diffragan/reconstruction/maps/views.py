@@ -106,7 +106,11 @@ class Views:
 
     def every_second(self, first: int) -> Views:
         """Half of the views: the even (first = 0) or the odd ones (1)."""
-        return self._strided(slice(first, None, 2))
+        return self.every(2, first)
+
+    def every(self, step: int, first: int) -> Views:
+        """One view in `step`, from the place `first` on."""
+        return self._strided(slice(first, None, step))
 
     def _strided(self, span: slice) -> Views:
         return replace(
