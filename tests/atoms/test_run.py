@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
 import pytest
 import torch
 
+import diffragan as dg
+from diffragan.atoms import run as atoms_run
 from diffragan.files.mrc import read_map, write_map
 from diffragan.files.store import open_results
+from diffragan.settings import load_settings
 from peptide import ATOMS, pdb_file
 from quick_runs import run
 
@@ -87,6 +91,34 @@ def test_a_finished_folder_is_kept(built: Path, world: Path) -> None:
     code, text = run("atoms", world / "map", "--out", built)
     assert code == 2
     assert "--overwrite" in text
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    world: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one set has is kept when the next is interrupted; other settings are refused, and the
+    end is that of a run in one go."""
+    out = tmp_path / "out"
+    whole, sets = atoms_run.build, []
+
+    def stopped(*args: Any) -> Any:
+        sets.append(args[0])
+        if len(sets) == 2:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(atoms_run, "build", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        dg.build_atoms(world / "map", out)
+    code, text = run("atoms", world / "map", "--out", out, "--set", "atoms.map_cycles=1")
+    assert code == 2
+    assert "other settings" in text
+    code, text = run("atoms", world / "map", "--out", out)
+    assert code == 0, text
+    assert len(sets) == 4  # all views, half 1 twice, half 2
+    assert (out / "atoms.cif").read_bytes() == (built / "atoms.cif").read_bytes()
+    assert not (out / ".run").exists()
+    assert load_settings(file=out / "settings.toml") == load_settings()
 
 
 def test_noise_gives_no_confirmed_atoms(world: Path, tmp_path: Path) -> None:

@@ -11,25 +11,29 @@ from diffragan.progress import Progress, no_progress
 if TYPE_CHECKING:
     from diffragan.atoms.run import AtomsRun
     from diffragan.reconstruction.run import Reconstruction
+    from diffragan.settings import Settings
 
 
-def build_atoms(
+def build_atoms(  # long: what it may be told, as the command lists it
     reconstruction: Reconstruction | Path | str,
     out: Path | str,
     *,
     model: Path | str | None = None,
     mass_kda: float | None = None,
     input: Source = (),
+    settings: Settings | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> AtomsRun:
-    """Atoms of a many-views reconstruction, refined against its patterns, in a folder.
+    """Atoms of a many-views reconstruction, refined against its patterns, in a folder; an
+    interrupted run goes on.
 
     Args:
         reconstruction: a folder of `reconstruct`, or what it returned.
         model: a known structure (.cif, .pdb) to judge by; nothing of it is used to build.
         mass_kda: molecular weight, where the reconstruction does not tell it.
         input: the pairs, where they are not any more where the run found them.
+        settings: how atoms are built (section `atoms`) and the seed; none: the default preset.
 
     Raises:
         DiffraganError: the folder, its pairs or the model will not do, or `out` is finished.
@@ -40,9 +44,12 @@ def build_atoms(
     return run.build_atoms(
         Path(folder),
         Path(out),
-        model=None if model is None else Path(model),
-        mass_kda=mass_kda,
-        inputs=tuple(as_paths(input)),
+        run.AtomsOptions(
+            model=None if model is None else Path(model),
+            mass_kda=mass_kda,
+            inputs=tuple(as_paths(input)),
+            settings=settings,
+        ),
         overwrite=overwrite,
         progress=progress,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffragan.atoms.building.build import BuildSettings, build, expected_atoms
+from diffragan.atoms.building.build import build, expected_atoms
 from diffragan.atoms.building.targets import pattern_target
+from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
 from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
 from diffragan.atoms.comparison.known_model import compared, fit_to_atoms
 from diffragan.atoms.molecule.judge import against_structure
@@ -24,8 +24,10 @@ from diffragan.atoms.result import AtomsResult
 from diffragan.atoms.waves import grid_of
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import KnownModel, read_model
+from diffragan.files.atomic import write_atomically
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
+from diffragan.settings import Settings, load_settings, settings_to_toml
 
 
 @dataclass(frozen=True)
@@ -60,53 +62,65 @@ class AtomsRun:
         return f"AtomsRun({str(self.path)!r}: {atoms['confirmed']} of {atoms['n']} confirmed)"
 
 
+@dataclass(frozen=True)
+class AtomsOptions:
+    """What may be said of building atoms, beyond the reconstruction and the folder.
+
+    model: a known structure to judge by, in any frame; nothing of it is used to build.
+    mass_kda: molecular weight, if the reconstruction does not tell it.
+    inputs: the pairs' files, where they have moved.
+    settings: how atoms are built, the default preset if not given.
+    """
+
+    model: Path | None = None
+    mass_kda: float | None = None
+    inputs: tuple[Path, ...] = ()
+    settings: Settings | None = None
+
+
 def build_atoms(
     source: Path,
     out: Path,
+    options: AtomsOptions = AtomsOptions(),
     *,
-    model: Path | None = None,
-    mass_kda: float | None = None,
-    inputs: tuple[Path, ...] = (),
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> AtomsRun:
-    """Atoms of a folder of `reconstruct`, refined against its patterns, into a folder.
-
-    Args:
-        model: a known structure to judge by, in any frame; nothing of it is used to build.
-        mass_kda: molecular weight, if the reconstruction does not tell it.
-        inputs: the pairs' files, where they have moved.
+    """Atoms of a folder of `reconstruct`, refined against its patterns, into a folder; an
+    interrupted run goes on with the set that it was at.
 
     Raises:
-        DiffraganError: the folder, its pairs or the model will not do, or `out` is finished.
+        DiffraganError: the folder, its pairs or the model will not do, `out` is finished, or
+            holds an unfinished run with other settings.
     """
     if (out / FINISHED).exists() and not overwrite:
         raise DiffraganError(
             f"{out} holds finished atoms; choose another --out, or pass --overwrite."
         )
     folder = read_reconstruction(source)
-    mass = mass_kda or folder.metrics.get("mass_kda")
+    mass = options.mass_kda or folder.metrics.get("mass_kda")
     if not mass:
         raise DiffraganError(
             f"{source} tells no molecular weight, and the number of atoms follows from it; give "
             "--mass-kda."
         )
-    known = None if model is None else read_model(model)
-    with tempfile.TemporaryDirectory(prefix="diffragan-atoms-") as scratch:
-        pairs, views = open_views(folder, Path(scratch), inputs, progress)
-        result = build_halves(folder, views, expected_atoms(mass), progress=progress)
-        if result.solved:
-            progress("reading the molecule", 0, 1)
-            molecule = read_molecule(result.atoms, result.confirmed.numpy())
-            result = replace(result, molecule=molecule)
-            progress("reading the molecule", 1, 1)
-        comparison: dict[str, Any] = {}
-        if known is not None:
-            given = pairs.settings.many_views.orientations == "given"
-            comparison = _against(result, known, views, given=given)
-        metrics = write_atoms_folder(
-            out, result, folder, pairs, views, comparison, progress=progress
-        )
+    known = None if options.model is None else read_model(options.model)
+    settings = options.settings or load_settings()
+    scratch = claim(out, folder, mass, settings, anew=overwrite)
+    pairs, views = open_views(folder, scratch, options.inputs, progress)
+    result = build_halves(folder, views, expected_atoms(mass), scratch, settings, progress)
+    if result.solved:
+        progress("reading the molecule", 0, 1)
+        molecule = read_molecule(result.atoms, result.confirmed.numpy())
+        result = replace(result, molecule=molecule)
+        progress("reading the molecule", 1, 1)
+    comparison: dict[str, Any] = {}
+    if known is not None:
+        given = pairs.settings.many_views.orientations == "given"
+        comparison = _against(result, known, views, given=given)
+    write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
+    metrics = write_atoms_folder(out, result, folder, pairs, views, comparison, progress=progress)
+    clear(out)
     return AtomsRun(out, metrics, result.solved)
 
 
@@ -128,23 +142,33 @@ def build_halves(
     folder: ReconstructionFolder,
     views: Views,
     expected: int,
-    settings: BuildSettings | None = None,
+    scratch: Path,
+    settings: Settings,
     progress: Progress = no_progress,
 ) -> AtomsResult:
-    """Atoms of all views and of each half set, and which of the first the others confirm."""
+    """Atoms of all views and of each half set, and which of the first the others confirm.
+
+    Args:
+        scratch: keeps each set's atoms for a run that goes on later.
+    """
     began = time.perf_counter()
     built = []
     sets = {"all views": views, "half 1": views.every_second(0), "half 2": views.every_second(1)}
     for (name, some), volume in zip(sets.items(), folder.maps.values(), strict=True):
+        kept = scratch / f"{name.replace(' ', '_')}.pt"
+        one = read_built(kept)
+        if one is None:
 
-        def progress_of_set(
-            stage: str, done: int, total: int | None = None, word: str = "", of: str = name
-        ) -> None:
-            progress(f"{stage}, {of}", done, total, word)
+            def progress_of_set(
+                stage: str, done: int, total: int | None = None, word: str = "", of: str = name
+            ) -> None:
+                progress(f"{stage}, {of}", done, total, word)
 
-        built.append(
-            build(volume, folder.mask, folder.trust, some, expected, settings, progress_of_set)
-        )
+            one = build(
+                volume, folder.mask, folder.trust, some, expected, settings.atoms, progress_of_set
+            )
+            save_built(kept, one)
+        built.append(one)
     all_views, first, second = built
     halves = (first.atoms, second.atoms)
     sums = tuple(
@@ -157,6 +181,6 @@ def build_halves(
         confirmed(all_views.atoms, halves),
         (sums[0], sums[1]),
         expected,
-        chance_of_confirming(all_views.atoms, halves),
+        chance_of_confirming(all_views.atoms, halves, settings.seed),
         time.perf_counter() - began,
     )

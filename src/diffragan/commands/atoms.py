@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from diffragan.terminal import NOT_CONVERGED, Overwrite, progress_bars
+from diffragan.terminal import (
+    NOT_CONVERGED,
+    Config,
+    Overwrite,
+    Preset,
+    Seed,
+    Set,
+    progress_bars,
+    read_settings,
+)
 
 
 def atoms(
@@ -27,6 +36,10 @@ def atoms(
         list[Path] | None,
         typer.Option("--input", help="the pairs, where they have moved; once for each"),
     ] = None,
+    preset: Preset = "default",
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Build atoms into a map and refine them against the patterns.
@@ -37,8 +50,9 @@ def atoms(
     (1.254 Å) nothing was measured: what atoms show there is a model's.
 
     Writes OUT/atoms.cif, extended.mrc, waves.zarr, history.csv,
-    metrics.json, report.html. Ends with exit code 3 where the map does not
-    show atoms.
+    settings.toml, metrics.json, report.html. Ends with exit code 3 where the
+    map does not show atoms. An interrupted run is continued by the same
+    command.
 
     Examples:
 
@@ -55,6 +69,7 @@ def atoms(
             model=model,
             mass_kda=mass_kda,
             input=input_path or (),
+            settings=read_settings(preset, config, set_, seed=seed),
             overwrite=overwrite,
             progress=progress,
         )

@@ -8,6 +8,7 @@ from diffragan.settings.layers import (
     settings_to_toml,
 )
 from diffragan.settings.sections import (
+    AtomsSettings,
     ImageSettings,
     ManyViewsSettings,
     NetworkSettings,
@@ -21,6 +22,7 @@ from diffragan.settings.sections import (
 )
 
 __all__ = [
+    "AtomsSettings",
     "ImageSettings",
     "ManyViewsSettings",
     "NetworkSettings",

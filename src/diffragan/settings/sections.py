@@ -244,6 +244,21 @@ class ManyViewsSettings(Frozen):
     )
 
 
+class AtomsSettings(Frozen):
+    """Building atoms into a map."""
+
+    map_cycles: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="of refinement against the map, dropping and adding atoms"
+    )
+    map_steps: Annotated[int, Field(ge=1)] = Field(default=20, description="in each of them")
+    pattern_cycles: Annotated[int, Field(ge=1)] = Field(
+        default=4, description="of refinement against the patterns, at most"
+    )
+    pattern_steps: Annotated[int, Field(ge=1)] = Field(default=16, description="in each of them")
+    coarsest_A: Positive = Field(default=8.0, description="of the map that is refined against")
+    finest_A: Positive = Field(default=1.3, description="of the map that is refined against")
+
+
 class Settings(Frozen):
     """All of the above, with the seed that makes a run repeatable."""
 
@@ -258,3 +273,4 @@ class Settings(Frozen):
     train: TrainSettings = TrainSettings()
     phase: PhaseSettings = PhaseSettings()
     many_views: ManyViewsSettings = ManyViewsSettings()
+    atoms: AtomsSettings = AtomsSettings()

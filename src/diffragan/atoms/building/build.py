@@ -21,6 +21,7 @@ from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
+from diffragan.settings import AtomsSettings
 
 DALTON_PER_ATOM = 14.1  # of a protein, its hydrogens shared out over the other atoms
 FAINT = 0.45  # carbons: what scatters less is no atom
@@ -29,18 +30,6 @@ CORRELATION_BAND_A = (4.0, 1.25)  # the free correlation's band
 _PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
 _FALLS = 0.02  # of the watched correlation, which ends the cycles
 _WATCHED_EVERY = 20  # one view of so many is kept for watching
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """How long atoms are refined, and between which resolutions a map is trusted."""
-
-    map_cycles: int = 5
-    map_steps: int = 20
-    pattern_cycles: int = 4
-    pattern_steps: int = 16
-    coarsest_A: float = 8.0
-    finest_A: float = 1.3
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ def build(
     trust: Tensor,
     views: Views,
     count: int,
-    settings: BuildSettings | None = None,
+    settings: AtomsSettings,
     progress: Progress = no_progress,
 ) -> Built:
     """Atoms of a map, refined against its own views.
@@ -79,22 +68,23 @@ def build(
         trust: (rings,) expected correlation of the map with the truth, by ring of 1 / field.
         views: those that made the map. count: about how many atoms there are.
     """
-    s = settings or BuildSettings()
     box_A, field_A = views.volume_box_A, views.optics.box_A
     grid = AtomGrid(views.n, box_A, field_A, views.optics.energy_ev)
     padding = views.flat.padding
     spread = torch.arange(int((len(trust) - 1) * padding) + 1) / padding
     by_ring = trust[(spread + 0.5).long().clamp_max(len(trust) - 1)]
-    target: Target = map_target(volume, box_A, (s.coarsest_A, s.finest_A), by_ring, count)
+    target: Target = map_target(
+        volume, box_A, (settings.coarsest_A, settings.finest_A), by_ring, count
+    )
     atoms = atoms_at(peaks(volume, box_A, count, inside=mask))
-    total = s.map_cycles + s.pattern_cycles
-    for cycle in range(s.map_cycles):
+    total = settings.map_cycles + settings.pattern_cycles
+    for cycle in range(settings.map_cycles):
         if cycle > 1:
             kept = atoms.chosen(atoms.weights > FAINT)
             atoms = renewed(kept, no_hydrogens(), grid, target, count, mask)
-        atoms = refine(atoms, grid, target, s.map_steps)
+        atoms = refine(atoms, grid, target, settings.map_steps)
         progress("building atoms", cycle + 1, total, f"({len(atoms)} atoms)")
-    return _against_patterns(atoms, grid, views, mask, count, s, progress)
+    return _against_patterns(atoms, grid, views, mask, count, settings, progress)
 
 
 def _against_patterns(
@@ -103,7 +93,7 @@ def _against_patterns(
     views: Views,
     mask: Tensor,
     count: int,
-    s: BuildSettings,
+    s: AtomsSettings,
     progress: Progress,
 ) -> Built:
     every = torch.arange(len(views)) % _WATCHED_EVERY == _WATCHED_EVERY - 1
