@@ -14,6 +14,7 @@ import torch
 
 import diffragan as dg
 from diffragan.atoms import run as atoms_run
+from diffragan.atoms.building.build import build
 from diffragan.files.mrc import read_map, write_map
 from diffragan.files.store import open_results
 from diffragan.settings import load_settings
@@ -99,13 +100,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     """What one set has is kept when the next is interrupted; other settings are refused, and the
     end is that of a run in one go."""
     out = tmp_path / "out"
-    whole, sets = atoms_run.build, []
+    sets = []
 
     def stopped(*args: Any) -> Any:
         sets.append(args[0])
         if len(sets) == 2:
             raise KeyboardInterrupt
-        return whole(*args)
+        return build(*args)
 
     monkeypatch.setattr(atoms_run, "build", stopped)
     with pytest.raises(KeyboardInterrupt):
