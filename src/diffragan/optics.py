@@ -7,9 +7,13 @@ propagates by exp(-i pi lambda dz q²), so a positive distance is downstream.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import constants
 from torch import Tensor
 
@@ -34,6 +38,58 @@ class Optics:
         return wavelength_A(self.energy_ev)
 
 
+@dataclass(frozen=True)
+class Defocus:
+    """Defocus of n exposures with astigmatism, in RELION's terms (rlnDefocusU, V and Angle).
+
+    Along the direction phi, counted from x towards y, exposure k has the defocus
+    (u + v) / 2 + (u - v) / 2 cos 2 (phi - angle): u along the angle and v across it (RELION's
+    `CTF::getGamma`). Its sign is that of `aberration`.
+
+    u_A, v_A, angle_deg: (n,) float64.
+    """
+
+    u_A: NDArray[np.float64]
+    v_A: NDArray[np.float64]
+    angle_deg: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, defocus_A: Any) -> Defocus:
+        """Exposures (n,) without astigmatism."""
+        same = np.asarray(defocus_A, dtype=np.float64)
+        return cls(same, same, np.zeros_like(same))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Defocus]) -> Defocus:
+        """The exposures of several, one after the other."""
+        columns = zip(*((p.u_A, p.v_A, p.angle_deg) for p in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+    def __len__(self) -> int:
+        return len(self.u_A)
+
+    def __getitem__(self, items: Any) -> Defocus:
+        return Defocus(self.u_A[items], self.v_A[items], self.angle_deg[items])
+
+    @property
+    def terms_A(self) -> NDArray[np.float64]:
+        """(n, 3) mean, a and b: the defocus along phi is mean + a cos 2 phi + b sin 2 phi."""
+        half, double = (self.u_A - self.v_A) / 2, np.deg2rad(2 * self.angle_deg)
+        mean = (self.u_A + self.v_A) / 2
+        return np.stack((mean, half * np.cos(double), half * np.sin(double)), -1)
+
+
+def defocus_along(terms_A: Tensor, double_angle: Tensor) -> Tensor:
+    """(b, ...) defocus of b exposures in the direction of each frequency, Å.
+
+    Args:
+        terms_A: (b, 3), as `Defocus.terms_A`.
+        double_angle: (2, ...) cos 2 phi and sin 2 phi of each frequency (`double_angle_grid`).
+    """
+    mean, a, b = (term.reshape(-1, *[1] * (double_angle.ndim - 1)) for term in terms_A.T)
+    return mean + a * double_angle[0] + b * double_angle[1]
+
+
 def wavelength_A(energy_ev: float) -> float:
     """Relativistic de Broglie wavelength in Å; 0.025079 Å at 200 keV (Williams and Carter,
     Transmission Electron Microscopy, eq. 1.6)."""
@@ -48,11 +104,14 @@ def q_from_angle(angle_mrad: float, energy_ev: float) -> float:
     return angle_mrad * 1e-3 / wavelength_A(energy_ev)
 
 
-def aberration(q2: Tensor, energy_ev: float, defocus_A: float = 0.0, cs_mm: float = 0.0) -> Tensor:
+def aberration(
+    q2: Tensor, energy_ev: float, defocus_A: float | Tensor = 0.0, cs_mm: float = 0.0
+) -> Tensor:
     """Phase chi (rad) of the lens; the transfer function is exp(-i chi).
 
     `defocus_A` has abTEM's sign, C10 = -defocus, so chi = pi lambda C10 q² + pi/2 Cs lambda³ q⁴
-    (Kirkland, Advanced Computing in Electron Microscopy, 2010, eq. 3.23).
+    (Kirkland, Advanced Computing in Electron Microscopy, 2010, eq. 3.23). A tensor that broadcasts
+    with `q2` gives each exposure and direction its own (`defocus_along`).
     """
     wavelength = wavelength_A(energy_ev)
     cs_A = cs_mm * 1e7
@@ -78,7 +137,7 @@ def image_contrast(
     q2: Tensor,
     optics: Optics,
     *,
-    defocus_A: float,
+    defocus_A: float | Tensor,
     cs_mm: float = 0.0,
     focal_spread_A: float = 0.0,
     aperture_mrad: float | None = None,
@@ -88,7 +147,8 @@ def image_contrast(
     The object's scattered wave is i phi(q) with phi real in space, so the contrast is
     2 phi(q) sin chi(q) times the lens's envelope, with chi the aberration from the object's centre
     plane, `optics.centre_to_exit_A` before the plane that `defocus_A` counts from, to the image
-    (Kirkland, Advanced Computing in Electron Microscopy, 2010, section 3.1).
+    (Kirkland, Advanced Computing in Electron Microscopy, 2010, section 3.1). `defocus_A` may be a
+    tensor, as for `aberration`.
     """
     chi = aberration(q2, optics.energy_ev, defocus_A - optics.centre_to_exit_A, cs_mm)
     passed = lens_envelope(
@@ -101,7 +161,7 @@ def transfer_function(
     q2: Tensor,
     energy_ev: float,
     *,
-    defocus_A: float = 0.0,
+    defocus_A: float | Tensor = 0.0,
     cs_mm: float = 0.0,
     focal_spread_A: float = 0.0,
     aperture_mrad: float | None = None,

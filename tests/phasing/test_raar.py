@@ -27,7 +27,6 @@ from diffragan.phasing.proposals import (
     image_proposal,
     more_trusted,
     network_proposal,
-    propose_from_image,
 )
 from diffragan.phasing.run import make_pair_batch, phase_pairs
 from diffragan.phasing.starts import align, concentration, placement_variance_A2, random_starts
@@ -274,9 +273,7 @@ def test_a_network_is_trusted_no_further_than_it_was_right(pairs: Pairs, batch: 
 
 
 def test_the_more_trusted_proposal_wins(batch: PairBatch) -> None:
-    one = propose_from_image(
-        batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
-    )
+    one = image_proposal(batch)
     other = Proposal(-one.phase, torch.full_like(one.trust, 0.4))
     found = more_trusted(one, other)
     image_wins = one.trust >= 0.4

@@ -12,7 +12,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import open_results, open_simulation
 from diffragan.fourier.correlation import centred_fourier, frc_fourier, ring_q
 from diffragan.fourier.grids import frequency_grid, quarter_turn, shift
-from diffragan.microscope.imaging import centre_wave, defocused_image
+from diffragan.microscope.imaging import centre_wave, contrast_of_images, defocused_image
 from diffragan.networks.generator import PublishedGenerator
 from diffragan.networks.scaling import TargetScale
 from diffragan.networks.weights import WeightsMetadata, save_weights
@@ -77,7 +77,8 @@ def test_image_phases_are_right_at_any_defocus(defocus_A: float) -> None:
     exit_wave = propagate(wave, 70.0, 200e3, optics.centre_to_exit_A)
     image = defocused_image(exit_wave, exit_plane, settings, 112)
     amplitude = torch.fft.fft2(wave - 1, norm="forward").abs()
-    proposal = propose_from_image(image, amplitude, torch.full((2,), 1e9), optics, settings)
+    contrast = contrast_of_images(frequency_grid(112, 70.0), optics, settings)
+    proposal = propose_from_image(image, amplitude, torch.full((2,), 1e9), contrast, 70.0)
     truth = torch.fft.fft2(1j * phi)
     truth = truth / truth.abs()
     q = frequency_grid(112, 70.0).sqrt()
@@ -101,10 +102,11 @@ def test_trust_is_the_mean_cosine_of_the_phase_error() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = torch.fft.fft2(1j * phi)
     amplitude = torch.fft.fft2(wave - 1, norm="forward").abs()
+    contrast = contrast_of_images(frequency_grid(112, 70.0), optics, settings)
     trusts, cosines = [], []
     for _ in range(12):
         image = torch.poisson(clean * counts, generator) / counts
-        found = propose_from_image(image, amplitude, torch.full((2,), dose), optics, settings)
+        found = propose_from_image(image, amplitude, torch.full((2,), dose), contrast, 70.0)
         q = frequency_grid(112, 70.0).sqrt()
         inside = (q > 0.03) & (q < 0.28)
         cosines.append((found.phase.conj() * truth / truth.abs()).real[:, inside].flatten())

@@ -66,8 +66,8 @@ def test_the_image_outlines_a_molecule_that_its_density_can_not(pairs: Pairs) ->
         batch.image,
         batch.amplitude,
         batch.image_dose_e_per_A2,
-        batch.optics,
-        batch.settings.image,
+        batch.image_contrast,
+        batch.optics.box_A,
         4.0,
     )
     found = above_fraction(power, 0.1)

@@ -23,7 +23,10 @@ from diffragan.files.store_header import (
     read_header,
     reason_of,
 )
-from diffragan.optics import Optics
+from diffragan.optics import Defocus, Optics
+
+# The fields of a `Defocus`, (n,) each, where the images of a measurement differ in it.
+DEFOCUS_ARRAYS = ("defocus_u_A", "defocus_v_A", "defocus_angle_deg")
 
 Selection = slice | Sequence[int] | NDArray[np.integer[Any]]
 
@@ -210,6 +213,13 @@ class MeasurementStore(Store):
     @property
     def _content(self) -> str:
         return f"{self.n} pairs"
+
+    @cached_property
+    def defocus(self) -> Defocus | None:
+        """Of each image, or None where all have the settings' and no astigmatism."""
+        if not self.has("defocus_u_A"):
+            return None
+        return Defocus(*(self.read(name).astype(np.float64) for name in DEFOCUS_ARRAYS))
 
 
 class ResultStore(Store):

@@ -16,6 +16,16 @@ def frequency_grid(n_px: int, box_A: float, device: torch.device | None = None) 
     return result
 
 
+def double_angle_grid(n_px: int, device: torch.device | None = None) -> Tensor:
+    """cos 2 phi and sin 2 phi of an FFT grid, phi the direction of a frequency from x towards y.
+
+    Shape (2, n_px, n_px), float64, zero frequency first, where both are 0.
+    """
+    q = torch.fft.fftfreq(n_px, 1 / n_px, dtype=torch.float64, device=device)
+    y, x = q[:, None], q[None, :]
+    return torch.stack((x**2 - y**2, 2 * x * y)) / (x**2 + y**2).clamp_min(1)
+
+
 def resample(array: Tensor, n_px: int) -> Tensor:
     """Fourier crop or pad (..., n, n) to (..., n_px, n_px), values preserved.
 

@@ -16,11 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffragan.fourier.grids import frequency_grid, resample
-from diffragan.optics import Optics, pattern_pixels, propagate, q_from_angle, transfer_function
+from diffragan.fourier.grids import double_angle_grid, frequency_grid, resample
+from diffragan.optics import (
+    Defocus,
+    Optics,
+    defocus_along,
+    image_contrast,
+    pattern_pixels,
+    propagate,
+    q_from_angle,
+    transfer_function,
+)
 from diffragan.settings import ImageSettings, PatternSettings, ProjectionSettings, Settings
 
-PATTERN_NOISE, IMAGE_NOISE = 0, 1
+PATTERN_NOISE, IMAGE_NOISE, DEFOCUS = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ def measure(
         electrons = settings.pattern.dose_e_per_A2 * optics.box_A**2
         pattern = _count(pattern, electrons, seeds, PATTERN_NOISE)
     m = pattern.shape[-1]
-    expected = defocused_image(exit_wave, optics, settings.image, m)
+    defocus = drawn_defocus(settings.image, seeds)
+    expected = defocused_image(exit_wave, optics, settings.image, m, defocus)
     dose = image_dose(expected, optics, settings.image)
     image = _count(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)
     return Measured(pattern, mask, image, dose)
@@ -78,15 +88,43 @@ def pattern_mask(m: int, optics: Optics, settings: PatternSettings) -> Tensor:
     return result
 
 
-def defocused_image(exit_wave: Tensor, optics: Optics, settings: ImageSettings, m: int) -> Tensor:
+def drawn_defocus(settings: ImageSettings, seeds: Sequence[int]) -> Defocus | None:
+    """Defocus of simulated images, one for each seed; None where all have `settings.defocus_A` and
+    no astigmatism. A spread is normal, and an item's draw depends on its seed alone."""
+    if not (settings.defocus_spread_A or settings.astigmatism_A):
+        return None
+    mean = np.full(len(seeds), settings.defocus_A)
+    if settings.defocus_spread_A:
+        draws = [np.random.default_rng([seed, DEFOCUS]).standard_normal() for seed in seeds]
+        mean = mean + settings.defocus_spread_A * np.array(draws)
+    half = settings.astigmatism_A / 2
+    angle = np.full(len(seeds), settings.astigmatism_angle_deg)
+    return Defocus(mean + half, mean - half, angle)
+
+
+def defocused_image(
+    exit_wave: Tensor,
+    optics: Optics,
+    settings: ImageSettings,
+    m: int,
+    defocus: Defocus | None = None,
+) -> Tensor:
     """Noise-free intensity (b, m, m), mean 1, of the aperture-limited defocused exposure.
 
     The intensity is formed on the exit wave's own grid, where it can't alias, and then resampled.
+
+    Args:
+        defocus: of each exposure; none: `settings.defocus_A` for all.
     """
+    side, device = exit_wave.shape[-1], exit_wave.device
+    defocus_A: float | Tensor = settings.defocus_A
+    if defocus is not None:
+        terms = torch.from_numpy(defocus.terms_A).to(device)
+        defocus_A = defocus_along(terms, double_angle_grid(side, device))
     lens = transfer_function(
-        frequency_grid(exit_wave.shape[-1], optics.box_A, exit_wave.device),
+        frequency_grid(side, optics.box_A, device),
         optics.energy_ev,
-        defocus_A=settings.defocus_A,
+        defocus_A=defocus_A,
         cs_mm=settings.cs_mm,
         focal_spread_A=settings.focal_spread_A,
         aperture_mrad=settings.aperture_mrad,
@@ -94,6 +132,24 @@ def defocused_image(exit_wave: Tensor, optics: Optics, settings: ImageSettings, 
     intensity = torch.fft.ifft2(torch.fft.fft2(exit_wave) * lens).abs() ** 2
     image = resample(intensity, m).clamp_min(0)
     return (image / image.mean((-2, -1), keepdim=True)).to(torch.float32)
+
+
+def contrast_of_images(
+    q2: Tensor, optics: Optics, settings: ImageSettings, defocus_A: float | Tensor | None = None
+) -> Tensor:
+    """`optics.image_contrast` on the given q² of images that were taken as the settings say.
+
+    Args:
+        defocus_A: of each image and direction (`defocus_along`); none: `settings.defocus_A`.
+    """
+    return image_contrast(
+        q2,
+        optics,
+        defocus_A=settings.defocus_A if defocus_A is None else defocus_A,
+        cs_mm=settings.cs_mm,
+        focal_spread_A=settings.focal_spread_A,
+        aperture_mrad=settings.aperture_mrad,
+    )
 
 
 def projection(exit_wave: Tensor, optics: Optics, settings: ProjectionSettings) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from diffragan.files.store import Selection, SimulationStore
 from diffragan.microscope import imaging
+from diffragan.optics import Defocus
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings
 
@@ -29,6 +33,10 @@ class ImagedPairs(Pairs):
         self.rotation = store.rotation
         self._last: tuple[bytes, imaging.Measured] | None = None
 
+    @cached_property
+    def defocus(self) -> Defocus | None:
+        return imaging.drawn_defocus(self.settings.image, self._seeds(range(self.n)))
+
     @property
     def has_truth(self) -> bool:
         return True
@@ -39,9 +47,12 @@ class ImagedPairs(Pairs):
         key = chosen.tobytes()
         if self._last is None or self._last[0] != key:
             waves = torch.from_numpy(self.store.exit_wave(chosen))
-            seeds = [imaging.item_seed(self.settings.seed, self.first + int(i)) for i in chosen]
-            self._last = (key, imaging.measure(waves, self.optics, self.settings, seeds))
+            measured = imaging.measure(waves, self.optics, self.settings, self._seeds(chosen))
+            self._last = (key, measured)
         return self._last[1]
+
+    def _seeds(self, items: Iterable[int]) -> list[int]:
+        return [imaging.item_seed(self.settings.seed, self.first + int(i)) for i in items]
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
         return self.measured(items).pattern.numpy()

@@ -16,14 +16,15 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import Selection
 from diffragan.files.store_header import StructureInfo
 from diffragan.fourier.grids import resample
+from diffragan.optics import Defocus
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings
 
 # What every view of a map must share: setting, and what the message calls it. The images' dose and
 # SNR may differ, as each view has its own noise; so may dead pixels and the beam stop, as the
-# pixels that are valid everywhere are used, and the projections' defocus, as the first input's is.
+# pixels that are valid everywhere are used; the images' defocus, as each view has its own; and the
+# projections' defocus, as the first input's is.
 _COMMON = {
-    "image.defocus_A": "the images' defocus",
     "image.aperture_mrad": "the images' aperture",
     "image.cs_mm": "the spherical aberration",
     "image.focal_spread_A": "the focal spread",
@@ -101,6 +102,17 @@ class JoinedPairs(Pairs):
         if oriented and without:
             return f"{without[0].name} tells no orientations, and {oriented[0].name} does"
         return f"{self.name} tell no orientations"
+
+    @cached_property
+    def defocus(self) -> Defocus | None:
+        shared = [part.settings.image.defocus_A for part in self.parts]
+        if all(p.defocus is None for p in self.parts) and all(_same(shared[0], d) for d in shared):
+            return None
+        each = [
+            Defocus.of(np.full(part.n, own)) if part.defocus is None else part.defocus
+            for part, own in zip(self.parts, shared, strict=True)
+        ]
+        return Defocus.joined(each)
 
     @property
     def has_truth(self) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from diffragan.files.store import Selection, file_sha256
 from diffragan.files.store_header import StructureInfo
 from diffragan.microscope import imaging
-from diffragan.optics import Optics
+from diffragan.optics import Defocus, Optics
 from diffragan.settings import Settings
 
 
@@ -99,6 +99,11 @@ class Pairs(ABC):
             return file_sha256(self.path)
         both = file_sha256(self.path) + file_sha256(self.image_path)
         return hashlib.sha256(both.encode()).hexdigest()
+
+    @cached_property
+    def defocus(self) -> Defocus | None:
+        """Of each image; None where all have `settings.image.defocus_A` and no astigmatism."""
+        return None
 
     @property
     def has_truth(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.files.store import (
-    Selection,
-    Store,
-)
+from diffragan.files.store import MeasurementStore, Selection
+from diffragan.optics import Defocus
 from diffragan.pairs.from_arrays import checked_image, checked_pattern
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings
@@ -19,12 +19,16 @@ class StoredPairs(Pairs):
 
     carries_settings = True
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: MeasurementStore, settings: Settings) -> None:
         self.store, self.path, self.n = store, store.path, store.n
         self.optics, self.settings = store.optics, settings
         self.pattern_mask = store.read("pattern_mask").astype(bool)
         self.structures, self.structure_index = store.structures, store.structure_index
         self.rotation = store.rotation
+
+    @cached_property
+    def defocus(self) -> Defocus | None:
+        return self.store.defocus
 
     @property
     def has_truth(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.files.store import SimulationStore
+from diffragan.files.store import DEFOCUS_ARRAYS, SimulationStore
 from diffragan.files.store_header import info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.pairs.imaged import ImagedPairs
@@ -53,6 +53,10 @@ def write_pairs(
     writer.put("structure", simulation.structure_index[:n].astype(np.int32))
     if "rotation" in specs and simulation.rotation is not None:
         writer.put("rotation", simulation.rotation[:n])
+    if pairs.defocus is not None:
+        defocus = pairs.defocus[:n]
+        for name, values in zip(DEFOCUS_ARRAYS, vars(defocus).values(), strict=True):
+            writer.put(name, values)
     size = max(BATCH // writer.block, 1)
     pending = writer.pending()
     for start in range(0, len(pending), size):
@@ -83,6 +87,12 @@ def _arrays_of(pairs: ImagedPairs, *, truth: bool, orientations: bool) -> dict[s
         specs["exit_wave"] = ArraySpec((wave_px, wave_px), "complex64", "unit plane wave")
     if orientations and pairs.rotation is not None:
         specs["rotation"] = ArraySpec((3, 3), "float64", "1")
+    if pairs.defocus is not None:
+        units = ("angstrom", "angstrom", "degree")
+        specs |= {
+            name: ArraySpec((), "float64", unit)
+            for name, unit in zip(DEFOCUS_ARRAYS, units, strict=True)
+        }
     return specs
 
 

@@ -14,7 +14,7 @@ from another package: an entry point of the group `diffragan.methods` that names
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.fourier.correlation import ring_index
-from diffragan.fourier.grids import even_fast_length
-from diffragan.microscope.imaging import projection_of_centre_wave
-from diffragan.optics import Optics
+from diffragan.fourier.grids import double_angle_grid, even_fast_length, frequency_grid
+from diffragan.microscope.imaging import contrast_of_images, projection_of_centre_wave
+from diffragan.optics import Optics, defocus_along
 from diffragan.phasing.methods import METHODS
 from diffragan.progress import Progress
 from diffragan.settings import PhaseSettings, Settings
@@ -45,6 +45,8 @@ class PairBatch:
     pattern_mask: (m, m) bool.
     image: (b, m, m) float32, mean 1; image_dose_e_per_A2: (b,).
     seeds: one integer per item for whatever a method draws.
+    defocus_terms_A: (b, 3) float64, as `optics.Defocus.terms_A`; None where all images have
+        `settings.image.defocus_A` and no astigmatism.
     """
 
     pattern: Tensor
@@ -54,6 +56,19 @@ class PairBatch:
     optics: Optics
     settings: Settings
     seeds: Sequence[int]
+    defocus_terms_A: Tensor | None = None
+
+    def __getitem__(self, items: slice) -> PairBatch:
+        """Some of the pairs."""
+        terms = self.defocus_terms_A
+        return replace(
+            self,
+            pattern=self.pattern[items],
+            image=self.image[items],
+            image_dose_e_per_A2=self.image_dose_e_per_A2[items],
+            seeds=self.seeds[items],
+            defocus_terms_A=None if terms is None else terms[items],
+        )
 
     @property
     def amplitude(self) -> Tensor:
@@ -65,6 +80,15 @@ class PairBatch:
     def direct_beam(self) -> Tensor:
         """(b,) amplitude of the direct beam: what the measured band leaves of the beam."""
         return (1 - self.pattern.sum((-2, -1))).clamp_min(0).sqrt()
+
+    @property
+    def image_contrast(self) -> Tensor:
+        """Contrast of the images per unit of object (`optics.image_contrast`), float64, zero
+        frequency first: (b, m, m) where each image has its own defocus, else (m, m) for all."""
+        m, device, terms = self.pattern.shape[-1], self.pattern.device, self.defocus_terms_A
+        defocus = None if terms is None else defocus_along(terms, double_angle_grid(m, device))
+        q2 = frequency_grid(m, self.optics.box_A, device)
+        return contrast_of_images(q2, self.optics, self.settings.image, defocus)
 
     @property
     def projection_px(self) -> int:

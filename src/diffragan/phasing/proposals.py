@@ -10,9 +10,8 @@ from torch import Tensor
 
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import frequency_grid, resample
-from diffragan.optics import Optics, image_contrast
+from diffragan.optics import image_contrast
 from diffragan.phasing.method import PairBatch
-from diffragan.settings import ImageSettings
 
 _NETWORK_TRUST = 0.95  # no frequency of a network is trusted more
 
@@ -20,7 +19,11 @@ _NETWORK_TRUST = 0.95  # no frequency of a network is trusted more
 def image_proposal(batch: PairBatch) -> Proposal:
     """The image's own phases, CTF-corrected."""
     return propose_from_image(
-        batch.image, batch.amplitude, batch.image_dose_e_per_A2, batch.optics, batch.settings.image
+        batch.image,
+        batch.amplitude,
+        batch.image_dose_e_per_A2,
+        batch.image_contrast,
+        batch.optics.box_A,
     )
 
 
@@ -79,13 +82,13 @@ def propose_from_image(
     image: Tensor,
     amplitude: Tensor,
     dose_e_per_A2: Tensor,
-    optics: Optics,
-    settings: ImageSettings,
+    contrast: Tensor,
+    box_A: float,
 ) -> Proposal:
     """CTF-corrected phases of the image, at any defocus.
 
-    The object is taken as a weak phase object at its centre plane (`optics.image_contrast`). The
-    sign of sin chi, which alternates past the first zero, is undone here.
+    The object is taken as a weak phase object at its centre plane. The sign of sin chi, which
+    alternates past the first zero, is undone here.
 
     The trust is the mean cosine of the phase error under counting noise, I1(x) / I0(x) with
     x = 2 A |I| |2 sin chi| / noise power per mode (the phase of a signal of known modulus in
@@ -95,24 +98,13 @@ def propose_from_image(
         image: (b, m, m), mean 1.
         amplitude: (b, m, m) measured amplitudes, zero frequency first, unit: the plane wave.
         dose_e_per_A2: (b,) dose of the images; infinite for no noise.
-        optics: energy, box and object plane.
-        settings: how the image was taken.
+        contrast: (m, m), or (b, m, m) for each image, float64, from `optics.image_contrast`.
     """
-    m = image.shape[-1]
-    q2 = frequency_grid(m, optics.box_A, image.device)
-    contrast = image_contrast(
-        q2,
-        optics,
-        defocus_A=settings.defocus_A,
-        cs_mm=settings.cs_mm,
-        focal_spread_A=settings.focal_spread_A,
-        aperture_mrad=settings.aperture_mrad,
-    )
     spectrum = torch.fft.fft2(image.double(), norm="forward")
     corrected = 1j * spectrum * torch.sign(contrast)
     phase = torch.polar(torch.ones_like(corrected.real), corrected.angle())
 
-    noise = 1 / (dose_e_per_A2.to(q2) * optics.box_A**2)
+    noise = 1 / (dose_e_per_A2.to(contrast) * box_A**2)
     strength = 2 * amplitude.double() * spectrum.abs() * contrast.abs()
     x = strength / noise[:, None, None].clamp_min(1e-30)
     trust = torch.special.i1e(x) / torch.special.i0e(x)

@@ -30,6 +30,7 @@ def make_pair_batch(
     pairs: Pairs, items: NDArray[np.int64], settings: Settings, device: torch.device
 ) -> PairBatch:
     """The pairs of some items, on the device."""
+    defocus = pairs.defocus
     return PairBatch(
         pattern=torch.from_numpy(pairs.pattern(items)).to(device),
         pattern_mask=torch.from_numpy(pairs.pattern_mask).to(device),
@@ -38,6 +39,9 @@ def make_pair_batch(
         optics=pairs.optics,
         settings=settings,
         seeds=[item_seed(settings.seed, int(i), METHOD_NOISE) for i in items],
+        defocus_terms_A=(
+            None if defocus is None else torch.from_numpy(defocus[items].terms_A).to(device)
+        ),
     )
 
 

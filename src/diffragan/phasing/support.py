@@ -13,10 +13,8 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import frequency_grid
-from diffragan.optics import Optics, image_contrast
 from diffragan.phasing.method import PairBatch
 from diffragan.phasing.proposals import Proposal
-from diffragan.settings import ImageSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +43,8 @@ def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
             batch.image,
             batch.amplitude,
             batch.image_dose_e_per_A2,
-            batch.optics,
-            batch.settings.image,
+            batch.image_contrast,
+            box,
             width,
         )
     else:
@@ -93,8 +91,8 @@ def local_power(
     image: Tensor,
     amplitude: Tensor,
     dose_e_per_A2: Tensor,
-    optics: Optics,
-    settings: ImageSettings,
+    contrast: Tensor,
+    box_A: float,
     width_A: float,
 ) -> Tensor:
     """Local power of the image's contrast above that of its noise, (b, m, m) float32.
@@ -106,22 +104,11 @@ def local_power(
 
     Arguments as `propose_from_image`.
     """
-    q2 = frequency_grid(image.shape[-1], optics.box_A, image.device)
-    contrast = image_contrast(
-        q2,
-        optics,
-        defocus_A=settings.defocus_A,
-        cs_mm=settings.cs_mm,
-        focal_spread_A=settings.focal_spread_A,
-        aperture_mrad=settings.aperture_mrad,
-    )
-    noise = (1 / (dose_e_per_A2.to(q2) * optics.box_A**2))[:, None, None]
+    noise = (1 / (dose_e_per_A2.to(contrast) * box_A**2))[:, None, None]
     signal = (amplitude.double() * contrast) ** 2
     wiener = signal / (signal + noise).clamp_min(1e-30)
     filtered = torch.fft.ifft2(torch.fft.fft2(image.double()) * wiener).real
-    power = (
-        blur(filtered**2, optics.box_A, width_A) - (wiener**2 * noise).sum((-2, -1))[:, None, None]
-    )
+    power = blur(filtered**2, box_A, width_A) - (wiener**2 * noise).sum((-2, -1))[:, None, None]
     return power.to(torch.float32)
 
 

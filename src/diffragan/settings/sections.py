@@ -66,6 +66,15 @@ class ImageSettings(Frozen):
     """The defocused real-space exposure. A dose, where given, wins over `snr`."""
 
     defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -1000.0
+    defocus_spread_A: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0, description="simulated images: standard deviation of their defoci"
+    )
+    astigmatism_A: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(
+        default=0.0, description="defocus along the astigmatism's angle less that across it"
+    )
+    astigmatism_angle_deg: Annotated[float, Field(ge=-360, le=360)] = Field(
+        default=0.0, description="from x towards y, as RELION's rlnDefocusAngle"
+    )
     aperture_mrad: Annotated[float, Field(gt=0, le=100)] = 5.0
     cs_mm: Annotated[float, Field(ge=-10, le=10)] = 0.0
     focal_spread_A: NotNegative = 0.0

@@ -113,16 +113,9 @@ def refine(
     parts = []
     for low in range(0, b, size):
         span = slice(low, low + size)
-        part = replace(
-            batch,
-            pattern=batch.pattern[span],
-            image=batch.image[span],
-            image_dose_e_per_A2=batch.image_dose_e_per_A2[span],
-            seeds=batch.seeds[span],
-        )
         part_proposal = Proposal(proposal.phase[span], proposal.trust[span])
         parts.append(
-            _refine(part, part_proposal, supports[span], fixed_support is None, each_round)
+            _refine(batch[span], part_proposal, supports[span], fixed_support is None, each_round)
         )
     return Phases(
         torch.cat([p.spectrum for p in parts]),
