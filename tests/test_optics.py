@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from diffragan.fourier.grids import even_fast_length, frequency_grid, resample
+from diffragan.fourier.grids import (
+    double_angle_grid,
+    even_fast_length,
+    frequency_grid,
+    resample,
+)
 from diffragan.microscope.imaging import defocused_image
 from diffragan.optics import (
+    Defocus,
     Optics,
     aberration,
+    defocus_along,
     image_contrast,
     pattern_pixels,
     propagate,
@@ -98,6 +105,40 @@ def test_defocus_is_propagation_by_its_negative() -> None:
     q2 = frequency_grid(16, 10.0)
     chi = aberration(q2, ENERGY, defocus_A=-1000.0)
     torch.testing.assert_close(chi, math.pi * wavelength_A(ENERGY) * 1000.0 * q2)
+
+
+def test_astigmatism_is_relions() -> None:
+    """Its CTF (`CTF::initialise`, `CTF::getGamma`) has the defocus as a bilinear form of x and y,
+    -Q^T diag(U, V) Q with Q a turn by the angle; abTEM has C12 and phi12 for the same."""
+    from abtem.transfer import CTF
+
+    defocus = Defocus(
+        np.array([9000.0, -800.0]), np.array([8000.0, -1400.0]), np.array([30.0, 115.0])
+    )
+    n, box, cs_mm = 32, 40.0, 1.2
+    q2, double = frequency_grid(n, box), double_angle_grid(n)
+    along = defocus_along(torch.from_numpy(defocus.terms_A), double)
+    found = aberration(q2, ENERGY, along, cs_mm).numpy()
+    q = np.fft.fftfreq(n, box / n)
+    y, x = np.meshgrid(q, q, indexing="ij")
+    wavelength = wavelength_A(ENERGY)
+    k1, k2 = math.pi * wavelength, math.pi / 2 * cs_mm * 1e7 * wavelength**3
+    for chi, u, v, angle in zip(found, *vars(defocus).values(), strict=True):
+        cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        turn = np.array([[cos, sin], [-sin, cos]])
+        form = turn.T @ np.diag([-u, -v]) @ turn
+        bilinear = form[0, 0] * x**2 + 2 * form[0, 1] * x * y + form[1, 1] * y**2
+        np.testing.assert_allclose(chi, k1 * bilinear + k2 * (x**2 + y**2) ** 2, atol=1e-9)
+        phi = np.arctan2(y, x)
+        by_angle = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (phi - np.radians(angle)))
+        np.testing.assert_allclose(
+            chi, -k1 * by_angle * q2.numpy() + k2 * q2.numpy() ** 2, atol=1e-9
+        )
+        theirs = CTF(
+            energy=ENERGY, defocus=(u + v) / 2, Cs=cs_mm * 1e7, soft=False,
+            C12=(v - u) / 2, phi12=math.radians(angle),
+        )._evaluate_from_angular_grid(np.sqrt(q2.numpy()) * wavelength, phi)  # fmt: skip
+        np.testing.assert_allclose(np.exp(-1j * chi), theirs, atol=2e-3)
 
 
 def test_a_weak_objects_image_is_its_spectrum_times_the_contrast() -> None:

@@ -38,6 +38,10 @@ class Optics:
         return wavelength_A(self.energy_ev)
 
 
+# What files call the fields of a `Defocus`.
+DEFOCUS_ARRAYS = ("defocus_u_A", "defocus_v_A", "defocus_angle_deg")
+
+
 @dataclass(frozen=True)
 class Defocus:
     """Defocus of n exposures with astigmatism, in RELION's terms (rlnDefocusU, V and Angle).
@@ -54,10 +58,12 @@ class Defocus:
     angle_deg: NDArray[np.float64]
 
     @classmethod
-    def of(cls, defocus_A: Any) -> Defocus:
-        """Exposures (n,) without astigmatism."""
-        same = np.asarray(defocus_A, dtype=np.float64)
-        return cls(same, same, np.zeros_like(same))
+    def of(
+        cls, mean_A: NDArray[np.float64], astigmatism_A: float = 0.0, angle_deg: float = 0.0
+    ) -> Defocus:
+        """Exposures of these mean defoci (n,), with one astigmatism u - v."""
+        half = astigmatism_A / 2
+        return cls(mean_A + half, mean_A - half, np.full(len(mean_A), angle_deg))
 
     @classmethod
     def joined(cls, parts: Sequence[Defocus]) -> Defocus:
@@ -87,7 +93,8 @@ def defocus_along(terms_A: Tensor, double_angle: Tensor) -> Tensor:
         double_angle: (2, ...) cos 2 phi and sin 2 phi of each frequency (`double_angle_grid`).
     """
     mean, a, b = (term.reshape(-1, *[1] * (double_angle.ndim - 1)) for term in terms_A.T)
-    return mean + a * double_angle[0] + b * double_angle[1]
+    result: Tensor = mean + a * double_angle[0] + b * double_angle[1]
+    return result
 
 
 def wavelength_A(energy_ev: float) -> float:

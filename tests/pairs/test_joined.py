@@ -197,7 +197,6 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "field": ({"optics__box_A": 31.0}, "30 Å in the one and 31 Å"),
     "energy": ({"optics__energy_ev": 3e5}, "200 keV in the one and 300 keV"),
     "plane": ({"optics__centre_to_exit_A": 3.0}, "defocus counts from"),
-    "defocus": ({"settings__image__defocus_A": -900.0}, "-1000 in the one and -900"),
     "aperture": ({"settings__image__aperture_mrad": 5.0}, "aperture is 6.5"),
     "aberration": ({"settings__image__cs_mm": 1.0}, "image.cs_mm"),
     "spread": ({"settings__image__focal_spread_A": 20.0}, "focal spread"),
@@ -227,12 +226,17 @@ def test_inputs_that_make_no_map_are_told_apart(
 def test_what_each_view_has_of_its_own_may_differ(
     days: dict[str, Path], settings: Settings, tmp_path: Path
 ) -> None:
-    """Seeds, image doses and the plane of the projections part no sessions."""
+    """Seeds, image doses, defoci and the plane of the projections part no sessions."""
     other = changed(
         days, tmp_path / "o.zarr", settings__seed=5, settings__image__dose_e_per_A2=40.0,
-        settings__projection__defocus_A=-70.0,
+        settings__projection__defocus_A=-70.0, settings__image__defocus_A=-900.0,
     )  # fmt: skip
-    assert open_all([days["one"], other], settings=settings).n == VIEWS
+    assert open_all([days["one"], days["two"]], settings=settings).defocus is None
+    joined = open_all([days["one"], other], settings=settings)
+    assert joined.n == VIEWS
+    assert joined.defocus is not None
+    expected = np.repeat([-1000.0, -900.0], [CUT, VIEWS - CUT])
+    np.testing.assert_array_equal(joined.defocus.terms_A, expected[:, None] * [1, 0, 0])
 
 
 def test_a_measured_store_and_a_simulated_one(
@@ -246,9 +250,9 @@ def test_a_measured_store_and_a_simulated_one(
         assert joined.settings.image.snr == 2
         again = open_all(order, settings=joined.settings)
         np.testing.assert_array_equal(again.image([0, CUT, 57]), joined.image([0, CUT, 57]))
-    closer = load_settings(overrides=[*QUICK, "image.defocus_A=-700"])
-    with pytest.raises(DiffraganError, match=r"--set image\.defocus_A=-1000 "):
-        open_all([days["one"], views], settings=closer)
+    other = load_settings(overrides=[*QUICK, "image.aperture_mrad=5"])
+    with pytest.raises(DiffraganError, match=r"--set image\.aperture_mrad=6.5 "):
+        open_all([days["one"], views], settings=other)
 
 
 def test_other_pixels_are_refused(days: dict[str, Path], settings: Settings) -> None:

@@ -22,7 +22,7 @@ from diffragan.optics import Optics
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.rotations import quasi_uniform
-from diffragan.settings import Settings, load_settings
+from diffragan.settings import Settings, load_settings, settings_from_dict
 from quick_runs import run
 
 N, M, BOX = 3, 112, 70.0
@@ -103,7 +103,6 @@ def test_presets_give_way_and_a_hand_does_not(tmp_path: Path) -> None:
     ("columns", "word"),
     [
         ({"rlnDefocusU": [5000.0] * N, "rlnDefocusV": [4800.0] * N}, r"astigmatic.*200 Å apart"),
-        ({"rlnDefocusU": [5000.0, 6000, 7000]}, "from 5000 to 7000 Å.*file of their own"),
         ({"rlnVoltage": [200.0, 300, 300]}, r"differ in rlnVoltage \(200, 300\)"),
         ({"rlnSphericalAberration": [0.0, 2.7, 2.7]}, "differ in rlnSphericalAberration"),
         ({"rlnPhaseShift": [90.0] * N}, "phase plate"),
@@ -122,6 +121,91 @@ def test_what_one_lens_can_not_be_is_refused(
     """A run at another lens than the images' would phase noise and say nothing."""
     with pytest.raises(DiffraganError, match=word):
         pairs_of(tmp_path, **columns)
+
+
+def test_optics_groups_that_differ_are_named(tmp_path: Path) -> None:
+    """One run has one energy and one spherical aberration; the message says what to part."""
+    stack(tmp_path / "i.mrcs", 1)
+    path = star(tmp_path / "i.star", rlnOpticsGroup=[1, 4, 1])
+    tables = starfile.read(path, always_dict=True)
+    for name, values in (("rlnVoltage", [300, 200]), ("rlnSphericalAberration", [2.7, 0.01])):
+        tables["optics"] = pd.DataFrame({"rlnOpticsGroup": [1, 4], name: values})
+        starfile.write(tables, path, overwrite=True)
+        word = (
+            rf"optics groups of .*i\.star.* {name} \({values[0]} in group 1, {values[1]} in group 4"
+        )
+        with pytest.raises(DiffraganError, match=word):
+            open_pairs(stack(tmp_path / "p.mrcs", 0), image=path)
+    tables["particles"]["rlnOpticsGroup"] = [1, 3, 1]
+    starfile.write(tables, path, overwrite=True)
+    with pytest.raises(DiffraganError, match="no number for every rlnSphericalAberration"):
+        open_pairs(tmp_path / "p.mrcs", image=path)
+
+
+def test_each_particle_has_its_own_defocus(tmp_path: Path) -> None:
+    """RELION's U, V and angle, in the order of the images; the settings get the mean."""
+    lens = {
+        "rlnDefocusU": [-1000.0, -1500, -2000],
+        "rlnDefocusV": [-1000.0, -1400, -2000],
+        "rlnDefocusAngle": [0.0, 30, 90],
+    }
+    found = pairs_of(tmp_path, **lens)
+    assert found.defocus is not None
+    for values, told in zip(vars(found.defocus).values(), lens.values(), strict=True):
+        np.testing.assert_array_equal(values, told)
+    assert found.settings.image.defocus_A == pytest.approx(-8900 / 6)
+    again = open_pairs(
+        tmp_path / "p.mrcs",
+        image=tmp_path / "i.star",
+        settings=settings_from_dict(found.settings.model_dump()),
+    )
+    assert again.defocus is not None
+    np.testing.assert_array_equal(again.defocus.terms_A, found.defocus.terms_A)
+    assert again.settings == found.settings
+
+
+def test_one_astigmatism_is_a_setting_too(tmp_path: Path) -> None:
+    """An astigmatic lens that is the same for all is told by a file, or by hand for a file that
+    tells none; either way the images have it."""
+    lens = {"rlnDefocusU": [-900.0] * N, "rlnDefocusV": [-1100.0] * N}
+    told = pairs_of(tmp_path, **lens, rlnDefocusAngle=[25.0] * N)
+    image = told.settings.image
+    assert (image.defocus_A, image.astigmatism_A) == pytest.approx((-1000, 200))
+    assert image.astigmatism_angle_deg == pytest.approx(25)
+    by_hand = {"image.astigmatism_A": 200.0, "image.astigmatism_angle_deg": 25.0}
+    hand = pairs_of(tmp_path, load_settings(values=by_hand))
+    assert told.defocus is not None
+    assert hand.defocus is not None
+    np.testing.assert_allclose(told.defocus.terms_A, hand.defocus.terms_A, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "word"),
+    [
+        (
+            {"defocus_A": -1000.0},
+            r"image\.defocus_A = -2000 to -1000, and .*-1000 was given by hand",
+        ),
+        (
+            {"defocus_A": -1500.0},
+            r"image\.defocus_A = -2000 to -1000, and .*-1500 was given by hand",
+        ),
+        ({"astigmatism_A": 0.0}, r"astigmatism_A = 0 to 60 at 0 to 30 degrees, and .* 0 at"),
+        ({"astigmatism_angle_deg": 80.0}, r"at 0 to 30 degrees, and .* 20 at 80 degrees was given"),
+    ],
+)
+def test_a_hand_that_disagrees_with_the_particles_is_refused(
+    by_hand: dict[str, float], word: str, tmp_path: Path
+) -> None:
+    """Also where it is the mean of theirs: a run at one defocus would be wrong for most."""
+    lens = {
+        "rlnDefocusU": [-1000.0, -1440, -2000],
+        "rlnDefocusV": [-1000.0, -1500, -2000],
+        "rlnDefocusAngle": [0.0, 30, 0],
+    }
+    settings = load_settings(values={f"image.{key}": value for key, value in by_hand.items()})
+    with pytest.raises(DiffraganError, match=r"i\.star tells .*" + word):
+        pairs_of(tmp_path, settings, **lens)
 
 
 def test_unused_optics_groups_do_not_count(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from diffragan.errors import DiffraganError, one_line
 from diffragan.files.mrc import read_mrc_stack
 from diffragan.files.star import read_particles
+from diffragan.optics import DEFOCUS_ARRAYS
 from diffragan.plugins import load_plugins
 
 # Entry points under which other packages offer readers; an entry's name is the suffix.
@@ -36,7 +37,9 @@ def read_arrays(path: Path) -> dict[str, Any]:
     Returns:
         Lazy stacks (n, m, m) `pattern` and `image`, where the file has them; a file of one unnamed
         stack gives it as `pattern`. `pattern_mask` (m, m). Where the file tells them: `pixel_A`
-        of the image, `rotation` (n, 3, 3), `shifts_A` (n, 2), `energy_ev`, `defocus_A`, `cs_mm`.
+        of the image, `rotation` (n, 3, 3), `shifts_A` (n, 2), `energy_ev`, `cs_mm`, and the images'
+        defocus, one or (n,): `defocus_A`, or with astigmatism `defocus_u_A`, `defocus_v_A` and
+        `defocus_angle_deg` as `optics.Defocus` has them.
 
     Raises:
         DiffraganError: there is no such file, no reader for it, or it is damaged.
@@ -99,6 +102,10 @@ def _h5(path: Path) -> Mapping[str, Any]:
         arrays["pattern_mask"] = np.asarray(file["pattern_mask"])
     if "pixel_A" in file.attrs:
         arrays["pixel_A"] = float(file.attrs["pixel_A"])
+    for name in ("energy_ev", "cs_mm", "defocus_A", *DEFOCUS_ARRAYS):
+        for holder in (file, file.attrs):
+            if name in holder:
+                arrays[name] = np.asarray(holder[name])
     return arrays
 
 

@@ -3,7 +3,7 @@
 RELION's words meet the package's here alone. Its angles (rot, tilt, psi) are ZYZ, see
 `diffragan.rotations`. Its origin is the move that centres an image, in Å: a molecule that lies
 at +3 Å in x has rlnOriginXAngst -3. Its defocus is positive for underfocus and counts from the
-molecule, as `image.defocus_A` does in array files.
+molecule, as `image.defocus_A` does in array files; its astigmatism is that of `optics.Defocus`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from diffragan.rotations import relion_angles, rotations_from_relion
 
 _ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 _ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
-
-# Turns the phase of the contrast transfer at 5 Å by 0.03 rad at 200 keV.
-_SAME_DEFOCUS_A = 10.0
+_DEFOCUS = {
+    "defocus_u_A": "rlnDefocusU",
+    "defocus_v_A": "rlnDefocusV",
+    "defocus_angle_deg": "rlnDefocusAngle",
+}
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,13 @@ def write_relion_angles(path: Path, rotations: NDArray[np.float64]) -> None:
 
 def read_particles(path: Path) -> Mapping[str, Any]:
     """RELION particles: their images as `pattern`, which may lie in several stacks, and what the
-    file tells of `pixel_A`, `rotation`, `shifts_A`, `energy_ev`, `defocus_A` and `cs_mm`.
+    file tells of `pixel_A`, `rotation`, `shifts_A`, `energy_ev`, `cs_mm`, `defocus_u_A`,
+    `defocus_v_A` and `defocus_angle_deg`, the last three (n,).
 
     Raises:
-        DiffraganError: no particles, a stack that is not there, particles that differ in what all
-            pairs of an input share, or a lens that the image model does not have.
+        DiffraganError: no particles, a stack that is not there, particles or optics groups that
+            differ in what all pairs of an input share, or a lens that the image model does not
+            have.
     """
     particles, optics = _tables(path)
     if "rlnImageName" not in particles:
@@ -205,20 +209,30 @@ class _ParticleTable:
     particles: Any
     optics: Any
 
+    @property
+    def _grouped(self) -> bool:
+        return all("rlnOpticsGroup" in table for table in (self.particles, self.optics))
+
     def column(self, name: str) -> NDArray[np.float64] | None:
-        """(n,) values of a column, or those of the optics groups in use; None where not told."""
+        """(n,) values of each particle, its own or its optics group's; None where not told."""
         if name in self.particles:
-            values = np.asarray(self.particles[name], dtype=float)
-        elif self.optics is not None and name in self.optics:
-            groups = self.optics
-            if "rlnOpticsGroup" in groups and "rlnOpticsGroup" in self.particles:
-                groups = groups[groups["rlnOpticsGroup"].isin(self.particles["rlnOpticsGroup"])]
-            values = np.asarray(groups[name], dtype=float)
-        else:
+            values = self.particles[name]
+        elif self.optics is None or name not in self.optics:
             return None
-        if not len(values) or not np.isfinite(values).all():
+        elif self._grouped:
+            groups = self.optics.set_index("rlnOpticsGroup")[name]
+            values = groups.reindex(self.particles["rlnOpticsGroup"])
+        elif self.optics[name].nunique() > 1:
+            raise DiffraganError(
+                f"{self.path} tells several values of {name} and no rlnOpticsGroup of its "
+                "particles; add that column."
+            )
+        else:
+            values = np.full(len(self.particles), self.optics[name].iloc[0])
+        numbers = np.asarray(values, dtype=float)
+        if not len(numbers) or not np.isfinite(numbers).all():
             raise DiffraganError(f"{self.path} has no number for every {name}; repair the file.")
-        return values
+        return numbers
 
     def one(self, name: str, close: float) -> float | None:
         """The value that all particles share up to `close`, None where not told."""
@@ -226,21 +240,26 @@ class _ParticleTable:
         if values is None:
             return None
         if np.ptp(values) > close:
-            several = ", ".join(f"{value:g}" for value in np.unique(values)[:4])
+            whose, several = "particles", [f"{value:g}" for value in np.unique(values)]
+            if name not in self.particles:
+                whose, groups = "optics groups", self.particles["rlnOpticsGroup"]
+                by_group = dict(zip(groups, values, strict=True))
+                several = [f"{value:g} in group {group}" for group, value in by_group.items()]
             raise DiffraganError(
-                f"The particles of {self.path} differ in {name} ({several}); pairs of one box, one "
-                "energy and one lens are needed, so give a file for each."
+                f"The {whose} of {self.path} differ in {name} ({', '.join(several[:4])}); pairs of "
+                "one box, one energy and one spherical aberration are needed, so give a file for "
+                "each."
             )
-        return float(values.mean())
+        return float(np.unique(values).mean())
 
 
-def _lens(table: _ParticleTable) -> dict[str, float]:
-    """Energy, defocus and spherical aberration, where the file tells them.
+def _lens(table: _ParticleTable) -> dict[str, Any]:
+    """Energy, spherical aberration and each particle's defocus, where the file tells them.
 
-    RELION's CTF phase is -pi lambda U q² + pi/2 Cs lambda³ q⁴ (its `CTF::getCTF`, U = rlnDefocusU),
-    the lens's chi here with defocus_A = U: no sign is turned.
+    RELION's CTF phase is -pi lambda U q² + pi/2 Cs lambda³ q⁴ (its `CTF::getGamma`, U =
+    rlnDefocusU), the lens's chi here with defocus_A = U: no sign is turned.
     """
-    lens: dict[str, float] = {}
+    lens: dict[str, Any] = {}
     if (kilovolts := table.one("rlnVoltage", 1e-6)) is not None:
         lens["energy_ev"] = 1e3 * kilovolts
     if (cs_mm := table.one("rlnSphericalAberration", 1e-6)) is not None:
@@ -250,24 +269,10 @@ def _lens(table: _ParticleTable) -> dict[str, float]:
             f"{table.path} tells a phase plate (rlnPhaseShift up to {np.abs(phase).max():g} "
             "degrees), which the image model does not have; give images taken without one."
         )
-    u = table.column("rlnDefocusU")
-    if u is None:
-        return lens
-    v = table.column("rlnDefocusV")
-    v = u if v is None else v
-    if (apart := float(np.abs(u - v).max())) > _SAME_DEFOCUS_A:
-        raise DiffraganError(
-            f"The images of {table.path} are astigmatic (rlnDefocusU and rlnDefocusV up to "
-            f"{apart:.4g} Å apart), and the image model has one defocus; give images of a lens "
-            f"without astigmatism, to {_SAME_DEFOCUS_A:g} Å."
-        )
-    if np.ptp(u) > _SAME_DEFOCUS_A:
-        raise DiffraganError(
-            f"The images of {table.path} were taken at defoci from {u.min():.6g} to {u.max():.6g} "
-            f"Å (rlnDefocusU), and one run has one; give the particles of each defocus, to "
-            f"{_SAME_DEFOCUS_A:g} Å, in a file of their own."
-        )
-    return lens | {"defocus_A": float((u.mean() + v.mean()) / 2)}
+    for name, relion in _DEFOCUS.items():
+        if (values := table.column(relion)) is not None:
+            lens[name] = values
+    return lens
 
 
 # RELION's default; nothing uses it, as the projections carry no CTF.

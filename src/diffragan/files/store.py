@@ -23,10 +23,7 @@ from diffragan.files.store_header import (
     read_header,
     reason_of,
 )
-from diffragan.optics import Defocus, Optics
-
-# The fields of a `Defocus`, (n,) each, where the images of a measurement differ in it.
-DEFOCUS_ARRAYS = ("defocus_u_A", "defocus_v_A", "defocus_angle_deg")
+from diffragan.optics import DEFOCUS_ARRAYS, Defocus, Optics
 
 Selection = slice | Sequence[int] | NDArray[np.integer[Any]]
 

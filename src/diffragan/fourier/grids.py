@@ -23,7 +23,8 @@ def double_angle_grid(n_px: int, device: torch.device | None = None) -> Tensor:
     """
     q = torch.fft.fftfreq(n_px, 1 / n_px, dtype=torch.float64, device=device)
     y, x = q[:, None], q[None, :]
-    return torch.stack((x**2 - y**2, 2 * x * y)) / (x**2 + y**2).clamp_min(1)
+    result: Tensor = torch.stack((x**2 - y**2, 2 * x * y)) / (x**2 + y**2).clamp_min(1)
+    return result
 
 
 def resample(array: Tensor, n_px: int) -> Tensor:

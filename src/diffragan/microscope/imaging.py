@@ -97,9 +97,7 @@ def drawn_defocus(settings: ImageSettings, seeds: Sequence[int]) -> Defocus | No
     if settings.defocus_spread_A:
         draws = [np.random.default_rng([seed, DEFOCUS]).standard_normal() for seed in seeds]
         mean = mean + settings.defocus_spread_A * np.array(draws)
-    half = settings.astigmatism_A / 2
-    angle = np.full(len(seeds), settings.astigmatism_angle_deg)
-    return Defocus(mean + half, mean - half, angle)
+    return Defocus.of(mean, settings.astigmatism_A, settings.astigmatism_angle_deg)
 
 
 def defocused_image(

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.formats import Stack, read_arrays
-from diffragan.settings import Settings, given_by_hand, settings_from_dict
+from diffragan.pairs.lens import RecordedLens, recorded_lens
 
-# Settings that a file may tell: its name for each, and how far two values count as one.
-_LENS = {
-    "energy_ev": ("energy_ev", 1.0),
-    "image.defocus_A": ("defocus_A", 10.0),
-    "image.cs_mm": ("cs_mm", 0.01),
-}
 _SAME_TURN = 1e-3
 
 
@@ -31,8 +25,6 @@ class Exposures:
     path, image_path: the file of the patterns, and that of the images where they lie apart.
     mask: (m, m), True where patterns are valid. pixel_A: the images' pixel. rotation: (n, 3, 3).
     shifts_A: (n, 2) x and y of the molecule from its image's centre. None: not told.
-    lens: setting (`energy_ev`, `image.defocus_A`, `image.cs_mm`) to its value and the file that
-        tells it.
     sha256: of arrays that lie in no file.
     """
 
@@ -44,7 +36,7 @@ class Exposures:
     pixel_A: float | None = None
     rotation: NDArray[np.float64] | None = None
     shifts_A: NDArray[np.float64] | None = None
-    lens: Mapping[str, tuple[float, Path]] = field(default_factory=dict)
+    lens: RecordedLens = field(default_factory=RecordedLens)
     sha256: str | None = None
 
 
@@ -83,7 +75,7 @@ def read_exposures(path: Path, image: Path | None) -> Exposures:
         rotation=_rotation(path, first, image, second),
         # A pattern is the same wherever its molecule lies, so the images' origins count.
         shifts_A=first.get("shifts_A") if shifts is None else shifts,
-        lens=_lens(path, first, image, second),
+        lens=recorded_lens([(path, first)] + ([(image, second)] if image else []), len(patterns)),
     )
 
 
@@ -106,32 +98,6 @@ def exposures_in_memory(patterns: Any, images: Any) -> Exposures:
         digest.update(np.ascontiguousarray(array).tobytes())
     name = f"arrays-{digest.hexdigest()[:12]}"
     return Exposures(Path(name), one, two, sha256=digest.hexdigest())
-
-
-def settings_of(exposures: Exposures, settings: Settings) -> Settings:
-    """The settings with energy, defocus and spherical aberration as the files tell them.
-
-    Raises:
-        DiffraganError: a setting given by hand disagrees with a file, or a file's value can't be.
-    """
-    changes: dict[str, Any] = {"image": {}}
-    for key, (value, file) in exposures.lens.items():
-        section, _, name = key.rpartition(".")
-        mine = getattr(getattr(settings, section) if section else settings, name)
-        if given_by_hand(settings, key):
-            if abs(value - mine) > _LENS[key][1]:
-                raise DiffraganError(
-                    f"{file} tells {key} = {value:.10g}, and {key} = {mine:.10g} was given by "
-                    "hand; leave out the setting if the file is right, or correct the file."
-                )
-            continue
-        (changes[section] if section else changes)[name] = value
-        try:
-            settings_from_dict({section: {name: value}} if section else {name: value})
-        except DiffraganError as error:
-            raise DiffraganError(f"{file} tells what can't be: {error}") from None
-    image = settings.image.model_copy(update=changes.pop("image"))
-    return settings.model_copy(update={"image": image, **changes})
 
 
 def checked_side(exposures: Exposures, box_A: float | None) -> int:
@@ -192,23 +158,3 @@ def _rotation(
             "rlnAnglePsi) of one, or leave them out there."
         )
     return np.asarray(one, dtype=np.float64)
-
-
-def _lens(
-    path: Path, first: Mapping[str, Any], image: Path | None, second: Mapping[str, Any]
-) -> dict[str, tuple[float, Path]]:
-    """What the files tell, the images' before the patterns': a pattern has no defocus."""
-    lens: dict[str, tuple[float, Path]] = {}
-    for key, (name, close) in _LENS.items():
-        values = [
-            (float(f[name]), p) for f, p in ((second, image), (first, path)) if p and name in f
-        ]
-        if not values:
-            continue
-        lens[key] = values[0]
-        if key == "energy_ev" and abs(values[0][0] - values[-1][0]) > close:
-            raise DiffraganError(
-                f"{path} tells an energy of {values[-1][0] / 1e3:g} keV and {image} one of "
-                f"{values[0][0] / 1e3:g} keV; a pair is taken at one, so correct one of the files."
-            )
-    return lens

@@ -16,8 +16,9 @@ from diffragan.files.store import Selection
 from diffragan.files.store_header import StructureInfo
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope import imaging
-from diffragan.optics import Optics, q_from_angle
-from diffragan.pairs.exposures import Exposures, checked_side, settings_of
+from diffragan.optics import Defocus, Optics, q_from_angle
+from diffragan.pairs.exposures import Exposures, checked_side
+from diffragan.pairs.lens import lens_of_images
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import ImageSettings, Settings
 
@@ -104,7 +105,8 @@ class ArrayPairs(Pairs):
             raise DiffraganError(
                 f"{self.path} does not tell the side of its field; give --box-A (in Å)."
             )
-        self.n, self.settings = len(exposures.patterns), settings_of(exposures, settings)
+        self.n = len(exposures.patterns)
+        self.settings, self._defocus = lens_of_images(exposures.lens, settings, self.n)
         self.optics = Optics(self.settings.energy_ev, box_A, 0.0)
         default = imaging.pattern_mask(m, self.optics, settings.pattern).numpy()
         mask = exposures.mask
@@ -129,6 +131,10 @@ class ArrayPairs(Pairs):
         if self._memory_sha256 is None:
             return super().source
         return {"path": self.path.name, "image": None, "sha256": self.sha256}
+
+    @cached_property
+    def defocus(self) -> Defocus | None:
+        return self._defocus
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
         raw = np.asarray(self._patterns[items], dtype=np.float32)

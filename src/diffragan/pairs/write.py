@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.files.store import DEFOCUS_ARRAYS, SimulationStore
+from diffragan.files.store import SimulationStore
 from diffragan.files.store_header import info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
+from diffragan.optics import DEFOCUS_ARRAYS
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.progress import Progress, no_progress
 

@@ -86,12 +86,13 @@ def _marked(settings: Settings, by_hand: Mapping[str, Any]) -> Settings:
 def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
     """Validated settings from a nested dictionary, as stores keep them, those of earlier versions
     too: keys that have another name by now are taken under it, and removed ones are dropped.
+    None counts as given by hand: what a file tells of its lens goes before a record of it.
 
     Raises:
         DiffraganError: an unknown key or a value out of range.
     """
     try:
-        return Settings.model_validate(present_keys(tree))
+        return _marked(Settings.model_validate(present_keys(tree)), {})
     except ValidationError as error:
         raise DiffraganError(_plain(error)) from None
 
