@@ -22,6 +22,7 @@ from diffragan.optics import Optics, aberration, wavelength_A
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.image_map import ring_power
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.views import Views
 
 ENERGY_EV = 200e3
@@ -142,7 +143,7 @@ def make_views(
         n=even_fast_length(2 * float(flat.radius.max()) + WIDTH + 1),
         measured=torch.from_numpy(measured),
         contrast=torch.from_numpy(contrast),
-        transfer=transfer,
+        transfer=ImageTransfer(transfer),
         image_noise=torch.full((count,), noise),
         rotations=torch.from_numpy(rotations).float(),
         shifts_A=torch.from_numpy(shifts).float(),

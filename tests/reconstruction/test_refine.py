@@ -13,6 +13,7 @@ from torch import Tensor
 from diffragan.fourier.slices import extract, slices
 from diffragan.fourier.volumes import frequency_radius, volume_spectrum
 from diffragan.optics import Optics, wavelength_A
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.views import Views, side_of
 from diffragan.reconstruction.orientations.hand import hand_of, mirror_image
 from diffragan.reconstruction.orientations.refine import align_to_images, refine_orientations
@@ -84,7 +85,7 @@ def views_of(
         n=n,
         measured=both,
         contrast=contrast,
-        transfer=transfer,
+        transfer=ImageTransfer(transfer),
         image_noise=torch.full((count,), power),
         rotations=rotations,
         shifts_A=shifts,

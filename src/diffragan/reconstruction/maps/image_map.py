@@ -89,14 +89,15 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
     floor = 1e-6 * float(power[1:].max())
     for block in views.blocks():
         noise = views.image_noise[block].clamp_min(floor)[:, None]
-        factor = views.weights[block][:, None] * views.transfer / noise
+        transfer = views.transfer.of(block)
+        factor = views.weights[block][:, None] * transfer / noise
         spectra = views.spectra(block) * views.image_phase_ramp(block)
         total.add((spectra * factor).contiguous(), views.rotations[block], points)
-        weight.add((factor * views.transfer + 0j).contiguous(), views.rotations[block], points)
+        weight.add((factor * transfer + 0j).contiguous(), views.rotations[block], points)
     information = weight.spectrum().real
     signal = power_by_voxel(power, n, views.flat.padding)
     rings = ring_of(views)[:count]
-    strength = torch.zeros_like(power).index_add_(0, rings, views.transfer**2)
+    strength = torch.zeros_like(power).index_add_(0, rings, views.transfer.mean_square())
     strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
     beyond_linear = second_order / power_by_voxel(strength, n, views.flat.padding).clamp_min(1e-12)
     volume = spectrum_volume(wiener(total.spectrum(), information, signal, beyond_linear))

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
-from diffragan.fourier.grids import frequency_grid
+from diffragan.fourier.grids import double_angle_grid, frequency_grid
 from diffragan.fourier.slices import Slices, slices
-from diffragan.optics import Optics, image_contrast, lens_envelope
+from diffragan.microscope.imaging import contrast_of_images
+from diffragan.optics import lens_envelope
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer, OwnDefocus
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
-from diffragan.settings import ImageSettings
 
 
 def load_views(
@@ -37,10 +38,10 @@ def load_views(
         scratch: made if missing; a folder that holds the same items is used as it is.
     """
     mask = torch.from_numpy(pairs.pattern_mask)
-    optics, image = pairs.optics, pairs.settings.image
+    optics = pairs.optics
     flat = slices(mask, optics.box_A, optics.wavelength_A, curved=False)
     curved = slices(mask, optics.box_A, optics.wavelength_A, curved=True)
-    transfer = _transfer(flat, optics, image)
+    transfer = _transfer(flat, pairs, items)
     v, k, ki = len(items), len(flat), len(transfer)
     dose = pairs.settings.pattern.dose_e_per_A2
     measured, contrast, noise = _arrays(
@@ -65,11 +66,16 @@ def load_views(
     )
 
 
-def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
+def _transfer(flat: Slices, pairs: Pairs, items: NDArray[np.int64]) -> ImageTransfer:
     """Contrast per unit of object at the leading pairs that the aperture lets through."""
+    optics, image = pairs.optics, pairs.settings.image
     q2 = torch.fft.fftshift(frequency_grid(flat.m, optics.box_A)).flatten()[flat.pixel]
-    lens = {"focal_spread_A": image.focal_spread_A, "aperture_mrad": image.aperture_mrad}
-    passed = lens_envelope(q2, optics.energy_ev, **lens)
+    passed = lens_envelope(
+        q2,
+        optics.energy_ev,
+        focal_spread_A=image.focal_spread_A,
+        aperture_mrad=image.aperture_mrad,
+    )
     inside = torch.nonzero(passed > 0.01).flatten()
     if not len(inside):
         raise DiffraganError(
@@ -77,8 +83,17 @@ def _transfer(flat: Slices, optics: Optics, image: ImageSettings) -> Tensor:
             f"image.aperture_mrad ({image.aperture_mrad:g})."
         )
     last = int(inside.max()) + 1
-    contrast = image_contrast(q2, optics, defocus_A=image.defocus_A, cs_mm=image.cs_mm, **lens)
-    return contrast[:last].float()
+    if pairs.defocus is None:
+        return ImageTransfer(contrast_of_images(q2, optics, image)[:last].float())
+    double = torch.fft.fftshift(double_angle_grid(flat.m), dim=(-2, -1)).flatten(-2)
+    own = OwnDefocus(
+        torch.from_numpy(pairs.defocus[items].terms_A),
+        q2[:last],
+        double[:, flat.pixel[:last]],
+        optics,
+        image,
+    )
+    return ImageTransfer(torch.ones(last), own)
 
 
 def _arrays(

@@ -20,6 +20,7 @@ from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import Slices
 from diffragan.optics import Optics
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 
 BLOCK = 64  # views read or sliced at a time
 
@@ -39,7 +40,7 @@ class Views:
     measured: (v, 2, k) float32 on disk, pixel and mate: amplitudes, or where `electrons` is given
         intensities (counts / electrons); 0 where masked.
     contrast: (v, ki) complex64 on disk: the images' spectra at the first ki pairs.
-    transfer: (ki,) contrast per unit of object, 2 sin(chi) times the lens's envelope.
+    transfer: contrast of each image per unit of object at these pairs.
     image_noise: (v,) noise power of one image frequency; 0 for noise-free images.
     rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y of the molecule in its image.
     weights: (v,) float32, how much each view counts.
@@ -52,7 +53,7 @@ class Views:
     n: int
     measured: Tensor = field(metadata=STAYS)
     contrast: Tensor = field(metadata=STAYS)
-    transfer: Tensor
+    transfer: ImageTransfer
     image_noise: Tensor
     rotations: Tensor
     shifts_A: Tensor
@@ -101,7 +102,7 @@ class Views:
             n=side_of(flat),
             measured=self.measured[:, :, :count],
             contrast=self.contrast[:, :count],
-            transfer=self.transfer[:count],
+            transfer=self.transfer.leading(count),
         )
 
     def every_second(self, first: int) -> Views:
@@ -117,6 +118,7 @@ class Views:
             self,
             measured=self.measured[span],
             contrast=self.contrast[span],
+            transfer=self.transfer.some(span),
             image_noise=self.image_noise[span],
             rotations=self.rotations[span].clone(),
             shifts_A=self.shifts_A[span].clone(),

@@ -76,7 +76,8 @@ def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
         deviation = deviation / width[:, rings].clamp_min(1e-30).sqrt() * trust
         pattern[block] = _polar_lines(views, deviation, radius)
         noise = views.image_noise[block][:, None].clamp_min(1e-6 * float(power.max()))
-        wiener = views.transfer * power.sqrt() / (views.transfer**2 * power + noise)
+        transfer = views.transfer.of(block)
+        wiener = transfer * power.sqrt() / (transfer**2 * power + noise)
         spectrum = views.spectra(block) * views.image_phase_ramp(block) * wiener
         real, imag = (
             _polar_lines(views, part, image_radius, odd)

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffragan.fourier.slices import Inserter, extract
 from diffragan.fourier.volumes import spectrum_volume, volume_spectrum
 from diffragan.reconstruction.maps.image_map import power_by_voxel, ring_of, ring_power, wiener
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.mask import envelope
 from diffragan.reconstruction.maps.views import Views
 
@@ -52,7 +53,7 @@ class ImageSearch:
 
     views: to the finest resolution that is looked at. mass_kda: for the mask, None where unknown.
     shift_reach_A: how far from the centre of its field a molecule may lie.
-    transfer: (ki,) contrast per unit of object. rings: (ki,) ring of each frequency.
+    transfer: contrast per unit of object. rings: (ki,) ring of each frequency.
     signal: (n, n, n // 2 + 1) power of the object by voxel, from the patterns.
     noise: (v,) power of each image's noise at a frequency.
     expected: (ki,) power of the noise-free images, as the patterns imply it.
@@ -61,7 +62,7 @@ class ImageSearch:
     views: Views
     mass_kda: float | None
     shift_reach_A: float
-    transfer: Tensor
+    transfer: ImageTransfer
     rings: Tensor
     signal: Tensor
     noise: Tensor
@@ -108,7 +109,8 @@ class Matches:
 
 @dataclass(frozen=True)
 class _Projections:
-    """A map as images would show it without noise, at g orientations and k frequencies.
+    """A map as images would show it without noise, at g orientations and k frequencies, apart from
+    what each image's own defocus does.
 
     values: (g, k) complex64; real_imag: (g, 2 k), the same side by side; power: (g, k).
     shifts: (s, 2) in Å that each is compared at. ramps: (s, k) factors that move a molecule from
@@ -147,7 +149,7 @@ def image_search(
     power = ring_power(views)
     last = float(views.flat.radius[len(views.transfer) - 1])
     limited = views.limited(max(resolution_A, views.optics.box_A / (last + 1)))
-    transfer = limited.transfer[: len(limited.flat)]
+    transfer = limited.transfer.leading(len(limited.flat))
     rings = ring_of(limited)[: len(transfer)]
     return ImageSearch(
         views=limited,
@@ -157,7 +159,7 @@ def image_search(
         rings=rings,
         signal=power_by_voxel(power, limited.n, limited.flat.padding),
         noise=views.image_noise.clamp_min(1e-6 * float(power[1:].max())),
-        expected=transfer**2 * power[rings],
+        expected=transfer.mean_square() * power[rings],
     )
 
 
@@ -231,12 +233,13 @@ def merge(search: ImageSearch, places: Places, unexplained: Tensor) -> Model:
     for start in range(0, len(places.item), _INSERTED):
         item, share, rotations, shifts = (x[start : start + _INSERTED] for x in places)
         variance = search.noise[item][:, None] + unexplained
-        factor = share[:, None] * search.transfer / variance
+        transfer = search.transfer.of(item)
+        factor = share[:, None] * transfer / variance
         images = views.contrast[item.cpu()].to(views.device)[:, : len(search.transfer)]
         images = images * _shift_ramps(search, shifts, points)
         rotations = rotations.contiguous()
         total.add((images * factor).contiguous(), rotations, points)
-        weight.add((factor * search.transfer + 0j).contiguous(), rotations, points)
+        weight.add((factor * transfer + 0j).contiguous(), rotations, points)
     merged = wiener(total.spectrum(), weight.spectrum().real, search.signal)
     return Model(spectrum_volume(merged), unexplained)
 
@@ -259,7 +262,7 @@ def _projections(search: ImageSearch, model: Model, stage: Stage, grid: Tensor) 
     spectrum = volume_spectrum(model.volume * mask)
     together = max(1, _POINTS // len(points))
     parts = [extract(spectrum, some, points) for some in torch.split(grid, together)]
-    values = torch.cat(parts) * search.transfer[band]
+    values = torch.cat(parts) * search.transfer.common[band]
     shifts = _shift_grid(search, stage.shift_step_A)
     return _Projections(
         values=values,
@@ -279,17 +282,18 @@ def _best_places(
     views, count, k = search.views, len(some), projections.values.shape[1]
     images = views.contrast[some].to(views.device)[:, projections.band]
     noise = search.noise[some.to(views.device)][:, None]
+    own = search.transfer.beside_common(some.to(views.device))[:, projections.band]
     weight = 1 / (noise + model.unexplained[projections.band])
     moved = (images[:, None] * projections.ramps).reshape(-1, k)
-    weighted = (moved.reshape(count, -1, k) * weight[:, None]).flatten(0, 1)
+    weighted = (moved.reshape(count, -1, k) * (weight * own)[:, None]).flatten(0, 1)
     match = projections.real_imag @ torch.cat((weighted.real, weighted.imag), 1).T
     match = match.reshape(len(projections.values), count, len(projections.shifts))
-    gain = (2 * match.amax(2) - projections.power @ weight.T).T
+    gain = (2 * match.amax(2) - projections.power @ (weight * own**2).T).T
     top, orientation = gain.topk(min(_MOST_PLACES, len(projections.values)), 1)
     row = torch.arange(count, device=views.device)
     shift = match.permute(1, 0, 2)[row[:, None], orientation].argmax(2)
     centred = moved.reshape(count, len(projections.shifts), k)[row, shift[:, 0]]
-    error = (centred - projections.values[orientation[:, 0]]).abs().square() - noise
+    error = (centred - own * projections.values[orientation[:, 0]]).abs().square() - noise
     return _Best(top, orientation, shift, error, images.abs().square() - noise)
 
 

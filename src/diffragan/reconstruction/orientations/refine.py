@@ -87,8 +87,9 @@ class _Comparison:
         self.counts = views.electrons is not None
         self.observed = views.observed(block, views.flat, count)
         self.contrast = views.spectra(block)[:, :count]
-        self.transfer = views.transfer[:count]
-        self.inner = self.points[: len(self.transfer), :2] * (2 * math.pi / views.volume_box_A)
+        self.transfer = views.transfer.leading(count).of(block)
+        self.inside = self.transfer.shape[1]
+        self.inner = self.points[: self.inside, :2] * (2 * math.pi / views.volume_box_A)
         self.noise = views.image_noise[block][:, None]
         self.reach = float(torch.linalg.vector_norm(self.points[-1]).clamp_min(1))
 
@@ -105,7 +106,7 @@ class _Comparison:
             (turned(rotations.repeat(3, 1, 1), turns), turned(rotations.repeat(3, 1, 1), -turns))
         )
         values = self.slices(both).reshape(2, 3, len(rotations), -1)
-        observable, inner = self.observable(values), values[..., : len(self.transfer)]
+        observable, inner = self.observable(values), values[..., : self.inside]
         return (observable[0] - observable[1]) / (2 * step), (inner[0] - inner[1]) / (2 * step)
 
     def observable(self, slices: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class _Comparison:
         """(b, ki) the image, its molecule moved to the centre, less transfer x slice."""
         phase = shift @ self.inner.T
         ramp = torch.polar(torch.ones_like(phase), phase)
-        return self.contrast * ramp - self.transfer * slices[:, : len(self.transfer)]
+        return self.contrast * ramp - self.transfer * slices[:, : self.inside]
 
     def pattern_weight(self, slices: Tensor, regression: _Regression) -> Tensor:
         """(b, count) one over the variance of a measured value, at most."""
@@ -138,7 +139,7 @@ class _Comparison:
     ) -> Tensor:
         """(b, 2) shift with the highest correlation of image and transfer x slice: a grid about
         `start`, then Newton steps from its best point."""
-        model = self.transfer * slices[:, : len(self.transfer)]
+        model = self.transfer * slices[:, : self.inside]
         product = self.image_weight(regression) * self.contrast * model.conj()
         device = start.device
         line = torch.arange(-math.ceil(reach_A), math.ceil(reach_A) + 1.0, device=device)
@@ -351,7 +352,7 @@ def image_agreement(spectrum: Tensor, views: Views, resolution_A: float) -> Tens
         slices = comparison.slices(views.rotations[block])
         shift = comparison.best_shift(slices, views.shifts_A[block], 10.0, None)
         error = comparison.residual(slices, shift)
-        model = comparison.transfer * slices[:, : len(comparison.transfer)]
+        model = comparison.transfer * slices[:, : comparison.inside]
         image = error + model
         size = torch.linalg.vector_norm(image, dim=1) * torch.linalg.vector_norm(model, dim=1)
         out[block] = (image * model.conj()).sum(1).real / size.clamp_min(1e-30)
