@@ -16,14 +16,15 @@ from torch import Tensor
 
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.loops import WIDTH
-from diffragan.fourier.slices import slices
+from diffragan.fourier.slices import Slices, slices
 from diffragan.fourier.volumes import radius_px
-from diffragan.optics import Optics, aberration, wavelength_A
+from diffragan.optics import Defocus, Optics, aberration, wavelength_A
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.image_map import ring_power
-from diffragan.reconstruction.maps.image_transfer import ImageTransfer
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer, OwnDefocus
 from diffragan.reconstruction.maps.views import Views
+from diffragan.settings import ImageSettings
 
 ENERGY_EV = 200e3
 BOX_A, EDGE_A, APERTURE_A = 32.0, 2.0, 4.0
@@ -105,8 +106,10 @@ def make_views(
     mask: Tensor | None = None,
     edge_A: float = EDGE_A,
     image_shifts_A: NDArray[np.float64] | None = None,
+    defocus: Defocus | None = None,
 ) -> Views:
     """Views of a molecule in random orientations; doses in e/Å², `dose` None for exact patterns.
+    Without a defocus of their own the images are at -1000 Å.
 
     Patterns lie on the Ewald sphere; images hold their transfer times the flat slice, and noise.
     """
@@ -119,7 +122,10 @@ def make_views(
     rotations = rotations_of(count, seed)
     ki = int((flat.radius <= BOX_A / APERTURE_A).sum())
     chi = aberration((flat.radius[:ki].double() / BOX_A) ** 2, ENERGY_EV, -1000.0)
-    transfer = (2 * torch.sin(chi)).float()
+    transfer = ImageTransfer((2 * torch.sin(chi)).float())
+    curves = transfer.of(slice(0, count)).numpy().repeat(count, 0)
+    if defocus is not None:
+        transfer, curves = own_transfer(flat, ki, optics, defocus)
     noise = 1 / (image_dose * BOX_A**2)
     shifts = np.zeros((count, 2)) if image_shifts_A is None else image_shifts_A
     measured = np.empty((count, 2, len(flat)), dtype=np.float32)
@@ -135,7 +141,7 @@ def make_views(
         q = flat.points[:ki].double().numpy() / BOX_A
         ramp = np.exp(-2j * math.pi * (q[:, :2] @ shifts[v]))
         drawn = rng.normal(size=(2, ki)) * math.sqrt(noise / 2)
-        contrast[v] = transfer.numpy() * transform(turned, q) * ramp + drawn[0] + 1j * drawn[1]
+        contrast[v] = curves[v] * transform(turned, q) * ramp + drawn[0] + 1j * drawn[1]
     return Views(
         optics=optics,
         flat=flat,
@@ -143,7 +149,7 @@ def make_views(
         n=even_fast_length(2 * float(flat.radius.max()) + WIDTH + 1),
         measured=torch.from_numpy(measured),
         contrast=torch.from_numpy(contrast),
-        transfer=ImageTransfer(transfer),
+        transfer=transfer,
         image_noise=torch.full((count,), noise),
         rotations=torch.from_numpy(rotations).float(),
         shifts_A=torch.from_numpy(shifts).float(),
@@ -151,6 +157,23 @@ def make_views(
         items=np.arange(count),
         electrons=None if dose is None else dose * BOX_A**2,
     )
+
+
+def own_transfer(
+    flat: Slices, ki: int, optics: Optics, defocus: Defocus
+) -> tuple[ImageTransfer, NDArray[np.float64]]:
+    """The package's transfer of images that differ in defocus, without an aperture, and the curves
+    (v, ki) from RELION's formula."""
+    x, y, _ = flat.points[:ki].double().numpy().T / BOX_A
+    q2, phi = x**2 + y**2, np.arctan2(y, x)
+    double = torch.from_numpy(np.stack((np.cos(2 * phi), np.sin(2 * phi))))
+    terms = torch.from_numpy(defocus.terms_A)
+    lens = ImageSettings(aperture_mrad=100)
+    own = OwnDefocus(terms, torch.from_numpy(q2), double, optics, lens)
+    u, v, angle = (column[:, None] for column in vars(defocus).values())
+    along = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (phi - np.deg2rad(angle)))
+    curves = 2 * np.sin(-math.pi * optics.wavelength_A * along * q2)
+    return ImageTransfer(torch.ones(ki), own), curves
 
 
 def atoms_inside(mask: Tensor, positions: NDArray[np.float64], box_A: float = BOX_A) -> float:

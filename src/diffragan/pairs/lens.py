@@ -68,6 +68,8 @@ def _defocus(path: Path, arrays: Mapping[str, Any], n: int) -> Defocus | None:
 
     def column(name: str) -> NDArray[np.float64]:
         values = np.asarray(arrays[name], dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise DiffraganError(f"{path} has no number for every '{name}'; repair the file.")
         if values.size == 1:
             return np.full(n, values.item())
         if values.shape != (n,):
