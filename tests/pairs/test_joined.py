@@ -326,6 +326,46 @@ def test_array_files_join_and_their_names_are_no_molecules(
         open_all(patterns, settings=settings, images=images[:1], box_A=30)
 
 
+def test_days_at_two_defoci_make_the_map_of_one_file_that_tells_both(
+    views: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """Bit for bit; with the defoci swapped the map is another."""
+    defoci = (-1000.0, -2000.0)
+    imaged = []
+    for defocus in defoci:
+        lens = settings.image.model_copy(update={"defocus_A": defocus})
+        imaged.append(open_pairs(views, settings=settings.model_copy(update={"image": lens})))
+    spans = (slice(0, CUT), slice(CUT, VIEWS))
+    image = np.concatenate([p.image(span) for p, span in zip(imaged, spans, strict=True)])
+    pattern, rotation = imaged[0].pattern(slice(0, VIEWS)), imaged[0].rotation
+    assert rotation is not None
+    own = np.repeat(defoci, [CUT, VIEWS - CUT]) - imaged[0].optics.centre_to_exit_A
+
+    def file(name: str, span: slice, defocus: Any) -> Path:
+        np.savez(
+            tmp_path / f"{name}.npz", pattern=pattern[span], image=image[span],
+            pattern_mask=imaged[0].pattern_mask, rotation=rotation[span], defocus_A=defocus,
+            pixel_A=imaged[0].box_A / imaged[0].m,
+        )  # fmt: skip
+        return tmp_path / f"{name}.npz"
+
+    days = [file(f"day{k}", span, own[span][0]) for k, span in enumerate(spans)]
+    everything = slice(0, VIEWS)
+    inputs = {
+        "days": days,
+        "both": [file("both", everything, own)],
+        "swapped": [file("swapped", everything, np.repeat(own[[-1, 0]], [CUT, VIEWS - CUT]))],
+    }
+    words = ["--mass-kda", "1", *SHORT, "--set", "image.snr=8", "--set", "image.aperture_mrad=6.5"]
+    for out, paths in inputs.items():
+        code, text = run("reconstruct", *paths, "--out", tmp_path / out, *words)
+        assert code in (0, 3), text
+    maps = {out: density(tmp_path / out) for out in inputs}
+    np.testing.assert_array_equal(maps["days"], maps["both"])
+    assert np.corrcoef(maps["both"].ravel(), maps["swapped"].ravel())[0, 1] < 0.3
+    assert pairs_of_results(open_results(tmp_path / "both" / "phased.zarr")).defocus is not None
+
+
 def test_merge_takes_one(days: dict[str, Path], tmp_path: Path) -> None:
     stores = (days["one"], days["two"])
     code, text = run("reconstruct", *stores, "--method", "merge", "--out", tmp_path / "o")
