@@ -38,6 +38,7 @@ from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.fourier.slices import extract, slices
 from diffragan.fourier.volumes import frequency_radius, uncentred, volume_spectrum
 from diffragan.optics import Optics
+from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 from diffragan.rotations import quasi_uniform
 from diffragan.settings import AtomsSettings
@@ -133,7 +134,7 @@ def blank_views(count: int, box_A: float) -> Views:
         n=side_of(flat),
         measured=torch.zeros(count, 2, len(flat)),
         contrast=torch.zeros(count, 1, dtype=torch.complex64),
-        transfer=torch.ones(1),
+        transfer=ImageTransfer(torch.ones(1)),
         image_noise=torch.zeros(count),
         rotations=torch.from_numpy(quasi_uniform(count)).float(),
         shifts_A=torch.zeros(count, 2),
