@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.star import read_orientations
+from diffragan.files.store import ResultStore
 from diffragan.pairs.pairs import Pairs
 from diffragan.rotations import quasi_uniform
 
@@ -109,6 +110,34 @@ def missing_cone_deg(rotations: NDArray[np.float64]) -> float:
     directions = quasi_uniform(4000)[:, 2, :]
     nearest = np.abs(directions @ beams.T).min(1).max()
     return float(np.degrees(np.arcsin(min(nearest, 1.0))))
+
+
+def mergeable(results: ResultStore) -> NDArray[np.float64]:
+    """The orientations (v, 3, 3) of results that can make a map.
+
+    Raises:
+        DiffraganError: no waves, no orientations, several molecules or too few views.
+    """
+    if not results.has("wave"):
+        raise DiffraganError(
+            f"{results.path} has projections only (method '{results.method}'); merging needs "
+            "waves, as image, raar, hybrid and many-views give them."
+        )
+    if results.rotation is None:
+        raise DiffraganError(
+            f"{results.path} tells no orientations; phase pairs that have them, or reconstruct "
+            "the pairs with --method many-views --find-orientations."
+        )
+    if len(np.unique(results.structure_index)) > 1:
+        raise DiffraganError(
+            f"{results.path} holds several molecules; a map is made of one, so phase one "
+            "structure's pairs."
+        )
+    if results.n < LEAST_VIEWS:
+        raise DiffraganError(
+            f"{results.path} holds {results.n} views; a map needs at least {LEAST_VIEWS}."
+        )
+    return results.rotation
 
 
 def _molecule(pairs: Pairs, structure: str | None) -> int:

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.store import ResultStore, open_results
 from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction.many_views import HalfMaps
-from diffragan.reconstruction.maps.merge_waves import merge_waves
+from diffragan.reconstruction.maps.merge_waves import merge_stored
 from diffragan.reconstruction.phased_map import PhasedMap
 
 
-def begin_from_waves(solve: HalfMaps, path: Path, pairs: Pairs) -> None:
+def begin_from_waves(half_maps: HalfMaps, path: Path, pairs: Pairs) -> None:
     """Put phased waves of the same pairs in the place of each half's start.
 
     Each half takes the waves of its own views alone, weighted by their trust. The image map stays
@@ -34,7 +33,7 @@ def begin_from_waves(solve: HalfMaps, path: Path, pairs: Pairs) -> None:
             "raar or hybrid give them."
         )
     place = {int(item): k for k, item in enumerate(results.items)}
-    for half in solve.halves:
+    for half in half_maps.halves:
         missing = [int(i) for i in half.views.items if int(i) not in place]
         if missing:
             raise DiffraganError(
@@ -46,27 +45,8 @@ def begin_from_waves(solve: HalfMaps, path: Path, pairs: Pairs) -> None:
 
 def _replace_start(half: PhasedMap, results: ResultStore, place: dict[int, int]) -> None:
     views = half.views
-
-    def rows(items: NDArray[np.int64]) -> list[int]:
-        return [place[int(i)] for i in items]
-
-    def waves(items: NDArray[np.int64]) -> NDArray[np.complex64]:
-        wave = results.wave(rows(items))
-        assert wave is not None
-        return wave
-
-    def trust(items: NDArray[np.int64]) -> NDArray[np.float32]:
-        assert results.trust is not None
-        return results.trust[rows(items)]
-
-    volume = merge_waves(
-        waves,
-        views.items,
-        views.rotations,
-        views.flat,
-        views.n,
-        weight=None if results.trust is None else trust,
-    )
+    rows = np.array([place[int(i)] for i in views.items])
+    volume = merge_stored(results, rows, views.rotations, views.flat, views.n)
     spectrum = torch.lerp(
         torch.fft.rfftn(volume, norm="forward"),
         half.image.spectrum,

@@ -9,8 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffragan.errors import DiffraganError
+from diffragan.files.store import ResultStore
+from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.slices import Inserter, Slices
 from diffragan.fourier.volumes import spectrum_volume
+from diffragan.microscope.imaging import pattern_mask
+from diffragan.settings import settings_from_dict
 
 Waves = Callable[[NDArray[np.int64]], NDArray[np.complex64]]
 
@@ -91,3 +96,64 @@ def merge_waves(
         slices.add((weights + 0j).contiguous(), turn, geometry.points)
     share = slices.spectrum().real + damping
     return spectrum_volume(total.spectrum() / share)
+
+
+def merge_stored(
+    results: ResultStore, rows: NDArray[np.int64], rotations: Tensor, geometry: Slices, n: int
+) -> Tensor:
+    """The volume (n, n, n), FFT order, of some waves of a result store, weighted by their trust
+    where it tells one.
+
+    Args:
+        rows: their places in the store. rotations: (len(rows), 3, 3).
+    """
+
+    def waves(some: NDArray[np.int64]) -> NDArray[np.complex64]:
+        wave = results.wave(some)
+        assert wave is not None
+        return wave
+
+    def trust(some: NDArray[np.int64]) -> NDArray[np.float32]:
+        assert results.trust is not None
+        return results.trust[some]
+
+    weight = None if results.trust is None else trust
+    return merge_waves(waves, rows, rotations, geometry, n, weight=weight)
+
+
+def measured_band(results: ResultStore) -> Tensor:
+    """(m, m) bool, zero frequency at [m//2, m//2]: where the patterns were measured, the direct
+    beam left out.
+
+    A store of an earlier version does not record it; then it is what the settings say. The waves
+    do not tell: rounding leaves none of their frequencies at nothing.
+    """
+    wave = results.wave([0])
+    assert wave is not None
+    m = wave.shape[-1]
+    if results.has("pattern_mask"):
+        mask = torch.from_numpy(results.read("pattern_mask").astype(bool))
+    else:
+        settings = settings_from_dict(results.settings)
+        mask = pattern_mask(m, results.optics, settings.pattern)
+    mask[m // 2, m // 2] = False
+    return mask
+
+
+def phased_band(results: ResultStore, measured: Tensor) -> Tensor:
+    """(m, m) bool: of the measured band the rings in which any view's phases are trusted.
+
+    Raises:
+        DiffraganError: there are none.
+    """
+    if results.trust is None:
+        return measured
+    rings = ring_index(measured.shape[-1])
+    trusted = torch.from_numpy(np.append((results.trust > 0).any(0), False))
+    band = measured & trusted[rings.clamp_max(len(trusted) - 1)]
+    if not bool(band.any()):
+        raise DiffraganError(
+            f"The phases of {results.path} are trusted nowhere, so they make no map; phase the "
+            "pairs by another method."
+        )
+    return band
