@@ -1,4 +1,5 @@
-"""Shared small data: clusters of atoms, and their exit waves in the paper's box."""
+"""Shared small data: clusters of atoms, their exit waves in the paper's box, and a ball of atoms
+with its map."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffragan.files.store import ResultStore
+from diffragan.files.store import ResultStore, open_simulation
 from diffragan.microscope.simulate import simulate
 from diffragan.molecules.structure import Structure
+from diffragan.pairs.imaged import ImagedPairs
+from diffragan.pairs.write import write_pairs
 from diffragan.settings import Settings, load_settings
 from phased_world import World, make_world, noisy_results
+from quick_runs import QUICK, SET, run
 
 COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
 
@@ -66,3 +70,34 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def noisy(world: World) -> ResultStore:
     """Right phases to about 4 Å and wrong ones beyond; the method saw these structures."""
     return noisy_results(world)
+
+
+@pytest.fixture(scope="session")
+def ball_settings() -> Settings:
+    """Settings that make a reconstruction of the ball quick."""
+    return load_settings(overrides=[*QUICK, "simulate.orientations=60"])
+
+
+@pytest.fixture(scope="session")
+def ball_views(tmp_path_factory: pytest.TempPathFactory, ball_settings: Settings) -> Path:
+    """Sixty exit waves of a ball of 70 atoms, 7 Å in radius."""
+    out = tmp_path_factory.mktemp("views") / "ball.zarr"
+    return simulate([cluster("ball", 5, atoms=70, radius_A=7.0)], out, ball_settings, workers=1)
+
+
+@pytest.fixture(scope="session")
+def ball_pairs(
+    tmp_path_factory: pytest.TempPathFactory, ball_views: Path, ball_settings: Settings
+) -> Path:
+    """The same as an instrument would give them: no truth, no orientations."""
+    out = tmp_path_factory.mktemp("pairs") / "pairs.zarr"
+    return write_pairs(ImagedPairs(open_simulation(ball_views), ball_settings), out)
+
+
+@pytest.fixture(scope="session")
+def ball_map(tmp_path_factory: pytest.TempPathFactory, ball_views: Path) -> Path:
+    """The folder of a finished reconstruction of the ball."""
+    out = tmp_path_factory.mktemp("map") / "out"
+    code, text = run("reconstruct", ball_views, "--out", out, *SET)
+    assert code == 0, text
+    return out

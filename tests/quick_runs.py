@@ -21,6 +21,13 @@ QUICK = [
     "many_views.iterations=60",
     "many_views.error_reduction_iterations=6",
 ]
+# The same as words of a command line, for many views and for pairs one by one. Runs that are
+# compared bit for bit stay on the CPU, where sums have one order.
+SET = [word for pair in QUICK for word in ("--set", pair)] + ["--device", "cpu"]
+PAIR_SET = [
+    *(word for pair in QUICK if "many_views." not in pair for word in ("--set", pair)),
+    *("--device", "cpu"),
+]
 
 
 def run(*words: str | Path) -> tuple[int, str]:

@@ -41,6 +41,11 @@ def read_settings(
     return load_settings(preset, file=config, overrides=set_ or (), values=dotted)
 
 
+def set_keys(set_: Sequence[str] | None) -> list[str]:
+    """The dotted keys that `--set` gives."""
+    return [pair.partition("=")[0].strip() for pair in set_ or ()]
+
+
 def given_options(context: typer.Context) -> dict[str, str]:
     """The options that the command line gives, by the words for them: their parameters' names."""
     return {

@@ -41,6 +41,8 @@ def store(simulated: Path, published: Settings, tmp_path_factory: pytest.TempPat
         ("--method published --starts 2", "'published' does not take --starts"),
         ("--method raar --weights w.safetensors", "'raar' does not take --weights"),
         ("--method raar --set phase.solver=magic", "no solver 'magic'; choose from er, hio, raar"),
+        ("--set many_views.beta=0.8", "take --set many_views.beta (many-views does); leave it out"),
+        ("--method raar --set many_views.beta=1 --weights w", "take --weights (published, hybrid"),
         ("--method magic", "no method 'magic'; choose from image, published, raar, hybrid, many"),
     ],
 )

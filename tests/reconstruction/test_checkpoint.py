@@ -1,15 +1,29 @@
-"""An unfinished run's folder: whose it is, also where an earlier version began it."""
+"""An unfinished run's folder: whose it is, and that what goes on from it ends as it would have."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+import types
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from diffragan.errors import DiffraganError
+from diffragan.pairs.open import open_pairs
+from diffragan.reconstruction import many_views
 from diffragan.reconstruction.checkpoint import claim
+from diffragan.reconstruction.choose_views import choose_views
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
+from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings
+from quick_runs import SET, run
 
 
 def test_a_run_begun_under_old_names_of_settings_goes_on(tmp_path: Path) -> None:
@@ -28,3 +42,116 @@ def test_a_run_begun_under_old_names_of_settings_goes_on(tmp_path: Path) -> None
     record.write_text(json.dumps(old))
     with pytest.raises(DiffraganError, match="other settings"):
         claim(tmp_path, key)
+
+
+def test_an_interrupted_run_ends_where_it_would_have(
+    ball_views: Path, ball_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it iterates and during error reduction, a run comes to the same bits."""
+    from diffragan.reconstruction import solve as module
+
+    monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
+    store = open_pairs(ball_views, settings=ball_settings)
+    chosen = choose_views(store, limit=40)
+
+    def go(out: Path, stop_at: int | None) -> Any:
+        def tell(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+            if stage == "iterations" and done == stop_at:
+                raise KeyboardInterrupt
+
+        return solve_views(store, chosen, out, ball_settings, progress=tell)
+
+    whole = go(tmp_path / "whole", None)
+    last = whole.half_maps.iteration
+    for stop_at in (7, last - 2):
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "parts", stop_at)
+    resumed = go(tmp_path / "parts", None)
+    assert resumed.half_maps.iteration == last
+    np.testing.assert_array_equal(resumed.combined.map.numpy(), whole.combined.map.numpy())
+    assert resumed.half_maps.history == whole.half_maps.history
+
+
+def test_doubtful_orientations_are_told_also_after_a_resume(
+    ball_views: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A search whose starts disagree is warned of, once, on the console and in metrics.json, and a
+    run that goes on does not search again."""
+    from diffragan.reconstruction import solve as module
+    from diffragan.reconstruction.orientations.finders import FINDERS
+
+    searches: list[int] = []
+
+    def search(seen: Views, mass_kda: float | None, *_: object) -> OrientationSearchResult:
+        searches.append(len(seen))
+        assert seen.rotations[:, 0, 0].eq(1).all()  # nothing is told
+        pairs = open_pairs(ball_views)
+        assert pairs.rotation is not None
+        true = torch.from_numpy(pairs.rotation[seen.items]).float()
+        return OrientationSearchResult(replace(seen, rotations=true), False, (0.3, 0.2), 80.0)
+
+    monkeypatch.setitem(FINDERS, "images", search)
+    monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
+    step = many_views.HalfMaps.step
+
+    def interrupted(self: many_views.HalfMaps, *words: Any) -> None:
+        if self.iteration == 2:
+            raise KeyboardInterrupt
+        step(self, *words)
+
+    monkeypatch.setattr(many_views.HalfMaps, "step", interrupted)
+    words: list[str | Path] = ["reconstruct", ball_views, "--out", tmp_path / "o", *SET]
+    words += ["--find-orientations", "--iterations", "3"]
+    assert run(*words)[0] != 0
+    assert (tmp_path / "o" / ".run" / "state.pt").exists()
+    monkeypatch.setattr(many_views.HalfMaps, "step", step)
+    _, text = run(*words)
+    text = " ".join((text + capsys.readouterr().err).split())
+    assert searches == [60]
+    assert text.count("No two of 2 random starts came to the same map") == 1
+    metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert "doubtful" in metrics["warnings"][-1]
+
+
+@pytest.mark.parametrize("left", ["an earlier version's", "half a file"])
+def test_a_state_that_cannot_go_on_is_refused(
+    left: str,
+    ball_views: Path,
+    ball_settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Earlier versions pickled classes by the places of their modules; a sentence says what to do,
+    and nothing of the run is lost by it."""
+    from diffragan.reconstruction import solve as module
+
+    monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
+    store, out = open_pairs(ball_views, settings=ball_settings), tmp_path / "o"
+
+    def stop(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        if stage == "iterations" and done == 3:
+            raise KeyboardInterrupt
+
+    def go(progress: Any = stop) -> None:
+        solve_views(store, choose_views(store, limit=20), out, ball_settings, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    state = out / ".run" / "state.pt"
+    if left == "half a file":
+        state.write_bytes(state.read_bytes()[:5000])
+    else:
+        old = types.ModuleType("diffragan.reconstruct.start")
+        image = dataclasses.make_dataclass("ImageMap", ["volume"])
+        image.__module__ = old.__name__
+        old.ImageMap = image  # type: ignore[attr-defined]
+        for name in ("diffragan.reconstruct", old.__name__):
+            monkeypatch.setitem(sys.modules, name, old)
+        torch.save({"halves": [{"image": image(torch.ones(3))}], "seconds": 1.0}, state)
+    before = state.read_bytes()
+    with pytest.raises(DiffraganError, match=r"state\.pt is of an earlier version.*--overwrite"):
+        go()
+    assert state.read_bytes() == before

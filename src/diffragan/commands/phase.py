@@ -16,9 +16,11 @@ from diffragan.terminal import (
     Preset,
     Seed,
     Set,
+    given_options,
     note,
     progress_bars,
     read_settings,
+    set_keys,
     show_reconstruction,
 )
 
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
     from diffragan.files.store import ResultStore
 
 
+# Options that a method may take or not, and what the library calls one of them.
+_METHODS_OWN = ("weights", "starts", "iterations", "time_budget", "force")
+_LIBRARY_NAMES = {"time_budget": "time_budget_s"}
+
+
 def phase(
+    context: typer.Context,
     pairs: Annotated[
         Path, typer.Argument(help="store or file of pairs, or the patterns when --image is given")
     ],
@@ -87,7 +95,7 @@ def phase(
     import sys
 
     from diffragan import api
-    from diffragan.phasing.method import check_options
+    from diffragan.phasing.registry import check_options
 
     settings = read_settings(
         preset,
@@ -101,17 +109,15 @@ def phase(
         phase__force=force or None,
     )
     given = {
-        "weights": ("--weights", weights),
-        "starts": ("--starts", starts),
-        "iterations": ("--iterations", iterations),
-        "time_budget_s": ("--time-budget", time_budget),
-        "force": ("--force", force or None),
+        word: _LIBRARY_NAMES.get(name, name)
+        for word, name in given_options(context).items()
+        if name in _METHODS_OWN
     }
-    words = {name: word for name, (word, value) in given.items() if value is not None}
-    for key in (pair.partition("=")[0].strip() for pair in set_ or ()):
-        if key.startswith("phase."):
-            words.setdefault(key.removeprefix("phase."), f"--set {key}")
-    check_options(settings.phase.method, words)
+    for key in set_keys(set_):
+        section, _, name = key.partition(".")
+        if section in ("phase", "many_views"):
+            given[f"--set {key}"] = name if section == "phase" else section
+    check_options(settings.phase.method, given, METHODS)
     with progress_bars() as progress:
         results = api.phase(
             api.open_pairs(pairs, image=image or (), box_A=box_A, settings=settings),

@@ -21,6 +21,7 @@ from diffragan.terminal import (
     note,
     progress_bars,
     read_settings,
+    set_keys,
     show_reconstruction,
 )
 
@@ -117,14 +118,16 @@ def reconstruct(
     """
     from diffragan import api
     from diffragan.errors import DiffraganError
-    from diffragan.reconstruction.run import METHODS, check_options
+    from diffragan.phasing.registry import check_options
+    from diffragan.reconstruction.run import METHODS
 
     given = {
         word: _LIBRARY_NAMES.get(name, name)
         for word, name in given_options(context).items()
         if name not in ("out", "method", "overwrite")
     }
-    check_options(method, given)
+    given |= {f"--set {key}": "phase" for key in set_keys(set_) if key.startswith("phase.")}
+    check_options(method, given, METHODS)
     if find_orientations and (orientations is not None or refine_orientations):
         raise DiffraganError(
             "--find-orientations needs none; leave out --orientations and --refine-orientations."
@@ -151,7 +154,7 @@ def reconstruct(
             image=image or (),
             box_A=box_A,
             model=model,
-            settings=settings if "settings" in METHODS[method].options else None,
+            settings=settings if "settings" in METHODS[method].takes else None,
             device=device,
             overwrite=overwrite,
             command=shlex.join(["diffragan", *sys.argv[1:]]),

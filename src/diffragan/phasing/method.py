@@ -13,7 +13,7 @@ from another package: an entry point of the group `diffragan.methods` that names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -184,13 +184,12 @@ class Method:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What may be given by hand: fields of `settings.phase`, and `weights`."""
+        """What may be given by hand: fields of `settings.phase`, `weights`, and for a joint method
+        the section `many_views`."""
         weights = {"weights"} if self.needs_weights else set()
-        return self.options | weights | (set() if self.joint else {"batch_size"})
+        return self.options | weights | {"method", "many_views" if self.joint else "batch_size"}
 
 
-# What `phase` offers by hand; a method takes some of it.
-OPTIONS = (frozenset(PhaseSettings.model_fields) | {"weights"}) - {"method"}
 # What the methods that iterate read.
 ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {"method", "batch_size"}
 
@@ -219,25 +218,6 @@ def method(name: str) -> Callable[[PairRun], PairRun]:
         return function
 
     return register
-
-
-def check_options(name: str, given: Mapping[str, str]) -> None:
-    """Refuse options that a method does not take.
-
-    Args:
-        given: options given by hand, as `OPTIONS` names them, each with the user's word for it,
-            such as {"time_budget_s": "--time-budget"}.
-
-    Raises:
-        DiffraganError: an option that the method does not take; the message names those that do.
-    """
-    takes = METHODS[name].takes
-    for option, word in given.items():
-        if option in takes or option not in OPTIONS:
-            continue
-        others = [other for other in METHODS if option in METHODS[other].takes]
-        whose = f" ({', '.join(others)} {'does' if len(others) == 1 else 'do'})" if others else ""
-        raise DiffraganError(f"The method '{name}' does not take {word}{whose}; leave it out.")
 
 
 def phased_wave(

@@ -1,4 +1,5 @@
-"""How methods are found by name: names at once, what is behind them when it is used."""
+"""How methods are found by name, and refuse what they do not take: names at once, what is behind
+them when it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from diffragan.errors import DiffraganError
 from diffragan.plugins import load_plugins
@@ -103,3 +104,39 @@ class MethodRegistry(MutableMapping[str, "Method"]):
             module, _, attribute = self._lines[name].target.partition(":")
             return as_method(getattr(import_module(module), attribute), name)
         return as_method(load_plugins(GROUP)[name], name)
+
+
+class TakesOptions(Protocol):
+    """A method that names the options it takes."""
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Names of options."""
+
+
+def check_options(name: str, given: Mapping[str, str], methods: Mapping[str, TakesOptions]) -> None:
+    """Refuse options that a method does not take.
+
+    Args:
+        given: options given by hand, by the user's word: {"--time-budget": "time_budget_s"}.
+        methods: all there are, by name.
+
+    Raises:
+        DiffraganError: no such method, or options that it does not take; the message names the
+            methods that do.
+    """
+    if name not in methods:
+        raise DiffraganError(f"There is no method '{name}'; choose from {', '.join(methods)}.")
+    takes = methods[name].takes
+    refused = []
+    for word, option in given.items():
+        if option in takes:
+            continue
+        others = [other for other in methods if option in methods[other].takes]
+        do = "does" if len(others) == 1 else "do"
+        refused.append(f"{word} ({', '.join(others)} {do})" if others else word)
+    if refused:
+        them = "it" if len(refused) == 1 else "them"
+        raise DiffraganError(
+            f"The method '{name}' does not take {', '.join(refused)}; leave {them} out."
+        )

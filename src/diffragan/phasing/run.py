@@ -14,8 +14,9 @@ from diffragan.files.store_header import info_to_json, unfinished
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.imaging import item_seed
 from diffragan.pairs.pairs import Pairs
-from diffragan.phasing.method import Context, PairBatch, Phased, check_options
+from diffragan.phasing.method import Context, PairBatch, Phased
 from diffragan.phasing.methods import METHODS
+from diffragan.phasing.registry import check_options
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 
@@ -59,7 +60,7 @@ def load_context(
     """
     device = torch.device(device)
     if not METHODS[name].needs_weights:
-        check_options(name, {} if weights is None else {"weights": "weights"})
+        check_options(name, {} if weights is None else {"weights": "weights"}, METHODS)
         return Context(device=device)
     from diffragan.networks.weights import load_weights
 

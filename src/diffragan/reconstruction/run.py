@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from diffragan.files.store import ResultStore, open_results
 from diffragan.pairs.open import open_all
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Method
+from diffragan.phasing.registry import check_options
 from diffragan.phasing.solvers import find_solver
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.checkpoint import SCRATCH, clear
@@ -197,11 +198,11 @@ Run = Callable[[Source, Destination, ReconstructionOptions, Progress, Warn], Rec
 class ReconstructionMethod:
     """One way to a map.
 
-    run: makes it. options: the fields of `ReconstructionOptions` that it takes.
+    run: makes it. takes: the fields of `ReconstructionOptions` that it reads.
     """
 
     run: Run
-    options: frozenset[str]
+    takes: frozenset[str]
 
 
 METHODS: dict[str, ReconstructionMethod] = {}
@@ -215,26 +216,6 @@ def reconstruction_method(name: str, *options: str) -> Callable[[Run], Run]:
         return run
 
     return register
-
-
-def check_options(method: str, given: Mapping[str, str]) -> None:
-    """Refuse what a method does not take, by name.
-
-    Args:
-        given: every option that was given, by the caller's word for it: fields of
-            `ReconstructionOptions`.
-
-    Raises:
-        DiffraganError: there is no such method, or it does not take one of them.
-    """
-    if method not in METHODS:
-        raise DiffraganError(f"There is no method '{method}'; choose {' or '.join(METHODS)}.")
-    others = [word for word, name in given.items() if name not in METHODS[method].options]
-    if others:
-        raise DiffraganError(
-            f"Leave out {', '.join(others)}: method '{method}' does not take "
-            f"{'it' if len(others) == 1 else 'them'}."
-        )
 
 
 def reconstruct(
@@ -256,7 +237,7 @@ def reconstruct(
         DiffraganError: input that will not do, an option that the method does not take, or
             another reconstruction at the destination.
     """
-    check_options(method, {name: name for name in options.given})
+    check_options(method, {name: name for name in options.given}, METHODS)
     return METHODS[method].run(source, destination, options, progress, warn)
 
 
