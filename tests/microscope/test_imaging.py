@@ -15,6 +15,7 @@ from diffragan.microscope.imaging import (
     centre_wave,
     defocused_image,
     diffraction_pattern,
+    drawn_defocus,
     image_dose,
     item_seed,
     measure,
@@ -144,6 +145,23 @@ def test_a_dose_wins_over_an_snr_and_none_of_both_is_no_noise(
     found = measure(waves, optics, clean, [0, 1, 2])
     assert torch.isinf(found.image_dose_e_per_A2).all()
     torch.testing.assert_close(found.image, defocused_image(waves, optics, clean.image, 112))
+
+
+def test_a_spread_of_defoci_follows_the_seeds(
+    waves: torch.Tensor, optics: Optics, published: Settings
+) -> None:
+    """Other seeds, as in another epoch of training, give other defoci; given ones are kept."""
+    spread = with_image(published, defocus_spread_A=300.0, snr=None)
+    drawn = drawn_defocus(spread.image, [1, 2, 3])
+    assert drawn is not None
+    images = [measure(waves, optics, spread, seeds).image for seeds in ([1, 2, 3], [1, 2, 4])]
+    torch.testing.assert_close(
+        images[0], defocused_image(waves, optics, spread.image, 112, drawn), rtol=0, atol=0
+    )
+    torch.testing.assert_close(images[0][:2], images[1][:2], rtol=0, atol=0)
+    assert not torch.allclose(images[0][2], images[1][2])
+    given = measure(waves, optics, spread, [7, 8, 9], drawn).image
+    torch.testing.assert_close(given, images[0], rtol=0, atol=0)
 
 
 def test_an_items_noise_depends_on_its_seed_alone(

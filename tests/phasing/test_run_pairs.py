@@ -26,7 +26,7 @@ from diffragan.phasing.methods import METHODS
 from diffragan.phasing.proposals import propose_from_image
 from diffragan.phasing.run import choose_items, load_context, make_pair_batch, phase_pairs
 from diffragan.phasing.stability import rotate_image, stability
-from diffragan.settings import ImageSettings, Settings
+from diffragan.settings import ImageSettings, Settings, load_settings
 
 CPU = torch.device("cpu")
 
@@ -279,6 +279,18 @@ def test_stability_of_the_image_method(
     assert set(rows) == {"shifted by 1.2 Å", "turned by 90 degrees"}
     for row in rows.values():
         assert row["band_mean_frc"]["image"] > 0.98
+
+
+def test_stability_keeps_each_images_lens(simulated: Path, tmp_path: Path) -> None:
+    """Other noise comes with the same defocus, and astigmatism turns with a turned image."""
+    lens = ["image.defocus_spread_A=1000", "image.astigmatism_A=900", "image.snr=50"]
+    settings = with_method(load_settings(overrides=lens), "image")
+    pairs = ImagedPairs(open_simulation(simulated), settings)
+    rows = stability(pairs, np.array([0, 5]), settings, Context())
+    assert rows["other noise"]["band_mean_frc"]["image"] > 0.9
+    given = open_pairs(write_pairs(pairs, tmp_path / "b.zarr", n=2), settings=settings)
+    rows = stability(given, np.array([0, 1]), given.settings, Context())
+    assert rows["turned by 90 degrees"]["band_mean_frc"]["image"] > 0.98
 
 
 def test_the_centre_plane_is_the_stores(pairs: Pairs) -> None:

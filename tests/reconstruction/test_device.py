@@ -23,11 +23,13 @@ from diffragan.devices import to_device
 from diffragan.errors import DiffraganError
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import CPU, volume_spectrum
+from diffragan.optics import Defocus
 from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction import many_views as mv
 from diffragan.reconstruction import phased_map as half_set
 from diffragan.reconstruction.checkpoint import restored, save_state
 from diffragan.reconstruction.choose_views import choose_views
+from diffragan.reconstruction.maps.image_map import image_map
 from diffragan.reconstruction.maps.mask import envelope, largest_piece
 from diffragan.reconstruction.maps.merge_waves import merge_waves
 from diffragan.reconstruction.maps.views import Views
@@ -66,6 +68,13 @@ def views() -> Views:
 def counted() -> Views:
     """The same with 3e4 e/Å² on the pattern."""
     return make_views(ATOMS, 12, edge_A=2.7, dose=3e4)
+
+
+@pytest.fixture(scope="module")
+def own_lenses() -> Views:
+    """The same whose images differ in defocus and are astigmatic."""
+    mean = np.linspace(-900, -1500, 12)
+    return make_views(ATOMS, 12, edge_A=2.7, defocus=Defocus.of(mean, 200.0, 30.0))
 
 
 @pytest.fixture
@@ -188,18 +197,17 @@ def test_a_run_goes_on_wherever_its_state_is_taken(
     assert max(relative(other, found[0]) for other in found[1:]) < SAME
 
 
-@pytest.mark.parametrize("dose", [None, 3e4])
+@pytest.mark.parametrize("kind", ["views", "counted", "own_lenses"])
 def test_orientations_are_refined_there_as_here(
-    dose: float | None,
-    views: Views,
-    counted: Views,
+    kind: str,
+    request: pytest.FixtureRequest,
     device: torch.device,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against a map and against the images, in several blocks; shifts and the hand with them."""
     monkeypatch.setattr("diffragan.reconstruction.maps.views.BLOCK", 5)
     monkeypatch.setattr("diffragan.reconstruction.maps.views._POINTS", 1)
-    seen = views if dose is None else counted
+    seen: Views = request.getfixturevalue(kind)
     generator = torch.Generator().manual_seed(1)
     wrong = 0.03 * torch.randn((len(seen), 3), generator=generator)
     here = replace(seen, rotations=turned(seen.rotations, wrong))
@@ -214,6 +222,7 @@ def test_orientations_are_refined_there_as_here(
     one, two = (align_to_images(v, schedule_A=(8.0,), rounds=1) for v in (there, here))
     close(one.rotations, two.rotations, 2e-3)
     close(image_agreement(truth.to(device), there, 6.0), image_agreement(truth, here, 6.0), 2e-3)
+    close(image_map(there).volume, image_map(here).volume, 2e-3)
     hand, other = hand_of(truth.to(device), there), hand_of(truth, here)
     assert hand.sigma == pytest.approx(other.sigma, rel=1e-2)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffragan.commands.demo import views_path
 from diffragan.devices import to_device
+from diffragan.optics import Defocus
 from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
@@ -161,8 +162,12 @@ def test_an_interrupted_search_goes_on(views: Views, tmp_path: Path) -> None:
     assert on.starts == once.starts
 
 
-def test_a_search_is_the_same_on_a_device(views: Views) -> None:
+@pytest.mark.parametrize("own_lenses", [False, True])
+def test_a_search_is_the_same_on_a_device(own_lenses: bool, views: Views) -> None:
     quick = SearchPlan(starts=2, stages=(Stage(6.0, 2, 500, 2.0),))
+    if own_lenses:
+        lenses = Defocus.of(np.linspace(-1000, -1200, COUNT), 100.0, 30.0)
+        views = make_views(ATOMS, COUNT, image_shifts_A=SHIFTS_A, image_dose=4000, defocus=lenses)
     wanted = find_from_images(views, KDA, plan=quick)
     with strict_device() as device:
         found = find_from_images(to_device(views, device), KDA, plan=quick)

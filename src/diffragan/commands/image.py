@@ -36,8 +36,9 @@ def image(
 ) -> None:
     """Image a simulation: write the patterns and images an instrument would give.
 
-    Defocus, aperture, doses and the rest are settings (`--set image.dose_e_per_A2=50`). The noise
-    of an item depends on the seed and the item's number alone.
+    Defocus, aperture, doses and the rest are settings (`--set image.dose_e_per_A2=50`); images may
+    scatter in defocus (`--set image.defocus_spread_A=300`) and be astigmatic. The noise of an item
+    depends on the seed and the item's number alone.
 
     Examples:
 

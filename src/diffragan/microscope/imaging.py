@@ -50,15 +50,24 @@ class Measured:
 
 
 def measure(
-    exit_wave: Tensor, optics: Optics, settings: Settings, seeds: Sequence[int]
+    exit_wave: Tensor,
+    optics: Optics,
+    settings: Settings,
+    seeds: Sequence[int],
+    defocus: Defocus | None = None,
 ) -> Measured:
-    """Pattern and image of each exit wave (b, y, x); `seeds` holds one integer per item."""
+    """Pattern and image of each exit wave (b, y, x); `seeds` holds one integer per item.
+
+    Args:
+        defocus: of each image; none: as the settings have it, a spread drawn by the seeds.
+    """
     pattern, mask = diffraction_pattern(exit_wave, optics, settings.pattern)
     if settings.pattern.dose_e_per_A2 is not None:
         electrons = settings.pattern.dose_e_per_A2 * optics.box_A**2
         pattern = _count(pattern, electrons, seeds, PATTERN_NOISE)
     m = pattern.shape[-1]
-    defocus = drawn_defocus(settings.image, seeds)
+    if defocus is None:
+        defocus = drawn_defocus(settings.image, seeds)
     expected = defocused_image(exit_wave, optics, settings.image, m, defocus)
     dose = image_dose(expected, optics, settings.image)
     image = _count(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)

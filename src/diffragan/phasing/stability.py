@@ -127,10 +127,15 @@ def rotate_image(array: Tensor, angle_deg: float) -> Tensor:
     return torch.from_numpy(np.stack(slices)).to(array.dtype)
 
 
+def _quarter_turned(terms_A: Tensor) -> Tensor:
+    """Defocus terms (b, 3) of images turned by 90 degrees: cos 2 phi and sin 2 phi change sign."""
+    return terms_A * terms_A.new_tensor([1, -1, -1])
+
+
 def _perturbations(
     pairs: Pairs, item: NDArray[np.int64], settings: Settings, batch: PairBatch
 ) -> list[Perturbation]:
-    box = pairs.box_A
+    box, terms, defocus = pairs.box_A, batch.defocus_terms_A, pairs.defocus
     back = (-SHIFT_A[0], -SHIFT_A[1])
     moved = f"shifted by {math.hypot(*SHIFT_A):.1f} Å"
     exit_wave = pairs.exit_wave(item)
@@ -148,6 +153,7 @@ def _perturbations(
                     pattern=quarter_turn(batch.pattern),
                     pattern_mask=quarter_turn(batch.pattern_mask),
                     image=quarter_turn(batch.image),
+                    defocus_terms_A=terms if terms is None else _quarter_turned(terms),
                 ),
                 lambda p: quarter_turn(p, -1),
             ),
@@ -156,7 +162,8 @@ def _perturbations(
 
     def again(new_wave: Tensor, seed: int) -> PairBatch:
         seeds = [imaging.item_seed(seed, int(i)) for i in item]
-        measured = imaging.measure(new_wave, pairs.optics, settings, seeds)
+        lens = None if defocus is None else defocus[item]
+        measured = imaging.measure(new_wave, pairs.optics, settings, seeds, lens)
         return replace(
             batch,
             pattern=measured.pattern.to(batch.pattern),
