@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import diffragan as dg
+from browser import opened
 from diffragan.atoms import run as atoms_run
 from diffragan.atoms.building.build import build
 from diffragan.files.mrc import read_map, write_map
@@ -85,6 +86,36 @@ def test_files_are_read_by_other_programs(built: Path, world: Path) -> None:
     assert open_results(built / "waves.zarr").method == "atoms"
     code, text = run("evaluate", built / "waves.zarr", "--out", world / "report")
     assert code == 0, text
+
+
+def test_the_page_shows_map_and_atoms_together(built: Path, tmp_path: Path) -> None:
+    """Every atom is drawn in the measured map, the model's map is another, and each can be gone
+    to."""
+    metrics = json.loads((built / "metrics.json").read_text("utf-8"))
+    text = (built / "report.html").read_text("utf-8")
+    assert len(text) < 8e6
+    for words in (metrics["verdict"], "map, measured", "model&#39;s map to 0.9 Å", "never seen"):
+        assert words in text, words
+    names = {path.stem for path in (built / "figures").iterdir()}
+    assert names == {"resolution", "close_ups", "residues", "ramachandran", "weights"}
+    steps = """
+      state.bonds = viewer.dataset.bonds;
+      state.residues = [...viewer.querySelectorAll("[data-jump] optgroup")]
+        .filter((group) => group.label.startsWith("chain "))
+        .reduce((sum, group) => sum + group.children.length, 0);
+      for (const number of [1, 2, 3]) part(`[data-surface="${number}"] [data-shown]`).click();
+      part("[data-after]").click();
+      await settled();
+    """
+    seen = opened(built / "report.html", tmp_path, steps)
+    assert seen.console == []
+    state = seen.state
+    assert int(state["atoms"]) == metrics["atoms"]["n"]
+    assert int(state["seen-bonds"]) > 0.8 * metrics["atoms"]["n"]
+    assert state["surfaces"] == "4"
+    assert state["chosen"] == "residue 0"
+    assert state["seen-residues"] == str(metrics["model"]["residues"])
+    assert seen.drawn > 0.05
 
 
 def test_a_finished_folder_is_kept(built: Path, world: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from browser import opened
 from diffragan.report.html import render
+from diffragan.report.viewer.close_ups import close_ups, places
 from diffragan.report.viewer.density import crop_of, level_enclosing, packed, smoothed, unpacked
-from diffragan.report.viewer.scene import Scene, Surface, scene_text
+from diffragan.report.viewer.scene import Peak, Residue, Scene, ShownAtoms, Surface, scene_text
 from page import ball
 
 
@@ -42,19 +44,19 @@ def volume() -> NDArray[np.float64]:
 def test_a_packed_map_is_the_map(volume: NDArray[np.float64], finest_A: float) -> None:
     """Unpacked at the places that its origin and voxel tell, it has the map's values; its rim
     is 0."""
-    found = packed(volume, 1.0, crop_of(volume > 0.05, 1.0), finest_A)
-    assert found is not None
-    values = unpacked(found)
-    z, y, x = np.indices(values.shape)[:, 1:-1, 1:-1, 1:-1] * found.voxel_A
-    px, py, pz = (o + a for o, a in zip(found.origin_A, (x, y, z), strict=True))
+    density = packed(volume, 1.0, crop_of(volume > 0.05, 1.0), finest_A)
+    assert density is not None
+    values = unpacked(density)
+    z, y, x = np.indices(values.shape)[:, 1:-1, 1:-1, 1:-1] * density.voxel_A
+    px, py, pz = (o + a for o, a in zip(density.origin_A, (x, y, z), strict=True))
     length = np.sqrt((px - 5) ** 2 + (py + 3) ** 2 + (pz - 8) ** 2)
     true = (1 / (1 + np.exp((length - 9) / 0.8)) - volume.mean()) / volume.std()
     inner = values[1:-1, 1:-1, 1:-1]
     # Steps are finest at low contours: half a step is top / 255 at most.
-    assert np.abs(inner - np.clip(true, 0, None)).max() < found.top / 255 + 0.02
+    assert np.abs(inner - np.clip(true, 0, None)).max() < density.top / 255 + 0.02
     values[1:-1, 1:-1, 1:-1] = 0
     assert not values.any()
-    assert math.prod(found.size) < 1.1e6
+    assert math.prod(density.size) < 1.1e6
 
 
 def test_levels_enclose_what_they_say(volume: NDArray[np.float64]) -> None:
@@ -118,10 +120,12 @@ def test_a_contour_lies_where_the_density_is(volume: NDArray[np.float64], tmp_pa
       state.some = part_of.length / at.length;
       state.before = viewer.dataset.triangles;
       part("[data-preset]").click();
+      console.warn("a warning is heard");
       await settled();
     """.replace("LEVEL", f"{level:.4f}")
     seen = opened(page_of(scene, tmp_path / "page"), tmp_path, steps)
-    assert seen.console == []
+    assert len(seen.console) == 1
+    assert "a warning is heard" in seen.console[0]
     state = seen.state
     assert float(state["seen-off"]) < 0.15
     assert float(state["seen-volume"]) == pytest.approx(4 / 3 * np.pi * 9**3, rel=0.02)
@@ -132,3 +136,119 @@ def test_a_contour_lies_where_the_density_is(volume: NDArray[np.float64], tmp_pa
     assert int(state["triangles"]) > int(state["seen-before"]) > 1000
     assert float(state["levels"]) == pytest.approx(level / 2, abs=0.006)
     assert 0.1 < seen.drawn < 0.9
+
+
+@pytest.fixture(scope="module")
+def chain() -> ShownAtoms:
+    """A zigzag of 24 atoms in the plane z = 2 x, six residues of four, with one loose atom."""
+    along = np.arange(24)
+    places = np.stack([1.3 * along - 15, np.where(along % 2, 0.8, 0.0), 0.0 * along], axis=1)
+    turn = np.array([[1, 0, 2], [0, 5**0.5, 0], [-2, 0, 1]]).T / 5**0.5
+    places = np.vstack((places @ turn.T, [[0.0, 12.0, 0.0]]))
+    fit = np.concatenate((np.linspace(0.9, 0.5, 24), [np.nan]))
+    names = ("MET", "GLN", "ILE", "PHE", "VAL", "LYS")
+    residues = [
+        Residue("A", 10 + k, name, tuple(range(4 * k, 4 * k + 4)), None if k == 5 else 1 - k / 10)
+        for k, name in enumerate(names)
+    ]
+    return ShownAtoms(
+        places, np.stack([along[:-1], along[1:]], axis=1), np.arange(25) < 20, np.ones(25),
+        np.linspace(2, 9, 25), fit, np.array([[3, *(places[3] + [0, 1, 0])]]), residues,
+        ["C", "N", "O", "C", "S"] * 5,
+    )  # fmt: skip
+
+
+def map_of(atoms: ShownAtoms, n: int = 64, voxel_A: float = 0.6) -> NDArray[np.float64]:
+    """A blob at every atom."""
+    axis = (np.arange(n) - n // 2) * voxel_A
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    squares = [(x - p[0]) ** 2 + (y - p[1]) ** 2 + (z - p[2]) ** 2 for p in atoms.positions_A]
+    volume: NDArray[np.float64] = np.sum([np.exp(-square / 0.5) for square in squares], axis=0)
+    return volume
+
+
+def test_close_ups_are_of_the_best_and_the_worst(chain: ShownAtoms) -> None:
+    """Residues where they are known, else atoms; each in the plane of its atoms, 5 Å apart."""
+    best, worst = places(chain, 2)
+    assert [place.title.split(",")[0] for place in best] == ["A MET 10", "A GLN 11"]
+    assert [place.title.split(",")[0] for place in worst] == ["A LYS 15", "A VAL 14"]
+    single = replace(chain, residues=())
+    best, worst = places(single, 3)
+    assert best[0].title == "atom 1, fit 0.90"
+    assert worst[0].title == "atom 24, fit 0.50"
+    normal = np.array([-2, 0, 1]) / 5**0.5
+    for place in (*best, *worst):
+        assert abs(place.right @ normal) < 1e-6
+        assert abs(place.up @ normal) < 1e-6
+    for some in (best, worst):
+        apart = [np.linalg.norm(a.centre_A - b.centre_A) for a in some for b in some if a is not b]
+        assert min(apart) >= 5
+
+
+def test_a_close_up_shows_the_density_under_its_atoms(chain: ShownAtoms) -> None:
+    """The drawn section is dark where the atoms are drawn."""
+    figure = close_ups(map_of(chain), 0.6, chain, 2).figure
+    for axis in figure.axes:
+        image = np.asarray(axis.images[0].get_array())
+        dots = np.vstack([np.asarray(part.get_offsets()) for part in axis.collections[-2:]])
+        assert len(dots) >= 4
+        at = np.rint((dots + 4.5) / 0.1).astype(int)
+        assert image[at[:, 1], at[:, 0]].min() > image.mean() + image.std()
+
+
+def test_atoms_residues_and_peaks_in_a_browser(chain: ShownAtoms, tmp_path: Path) -> None:
+    """Each kind of place can be gone to, by list and by step; what is not wanted goes."""
+    volume = map_of(chain)
+    density = packed(volume, 0.6, crop_of(volume > 0.2, 0.6))
+    assert density is not None
+    surface = Surface("map, measured", density, "#56B4E9", 3.0, {"6 σ": 6.0}, "mesh")
+    peaks = [Peak((1.0, 2.0, 3.0), 7.5), Peak((0.0, 0.0, 5.0), -5.25)]
+    steps = """
+      const set = (name, value) => {
+        part(name).value = value;
+        part(name).dispatchEvent(new Event("change"));
+      };
+      const list = part("[data-jump]");
+      state.groups = [...list.querySelectorAll("optgroup")].map((one) => one.label).join("; ");
+      state.first = list.options[1].textContent;
+      state.drawn = [viewer.dataset.atoms, viewer.dataset.bonds, viewer.dataset.peaks].join(" ");
+      state.triangles = viewer.dataset.triangles;
+      set("[data-jump]", "1");
+      await settled();
+      state.residue = part(".status").textContent;
+      state.near = viewer.dataset.triangles;
+      part("[data-before]").click();
+      await settled();
+      state.before = part(".status").textContent;
+      for (const by of ["confidence", "element", "fit", "b"]) set("[data-colour]", by);
+      for (const name of ["peaks", "hydrogens", "doubtful"]) part(`[data-${name}]`).click();
+      await settled();
+      state.fewer = [viewer.dataset.atoms, viewer.dataset.bonds, viewer.dataset.peaks].join(" ");
+      const options = [...list.options];
+      const peak = options.find((one) => one.textContent.includes("-5.3 sigma"));
+      set("[data-jump]", peak.value);
+      await settled();
+      state.peak = viewer.dataset.chosen + ": " + part(".status").textContent;
+      const worst = options.find((one) => one.textContent.startsWith("A LYS 15, atom 24"));
+      set("[data-jump]", worst.value);
+      await settled();
+      state.worst = part(".status").textContent;
+    """
+    seen = opened(page_of(Scene([surface], chain, peaks), tmp_path / "page"), tmp_path, steps)
+    assert seen.console == []
+    state = {k.removeprefix("seen-"): v for k, v in seen.state.items() if k.startswith("seen-")}
+    assert state["groups"] == (
+        "chain A; worst fit to the map; best fit to the map; peaks of the difference map"
+    )
+    assert state["first"] == "A MET 10, confidence 1.00"
+    assert state["drawn"] == "25 23 0"
+    assert state["residue"] == "A GLN 11, confidence 0.90"
+    assert state["before"] == "A MET 10, confidence 1.00"
+    assert 0 < int(state["near"]) < int(state["triangles"])
+    assert state["fewer"] == "20 19 2"
+    assert state["peak"].startswith("peak 1: peak of the difference map, -5.3 sigma")
+    assert state["worst"] == (
+        "A LYS 15, atom 24 (C): not confirmed, weight 1.00 carbons, B 8.7 Å², fit to the map 0.50"
+    )
+    assert seen.state["chosen"] == "atom 23"
+    assert 0.005 < seen.drawn < 0.9

@@ -19,12 +19,13 @@ from diffragan.atoms.molecule.outputs import atom_rows, molecule_metrics
 from diffragan.atoms.page import AtomsReport, write_atoms_report
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.atoms.result import AtomsResult, mean_correlation
+from diffragan.atoms.scene import atoms_scene
 from diffragan.atoms.waves import write_waves
 from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
 from diffragan.files.csv import csv_text, write_history
-from diffragan.files.mrc import write_map
+from diffragan.files.mrc import read_map, write_map
 from diffragan.files.store import open_results
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.volumes import centred
@@ -48,6 +49,7 @@ def write_atoms_folder(
     """Write everything; the dictionary of metrics.json comes back.
 
     Args:
+        out: holds the run's settings.toml.
         comparison: what a known structure says (`known_model.compared`), or empty.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -68,9 +70,11 @@ def write_atoms_folder(
     metrics |= {"views": view_metrics, "extrapolated_frc": _extrapolated(view_metrics)}
     text = json.dumps(metrics, indent=1, default=float) + "\n"
     write_atomically(out / FINISHED, text.encode())
-    atoms = result.atoms
-    arrays = (atoms.weights.numpy(), atoms.b_A2.numpy(), result.confirmed.numpy())
-    write_atoms_report(out, AtomsReport(metrics, *arrays))
+    scene = atoms_scene(result, folder, views, read_map(out / "extended.mrc"))
+    volume = centred(folder.maps["map"]).numpy()
+    toml = (out / "settings.toml").read_text("utf-8")
+    report = AtomsReport(metrics, scene, volume, folder.voxel_A, toml, result.molecule)
+    write_atoms_report(out, report)
     return metrics
 
 

@@ -97,14 +97,14 @@ class Scene:
     fallback: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.surfaces) or (self.atoms is not None and len(self.atoms) > 0)
+        return bool(self.surfaces or self.atoms)
 
 
 def scene_text(scene: Scene) -> Markup:
     """The scene as JSON that may stand inside a script element."""
     data = {
         "surfaces": [asdict(surface) for surface in scene.surfaces],
-        "atoms": None if scene.atoms is None else _atoms(scene.atoms),
+        "atoms": _atoms(scene.atoms) if scene.atoms else None,
         "peaks": [asdict(peak) for peak in scene.peaks],
         "fallback": scene.fallback,
     }

@@ -1,22 +1,26 @@
 // The page's viewer: surfaces, atoms, bonds and a list of places to go to, drawn by 3Dmol.js.
 // What it shows is written into data attributes of #viewer, for those who test it.
-(async function () {
-  "use strict";
-  const root = document.getElementById("viewer");
-  const scene = JSON.parse(document.getElementById("scene").textContent);
-  const holder = root.querySelector(".stage"), said = root.querySelector(".said");
-  const NEAR_A = 6, SLIDER = 1000, MOVE_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 350;
+(function () {
+"use strict";
+const root = document.getElementById("viewer");
+const scene = JSON.parse(document.getElementById("scene").textContent);
 
-  function giveUp(why) {
-    root.dataset.state = "failed";
-    root.querySelectorAll(".stage, .controls, .said").forEach((part) => { part.hidden = true; });
-    document.querySelectorAll(".hint").forEach((part) => { part.hidden = true; });
-    const instead = root.querySelector(".fallback");
-    instead.hidden = false;
-    instead.querySelector("span").textContent = why;
-    const picture = scene.fallback && document.querySelector(`#${scene.fallback} img`);
-    if (picture && !instead.querySelector("img")) instead.appendChild(picture.cloneNode());
-  }
+// Without WebGL a figure of the page stands in.
+function giveUp(why) {
+  root.dataset.state = "failed";
+  root.querySelectorAll(".stage, .controls, .status").forEach((part) => { part.hidden = true; });
+  document.querySelectorAll(".hint").forEach((part) => { part.hidden = true; });
+  const instead = root.querySelector(".fallback");
+  instead.hidden = false;
+  instead.querySelector("span").textContent = why;
+  const picture = scene.fallback && document.querySelector(`#${scene.fallback} img`);
+  if (picture && !instead.querySelector("img")) instead.appendChild(picture.cloneNode());
+}
+
+async function start() {
+  const holder = root.querySelector(".stage"), status = root.querySelector(".status");
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const NEAR_A = 5, SLIDER = 1000, MOVE_MS = still ? 0 : 350;
 
   const trial = document.createElement("canvas");
   if (!(trial.getContext("webgl2") || trial.getContext("webgl"))) {
@@ -62,7 +66,6 @@
   const canvas = holder.querySelector("canvas");
   canvas.addEventListener("webglcontextlost", () => giveUp("The graphics card gave up."));
 
-  // Atoms that are never drawn, at the corners of what is: the library fits its view to atoms.
   const atoms = scene.atoms;
   const points = atoms ? triples(atoms.places) : [];
   function triples(flat) {
@@ -70,6 +73,7 @@
     for (let k = 0; k < flat.length; k += 3) out.push([flat[k], flat[k + 1], flat[k + 2]]);
     return out;
   }
+  // The box around all atoms, or without atoms around the first surface.
   function reach() {
     const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
     const take = (point) => point.forEach((value, axis) => {
@@ -88,19 +92,13 @@
         }
       }
     }
-    return [low, high];
+    return low[0] <= high[0] ? [low, high] : [[-10, -10, -10], [10, 10, 10]];
   }
   const [low, high] = reach();
-  const frame = viewer.addModel();
-  frame.addAtoms([0, 1, 2, 3, 4, 5, 6, 7].map((k) => ({
-    elem: "X",
-    x: k & 1 ? high[0] : low[0], y: k & 2 ? high[1] : low[1], z: k & 4 ? high[2] : low[2],
-  })));
-  frame.setStyle({}, {});
 
   // ---- atoms
   const ELEMENTS = { C: "#8f8f8f", N: "#3050f8", O: "#e03020", S: "#c9a800", H: "#ffffff", P: "#ff8000" };
-  const SURE = "#2a8f5b", DOUBTFUL = "#c0392b", HYDROGEN = "#e8e8e8";
+  const SURE = "#009e73", DOUBTFUL = "#d55e00", HYDROGEN = "#e8e8e8";
   const ramp = (part) => {  // from blue, good, over white to red, bad
     const t = Math.max(0, Math.min(1, part)), c = [[0, 114, 178], [240, 240, 240], [213, 94, 0]];
     const [a, b, f] = t < 0.5 ? [c[0], c[1], 2 * t] : [c[1], c[2], 2 * t - 1];
@@ -127,26 +125,28 @@
     const carried = root.querySelector("[data-hydrogens]");
     [model, riding].forEach((old) => old && viewer.removeModel(old));
     model = riding = null;
-    const taken = points.map((_, k) => shown && (doubtful || atoms.confirmed[k]));
+    const visible = points.map((_, k) => shown && (doubtful || atoms.confirmed[k]));
     const bonds = points.map(() => []);
     for (let k = 0; k < atoms.bonds.length; k += 2) {
       const [a, b] = [atoms.bonds[k], atoms.bonds[k + 1]];
-      if (taken[a] && taken[b]) { bonds[a].push(b); bonds[b].push(a); }
+      if (visible[a] && visible[b]) { bonds[a].push(b); bonds[b].push(a); }
     }
     const list = [];
     points.forEach(([x, y, z], k) => {
-      if (!taken[k]) return;
+      if (!visible[k]) return;
       const style = { stick: { radius: 0.09, color: by(k) }, sphere: { radius: 0.24, color: by(k) } };
-      list.push({ elem: "C", index: k, serial: k, x, y, z, bonds: bonds[k], style, clickable: true,
-        hoverable: true, callback: () => choose({ kind: "atom", k }), hover_callback: () => tell(k),
-        unhover_callback: () => tell(null) });
+      list.push({ elem: "C", index: list.length, serial: k, x, y, z, bonds: [], style });
     });
+    const number = new Map(list.map((atom) => [atom.serial, atom.index]));
+    list.forEach((atom) => { atom.bonds = bonds[atom.serial].map((k) => number.get(k)); });
     model = viewer.addModel();
     model.addAtoms(list);
+    model.setClickable({}, true, (atom) => choose({ kind: "atom", k: atom.serial }));
+    model.setHoverable({}, true, (atom) => tell(atom.serial), () => tell(null));
     if (carried && carried.checked && shown) {
       const small = triples(atoms.hydrogens).flatMap(([x, y, z], h) => {
         const p = atoms.parents[h];
-        if (!taken[p]) return [];
+        if (!visible[p]) return [];
         const style = { stick: { radius: 0.05, color: HYDROGEN }, sphere: { radius: 0.12, color: HYDROGEN } };
         const [px, py, pz] = points[p];
         return [{ elem: "H", index: 2 * h, x, y, z, bonds: [2 * h + 1], style },
@@ -230,9 +230,8 @@
       if (from !== number) number.value = one.level.toFixed(2);
       slider.setAttribute("aria-valuetext", `${one.level.toFixed(1)} sigma`);
       const value = one.density.mean + one.level * one.density.sigma;
-      const volume = `encloses ${Math.round(one.enclosed(one.level)).toLocaleString("en")} Å³`;
-      const unit = `${value.toPrecision(3)} in the file's unit, `;
-      part("encloses").textContent = (one.fixed ? "" : unit) + volume;
+      const volume = `around ${Math.round(one.enclosed(one.level)).toLocaleString("en")} Å³`;
+      part("encloses").textContent = (one.fixed ? "" : `= ${value.toPrecision(3)}, `) + volume;
       row.querySelectorAll("[data-preset]").forEach((button) => {
         const same = Math.abs(Number(button.dataset.preset) - one.level) < 0.005;
         button.setAttribute("aria-pressed", String(same));
@@ -273,7 +272,7 @@
     },
   };
   const residueName = (one) => `${one.chain} ${one.name} ${one.number}`;
-  const tell = (k) => { said.textContent = k === null ? (chosen ? words[chosen.kind](chosen.k) : "") : words.atom(k); };
+  const tell = (k) => { status.textContent = k === null ? (chosen ? words[chosen.kind](chosen.k) : "") : words.atom(k); };
   const list = root.querySelector("[data-jump]");
   const places = [];
   function group(title, kind, numbers) {
@@ -296,10 +295,10 @@
       chains.get(one.chain).push(k);
     });
     chains.forEach((numbers, chain) => group(`chain ${chain}`, "residue", numbers));
-    const told = points.map((_, k) => k).filter((k) => atoms.fit[k] !== null);
-    told.sort((a, b) => atoms.fit[a] - atoms.fit[b]);
-    group("worst fit to the map", "atom", told.slice(0, 12));
-    group("best fit to the map", "atom", told.slice(-12).reverse());
+    const ranked = points.map((_, k) => k).filter((k) => atoms.fit[k] !== null);
+    ranked.sort((a, b) => atoms.fit[a] - atoms.fit[b]);
+    group("worst fit to the map", "atom", ranked.slice(0, 12));
+    group("best fit to the map", "atom", ranked.slice(-12).reverse());
     group("peaks of the difference map", "peak", peaks.map((_, k) => k));
   }
   const SELECT = {
@@ -321,10 +320,10 @@
       screenOffset: { x: 14, y: -14 }, inFront: true,
     }));
     drawSurfaces();
-    look(middle, spread + 4.5, near ? near.radius : null);
+    look(middle, spread + 3.5, near ? near.radius : null);
     const number = places.findIndex((one) => one.kind === place.kind && one.k === place.k);
     if (list) list.value = number < 0 ? "" : String(number);
-    said.textContent = words[place.kind](place.k);
+    status.textContent = words[place.kind](place.k);
     root.dataset.chosen = `${place.kind} ${place.k}`;
   }
   // Looks at a place from where it is looked at now. The library's camera stands 150 Å from the
@@ -351,7 +350,7 @@
     chosen = null;
     marks.splice(0).forEach((old) => viewer.removeLabel(old));
     delete root.dataset.chosen;
-    said.textContent = "";
+    status.textContent = "";
     if (list) list.value = "";
     const middle = high.map((value, axis) => (value + low[axis]) / 2);
     const half = Math.hypot(...high.map((value, axis) => value - low[axis])) / 2;
@@ -398,4 +397,10 @@
   drawPeaks();
   whole();
   setTimeout(() => { root.dataset.state = "ready"; }, 60);
+}
+
+start().catch((error) => {
+  giveUp("The viewer failed.");
+  throw error;
+});
 })();
