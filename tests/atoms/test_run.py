@@ -153,6 +153,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert load_settings(file=out / "settings.toml") == load_settings()
 
 
+@pytest.mark.parametrize(("wrong", "words"), [(0.65, "ask for more"), (1.4, "may be less")])
+def test_a_wrong_molecular_weight_is_doubted(
+    world: Path, tmp_path: Path, wrong: float, words: str
+) -> None:
+    """Atoms that are missing gain weight when they are tried, and those too many do not last."""
+    mass = wrong * json.loads((world / "map" / "metrics.json").read_text())["mass_kda"]
+    short = [f"atoms.{key}_cycles=2" for key in ("map", "pattern")]
+    words_of = [word for pair in short for word in ("--set", pair)]
+    code, text = run(
+        "atoms", world / "map", "--out", tmp_path / "out", "--mass-kda", f"{mass:.3f}", *words_of
+    )
+    assert code == 0, text
+    assert words in text
+    assert "--mass-kda" in text
+
+
 def test_noise_gives_no_confirmed_atoms(world: Path, tmp_path: Path) -> None:
     """Peaks of maps that hold only noise are nobody's atoms, and the run says so."""
     wrong = tmp_path / "map"

@@ -62,7 +62,8 @@ def clear(out: Path) -> None:
 def save_built(path: Path, built: Built) -> None:
     """Write one set's atoms in one step."""
     kept: dict[str, Any] = {name: asdict(getattr(built, name)) for name in _RECORDS}
-    save_tensors(path, kept | {"history": list(built.history)})
+    plain = {"history": list(built.history), "asked_for": built.asked_for}
+    save_tensors(path, kept | plain)
 
 
 def read_built(path: Path) -> Built | None:
@@ -70,7 +71,8 @@ def read_built(path: Path) -> Built | None:
     try:
         kept = torch.load(path, weights_only=True)
         records = {name: kind(**kept[name]) for name, kind in _RECORDS.items()}
-        return Built(history=tuple(kept["history"]), **records)
+        plain = {"history": tuple(kept["history"]), "asked_for": kept["asked_for"]}
+        return Built(**records, **plain)
     except (UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError):
         return None
 

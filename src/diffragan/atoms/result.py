@@ -12,6 +12,7 @@ from diffragan.atoms.building.targets import RingSums
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.molecule import Molecule
 
+_FEW = 0.85  # of the expected atoms: with fewer the molecular weight is doubted
 _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved
 
 
@@ -54,6 +55,26 @@ class AtomsResult:
         if self.solved:
             return f"{numbers}." + (f" {self.molecule.words}" if self.molecule else "")
         return f"The map does not show atoms: {numbers}; it takes more patterns or electrons."
+
+
+def doubts_about_mass(result: AtomsResult, mass_kda: float) -> list[str]:
+    """In sentences, why a molecular weight may be wrong; none where the map shows no atoms."""
+    if not result.solved:
+        return []
+    count, asked_for = len(result.atoms), result.all_views.asked_for
+    if asked_for > result.expected / 20:
+        return [
+            f"A molecule of {mass_kda:g} kDa has about {result.expected} atoms, and the patterns "
+            f"ask for more: of {result.expected // 10} further ones they take {asked_for}. Give "
+            "its molecular weight (--mass-kda)."
+        ]
+    if count < _FEW * result.expected:
+        return [
+            f"Of about {result.expected} atoms that a molecule of {mass_kda:g} kDa has, the "
+            f"patterns keep {count}: its molecular weight may be less (--mass-kda), or part of "
+            "it does not show."
+        ]
+    return []
 
 
 def mean_correlation(

@@ -20,7 +20,7 @@ from diffragan.atoms.reconstruction_folder import (
     open_views,
     read_reconstruction,
 )
-from diffragan.atoms.result import AtomsResult
+from diffragan.atoms.result import AtomsResult, doubts_about_mass
 from diffragan.atoms.waves import grid_of
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import KnownModel, read_model
@@ -119,9 +119,20 @@ def build_atoms(
         given = pairs.settings.many_views.orientations == "given"
         comparison = _against(result, known, views, given=given)
     write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
-    metrics = write_atoms_folder(out, result, folder, pairs, views, comparison, progress=progress)
+    warnings = _doubts(folder, result, mass)
+    metrics = write_atoms_folder(
+        out, result, folder, pairs, views, comparison | {"warnings": warnings}, progress=progress
+    )
     clear(out)
     return AtomsRun(out, metrics, result.solved)
+
+
+def _doubts(folder: ReconstructionFolder, result: AtomsResult, mass_kda: float) -> list[str]:
+    """In sentences, what makes the atoms doubtful."""
+    warnings = doubts_about_mass(result, mass_kda)
+    if not folder.metrics.get("converged", True):
+        warnings.insert(0, f"The map of {folder.path} did not converge, so its peaks may be noise.")
+    return warnings
 
 
 def _against(

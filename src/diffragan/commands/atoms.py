@@ -73,6 +73,8 @@ def atoms(
             overwrite=overwrite,
             progress=progress,
         )
+    for warning in built.metrics["warnings"]:
+        note(f"diffragan: {warning}")
     typer.echo(built.summary)
     typer.echo(f"Report: {out / 'report.html'}")
     if not built.solved:

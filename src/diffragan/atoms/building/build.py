@@ -29,6 +29,7 @@ _NEW_WEIGHT, _NEW_B_A2 = 0.6, 6.0
 CORRELATION_BAND_A = (4.0, 1.25)  # the free correlation's band
 _PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
 _FALLS = 0.02  # of the watched correlation, which ends the cycles
+_SATURATED, _TRIAL_STEPS = 0.98, 4
 _WATCHED_EVERY = 20  # one view of so many is kept for watching
 
 
@@ -37,7 +38,8 @@ class Built:
     """Atoms of one map and its views.
 
     history: a row for each cycle. watched: how they compare with the views kept apart, by ring;
-    used: with those refined against.
+    used: with those refined against. asked_for: atoms beyond the expected number that the patterns
+    took when they were tried.
     """
 
     atoms: Atoms
@@ -45,6 +47,7 @@ class Built:
     history: tuple[dict[str, float], ...]
     used: RingSums
     watched: RingSums
+    asked_for: int = 0
 
 
 def expected_atoms(mass_kda: float) -> int:
@@ -123,12 +126,25 @@ def _against_patterns(
         progress("building atoms", done, total, f"({len(atoms)} atoms, R {sums.r_factor:.3f})")
         if now < best_score - _FALLS:
             break  # what is refined now is the noise of the views refined against
-        if now >= best_score - _FALLS / 4:
+        if now >= best_score - _FALLS / 2:
             best, best_score = (atoms, riding), max(now, best_score)
         if not last:
             atoms = renewed(atoms, riding, grid, target, count, mask)
     spectrum = grid.spectrum(*best)
-    return Built(*best, tuple(history), target.sums(spectrum), watched.sums(spectrum))
+    sums, apart = target.sums(spectrum), watched.sums(spectrum)
+    return Built(*best, tuple(history), sums, apart, _asked_for(*best, grid, target, count, mask))
+
+
+def _asked_for(
+    atoms: Atoms, riding: Riding, grid: AtomGrid, target: Target, count: int, mask: Tensor
+) -> int:
+    """Of a tenth more atoms than expected, those that gain weight against the patterns; none are
+    tried where there is still room below the expected number."""
+    if len(atoms) < _SATURATED * count:
+        return 0
+    more = renewed(atoms, riding, grid, target, len(atoms) + max(1, count // 10), mask)
+    tried = refine(more, grid, target, _TRIAL_STEPS, riding=riding, rates=_PATTERN_RATES)
+    return int((tried.weights[len(atoms) :] > _NEW_WEIGHT).sum())
 
 
 def _with_hydrogens(atoms: Atoms, score: Callable[[Atoms, Riding], float]) -> tuple[Atoms, Riding]:
