@@ -128,6 +128,7 @@ def _metrics(
         "map_resolution_A": folder.metrics.get("resolution_A"),
         "solved": result.solved,
         "verdict": result.verdict,
+        "warnings": list(result.warnings),
         "n_views": len(views),
         "dose_e_per_A2": folder.metrics.get("dose_e_per_A2"),
         "atoms": {

@@ -22,7 +22,7 @@ class AtomsResult:
 
     confirmed: (n,) bool. half_sums: how each half set's atoms compare with the other half's
     patterns, which they never saw, by ring of 1 / field. molecule: what the atoms are, where they
-    are atoms.
+    are atoms. warnings: in sentences, what makes them doubtful.
     """
 
     all_views: Built
@@ -33,6 +33,7 @@ class AtomsResult:
     chance: float
     seconds: float
     molecule: Molecule | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def atoms(self) -> Atoms:

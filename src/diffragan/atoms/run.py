@@ -119,20 +119,18 @@ def build_atoms(
         given = pairs.settings.many_views.orientations == "given"
         comparison = _against(result, known, views, given=given)
     write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
-    warnings = _doubts(folder, result, mass)
-    metrics = write_atoms_folder(
-        out, result, folder, pairs, views, comparison | {"warnings": warnings}, progress=progress
-    )
+    result = replace(result, warnings=_doubts(folder, result, mass))
+    metrics = write_atoms_folder(out, result, folder, pairs, views, comparison, progress=progress)
     clear(out)
     return AtomsRun(out, metrics, result.solved)
 
 
-def _doubts(folder: ReconstructionFolder, result: AtomsResult, mass_kda: float) -> list[str]:
+def _doubts(folder: ReconstructionFolder, result: AtomsResult, mass_kda: float) -> tuple[str, ...]:
     """In sentences, what makes the atoms doubtful."""
     warnings = doubts_about_mass(result, mass_kda)
     if not folder.metrics.get("converged", True):
         warnings.insert(0, f"The map of {folder.path} did not converge, so its peaks may be noise.")
-    return warnings
+    return tuple(warnings)
 
 
 def _against(

@@ -14,6 +14,7 @@ from diffragan.terminal import (
     Preset,
     Seed,
     Set,
+    note,
     progress_bars,
     read_settings,
 )
