@@ -91,7 +91,7 @@ def random_phases(batch: PairBatch, truth: Tensor) -> Phased:
     proposal = Proposal(torch.ones_like(none, dtype=torch.complex64), none)
     phase = batch.settings.phase.model_copy(update={"support": "radius"})
     blind = replace(batch, settings=batch.settings.model_copy(update={"phase": phase}))
-    refined = raar.refine(blind, proposal)
+    refined = raar.refine_phases(blind, proposal)
     true = torch.fft.fft2(truth, norm="forward") / 1j
     true[..., 0, 0] = 0
     spectrum, _ = align(refined.spectrum, torch.sgn(true), true.abs() ** 2)
@@ -108,7 +108,7 @@ def upper_bound(batch: PairBatch, truth: Tensor) -> Phased:
     known = (q <= 1 / KNOWN_TO_A) & torch.fft.ifftshift(batch.pattern_mask)
     trust = known.to(batch.amplitude).expand_as(batch.amplitude)
     proposal = Proposal(torch.sgn(spectrum).to(torch.complex64), trust)
-    refined = raar.refine(batch, proposal, fixed_support=outline)
+    refined = raar.refine_phases(batch, proposal, fixed_support=outline)
     return _phased(1j * refined.spectrum, refined, batch)
 
 

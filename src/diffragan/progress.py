@@ -1,8 +1,12 @@
-"""How a long call tells how far it is: one callable, the same everywhere."""
+"""How a long call tells how far it is, and what is doubtful: one callable each, everywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+# Told a sentence that the caller should read.
+Warn = Callable[[str], None]
 
 
 class Progress(Protocol):

@@ -62,7 +62,7 @@ def test_an_r_above_its_peers_is_a_warning_with_causes(
     code, text = run("evaluate", doubtful.path, "--out", tmp_path)
     assert code == 0
     (warning,) = json.loads((tmp_path / "metrics.json").read_text())["warnings"]
-    assert "1 of 5 results (items 2)" in warning
+    assert "1 of 5 results (item 2)" in warning
     assert "flipped image" in warning
     assert f"diffragan: {warning}" in text
     assert f'<p class="warning">{warning}</p>' in (tmp_path / "report.html").read_text("utf-8")

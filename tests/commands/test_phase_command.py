@@ -94,7 +94,7 @@ def test_results_whose_r_stands_out_are_named(
     results = open_results(tmp_path / "p.zarr")
     assert results.r_factor is not None
     bad = results.items[results.r_factor > 1]
-    assert f"in {len(bad)} of 6 results (items {bad[0]}" in text
+    assert f"in {len(bad)} of 6 results (item {bad[0]})" in text
     for cause in ("centre", "mask", "sign of defocus", "dose", "flipped image"):
         assert cause in text
 

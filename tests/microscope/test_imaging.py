@@ -16,12 +16,11 @@ from diffragan.microscope.imaging import (
     defocused_image,
     diffraction_pattern,
     drawn_defocus,
-    image_dose,
-    item_seed,
     measure,
     projection,
     projection_of_centre_wave,
 )
+from diffragan.microscope.noise import image_dose, item_seed
 from diffragan.optics import Optics
 from diffragan.settings import ImageSettings, PatternSettings, ProjectionSettings, Settings
 

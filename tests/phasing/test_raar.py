@@ -140,7 +140,9 @@ def test_settings_reach_the_run(values: dict[str, object], batch: PairBatch) -> 
     )
     seen: list[tuple[int, tuple[int, ...]]] = []
     proposal = image_proposal(one)
-    found = raar.refine(one, proposal, each_round=lambda k, r: seen.append((k, tuple(r.shape))))
+    found = raar.refine_phases(
+        one, proposal, each_round=lambda k, r: seen.append((k, tuple(r.shape)))
+    )
     assert found.start_r.shape == (1, few.phase.starts)
     assert [k for k, _ in seen] == ([12] if values.get("rounds") == 1 else [4, 8, 12])
     assert bool(torch.isfinite(found.spectrum.abs()).all())

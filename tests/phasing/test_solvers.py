@@ -10,8 +10,8 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.phasing.modulus import (
-    Model,
     Modulus,
+    ObjectModel,
     friedel_mate,
     from_fourier,
     measured_modulus,
@@ -30,7 +30,7 @@ from diffragan.phasing.solvers import (
 from diffragan.settings import load_settings
 
 M = 25  # odd: every frequency has its mate
-MODELS: tuple[Model, ...] = ("real", "complex")
+MODELS: tuple[ObjectModel, ...] = ("real", "complex")
 CASES = list(product(sorted(SOLVERS), MODELS))
 
 
@@ -50,7 +50,7 @@ def mask() -> Tensor:
     return valid
 
 
-def truth(model: Model, dtype: torch.dtype = torch.float64, batch: int = 2) -> Tensor:
+def truth(model: ObjectModel, dtype: torch.dtype = torch.float64, batch: int = 2) -> Tensor:
     """Objects that obey the constraints: in the support, positive."""
     generator = torch.Generator().manual_seed(5)
     x = torch.rand(batch, 2, M, M, generator=generator, dtype=torch.float64) * support()
@@ -59,18 +59,18 @@ def truth(model: Model, dtype: torch.dtype = torch.float64, batch: int = 2) -> T
     return objects.to(dtype if model == "real" else wide[dtype])
 
 
-def modulus_of(x: Tensor, model: Model) -> Modulus:
+def modulus_of(x: Tensor, model: ObjectModel) -> Modulus:
     return measured_modulus(torch.fft.fft2(x, norm="forward").abs(), mask(), model)
 
 
-def noise(shape: tuple[int, ...], model: Model, seed: int = 0) -> Tensor:
+def noise(shape: tuple[int, ...], model: ObjectModel, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(*shape, 2, generator=generator, dtype=torch.float64)
     return x[..., 0] if model == "real" else torch.complex(x[..., 0], x[..., 1])
 
 
 @pytest.mark.parametrize(("name", "model"), CASES)
-def test_the_truth_is_a_fixed_point(name: str, model: Model) -> None:
+def test_the_truth_is_a_fixed_point(name: str, model: ObjectModel) -> None:
     x = truth(model)
     run = iterate(name, x, modulus_of(x, model), RealSpace(support()), beta=0.8)
     for _ in range(10):
@@ -81,7 +81,7 @@ def test_the_truth_is_a_fixed_point(name: str, model: Model) -> None:
 
 
 @pytest.mark.parametrize(("name", "model"), CASES)
-def test_a_batch_is_a_loop_of_singles(name: str, model: Model) -> None:
+def test_a_batch_is_a_loop_of_singles(name: str, model: ObjectModel) -> None:
     x = truth(model)
     start = noise((2, 3, M, M), model)
     together = iterate(name, start, modulus_of(x[:, None], model), RealSpace(support()))
@@ -95,7 +95,7 @@ def test_a_batch_is_a_loop_of_singles(name: str, model: Model) -> None:
 
 
 @pytest.mark.parametrize(("name", "model"), CASES)
-def test_single_precision_follows_double(name: str, model: Model) -> None:
+def test_single_precision_follows_double(name: str, model: ObjectModel) -> None:
     x = truth(model)
     start = noise((2, M, M), model)
     found = []
@@ -112,7 +112,7 @@ def test_single_precision_follows_double(name: str, model: Model) -> None:
 
 
 @pytest.mark.parametrize(("name", "model"), CASES)
-def test_translation_covariance(name: str, model: Model) -> None:
+def test_translation_covariance(name: str, model: ObjectModel) -> None:
     """A shifted start in a shifted support gives the shifted run: no pixel is special."""
     x = truth(model)[0]
     start, shift = noise((M, M), model), (5, -3)
@@ -129,7 +129,7 @@ def test_translation_covariance(name: str, model: Model) -> None:
 
 
 @pytest.mark.parametrize(("name", "model"), [c for c in CASES if c[0] != "er"])
-def test_solvers_find_the_object_from_nothing(name: str, model: Model) -> None:
+def test_solvers_find_the_object_from_nothing(name: str, model: ObjectModel) -> None:
     """From random starts with the support known, the amplitudes come to agree."""
     x = truth(model)
     modulus, space = modulus_of(x[:, None], model), RealSpace(support())
@@ -142,7 +142,7 @@ def test_solvers_find_the_object_from_nothing(name: str, model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_projections_are_idempotent(model: Model) -> None:
+def test_projections_are_idempotent(model: ObjectModel) -> None:
     x = noise((2, M, M), model)
     for project in (modulus_of(truth(model), model), RealSpace(support())):
         once = project(x.clone())
@@ -150,7 +150,7 @@ def test_projections_are_idempotent(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_projections_give_the_nearest_point(model: Model) -> None:
+def test_projections_give_the_nearest_point(model: ObjectModel) -> None:
     """No point of the set, of many drawn near and far, is nearer."""
     goal = truth(model)[0]
     modulus, space = modulus_of(goal, model), RealSpace(support())

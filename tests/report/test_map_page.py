@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from browser import opened
-from diffragan.report.map_figures import fsc, orientations
+from diffragan.report.map_figures import fsc_figure, orientations_figure
 from diffragan.report.map_page import draw, map_scene, write_map_report
 from diffragan.report.map_report import MapReport, describe_map, numbers
 from diffragan.rotations import quasi_uniform
@@ -167,13 +167,13 @@ def test_the_map_turns_in_a_browser(report: MapReport, tmp_path: Path) -> None:
 def test_figures_mark_thresholds_edges_and_directions(report: MapReport) -> None:
     """What the curves are read against is on the figure, and directions lie where views look."""
     given = {**report.metrics, "fsc_0p143_A": 1.44, "measured_to_A": 1.3}
-    figure = fsc(replace(report, metrics=given)).figure
+    figure = fsc_figure(replace(report, metrics=given)).figure
     said = {text.get_text() for text in figure.axes[0].texts}
     assert {"0.143", "0.5", "image ends, 5.02 Å", "pattern ends, 1.30 Å"} <= said
     assert "free correlation" not in _labels(figure)
     # Every view along +x: all in one place of the sphere.
     turn = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=float)
-    sphere = orientations(replace(report, rotations=np.repeat(turn[None], 500, 0)))
+    sphere = orientations_figure(replace(report, rotations=np.repeat(turn[None], 500, 0)))
     assert sphere is not None
     drawn: Any = sphere.figure.axes[0].collections[0]
     relative = np.asarray(drawn.get_array())

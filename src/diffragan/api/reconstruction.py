@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffragan.api.sources import Source, Warn, as_paths
-from diffragan.progress import Progress, no_progress
+from diffragan.api.sources import Source, as_paths
+from diffragan.progress import Progress, Warn, no_progress
 from diffragan.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffragan.api.sources import Source, Warn, as_paths, as_words
-from diffragan.progress import Progress, no_progress
+from diffragan.api.sources import Source, as_paths, as_words
+from diffragan.progress import Progress, Warn, no_progress
 from diffragan.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 Source = Path | str | Sequence[Path | str]
-
-# Told a sentence that the caller should read.
-Warn = Callable[[str], None]
 
 
 def as_paths(source: Source) -> list[Path]:

@@ -59,7 +59,9 @@ def metrics_of(results: ResultStore, scores: Scores) -> dict[str, Any]:
     return cleaned
 
 
-def spread(curves: Curves, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+def mean_and_percentiles(
+    curves: Curves, chosen: NDArray[np.int64]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, 10th and 90th percentile over some items. Each (rings,), float64."""
     values = curves.values[chosen].double()
     low, high = torch.quantile(values, torch.tensor([0.1, 0.9], dtype=values.dtype), dim=0)
@@ -131,7 +133,7 @@ def _frc_keys(curves: Curves | None, chosen: NDArray[np.int64]) -> dict[str, Any
     if curves is None:
         empty = dict.fromkeys(("image", "diffraction", "extrapolated"))
         return {"frc": None, "frc_0p5_A": None, "band_mean_frc": empty}
-    mean, p10, p90 = spread(curves, chosen)
+    mean, p10, p90 = mean_and_percentiles(curves, chosen)
     bands = band_means(mean, curves.q)
     return {
         "frc": {

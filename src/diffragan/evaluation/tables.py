@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.evaluation.metrics import spread
+from diffragan.evaluation.metrics import mean_and_percentiles
 from diffragan.files.csv import csv_text
 from diffragan.fourier.correlation import band_means, resolution_at, solved
 
@@ -29,7 +29,7 @@ def frc_csv(evaluation: Evaluation) -> str:
             continue
         for stem, chosen in groups:
             if len(chosen):
-                for q, *rest in zip(curves.q, *spread(curves, chosen), strict=True):
+                for q, *rest in zip(curves.q, *mean_and_percentiles(curves, chosen), strict=True):
                     numbers = [f"{1 / q:.5f}", *(f"{float(x):.6f}" for x in (q, *rest))]
                     rows.append(dict(zip(header, [name, stem, *numbers], strict=True)))
     return csv_text(rows, header)

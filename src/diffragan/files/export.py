@@ -32,7 +32,7 @@ Batches = Callable[[], Iterator[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Stack:
+class ExportStack:
     """One stack of images to be written: (n, side, side) float32 of `box_A` / side Å a pixel."""
 
     name: str
@@ -179,7 +179,7 @@ def _refuse_a_folder_in_use(out: Path, overwrite: bool) -> None:
         )
 
 
-def _stacks(results: ResultStore, part: str, wave_as: str) -> list[Stack]:
+def _stacks(results: ResultStore, part: str, wave_as: str) -> list[ExportStack]:
     if part == "projection":
         side = results.projection([0]).shape[-1]
         content = f"intensity at {_defocus_A(results):g} Å defocus, mean about 1"
@@ -188,7 +188,7 @@ def _stacks(results: ResultStore, part: str, wave_as: str) -> list[Stack]:
             return (results.projection(block) for block in _blocks(results.n))
 
         unit = "mean intensity"
-        return [Stack(part, content, unit, results.n, side, results.box_A, projections)]
+        return [ExportStack(part, content, unit, results.n, side, results.box_A, projections)]
     side = _wave(results, slice(0, 1)).shape[-1]
 
     def of(make: Callable[[Any], NDArray[Any]]) -> Batches:
@@ -197,12 +197,12 @@ def _stacks(results: ResultStore, part: str, wave_as: str) -> list[Stack]:
         )
 
     return [
-        Stack(name, content, unit, results.n, side, results.box_A, of(make))
+        ExportStack(name, content, unit, results.n, side, results.box_A, of(make))
         for name, content, unit, make in _WAVE[wave_as]
     ]
 
 
-def _write_stack(folder: Path, stack: Stack, form: str) -> dict[str, Any]:
+def _write_stack(folder: Path, stack: ExportStack, form: str) -> dict[str, Any]:
     path = folder / f"{stack.name}.{'mrcs' if form == 'mrc' else 'tif'}"
     if form == "mrc":
         write_image_stack(

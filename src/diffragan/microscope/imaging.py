@@ -2,13 +2,11 @@
 
 Waves are (b, y, x) on the store's grid. Patterns and images come out on the measured grid of
 m x m pixels, whose reciprocal pixel is 1/L and whose edge is the pattern's largest angle.
-Noise is drawn per item from its own seed, on the CPU, so that an item's noise depends neither
-on the batch nor on the device.
+Counting noise is that of `noise.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +15,13 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.grids import double_angle_grid, frequency_grid, resample
+from diffragan.microscope.noise import (
+    DEFOCUS,
+    IMAGE_NOISE,
+    PATTERN_NOISE,
+    counted,
+    image_dose,
+)
 from diffragan.optics import (
     Defocus,
     Optics,
@@ -28,8 +33,6 @@ from diffragan.optics import (
     transfer_function,
 )
 from diffragan.settings import ImageSettings, PatternSettings, ProjectionSettings, Settings
-
-PATTERN_NOISE, IMAGE_NOISE, DEFOCUS = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,13 @@ def measure(
     pattern, mask = diffraction_pattern(exit_wave, optics, settings.pattern)
     if settings.pattern.dose_e_per_A2 is not None:
         electrons = settings.pattern.dose_e_per_A2 * optics.box_A**2
-        pattern = _count(pattern, electrons, seeds, PATTERN_NOISE)
+        pattern = counted(pattern, electrons, seeds, PATTERN_NOISE)
     m = pattern.shape[-1]
     if defocus is None:
         defocus = drawn_defocus(settings.image, seeds)
     expected = defocused_image(exit_wave, optics, settings.image, m, defocus)
     dose = image_dose(expected, optics, settings.image)
-    image = _count(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)
+    image = counted(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)
     return Measured(pattern, mask, image, dose)
 
 
@@ -186,46 +189,3 @@ def projection_of_centre_wave(
     at_exit = Optics(optics.energy_ev, optics.box_A, 0.0)
     shifted = ProjectionSettings(defocus_A=settings.defocus_A - optics.centre_to_exit_A)
     return projection(resample(wave, n_px), at_exit, shifted)
-
-
-def image_dose(expected: Tensor, optics: Optics, settings: ImageSettings) -> Tensor:
-    """Dose (e/Å²) of each noise-free image (b, m, m): as set, or found for the wanted SNR.
-
-    The SNR in a band is the image's power there over the expected power of counting noise there,
-    for a field of `snr_field_A` around the molecule. The power of a molecule's contrast per unit
-    of q area does not depend on the box, that of the noise grows with the field, so a stated SNR
-    fixes a dose whatever the box. Infinite where neither a dose nor an SNR is set.
-    """
-    b, m, _ = expected.shape
-    if settings.dose_e_per_A2 is not None:
-        return torch.full((b,), settings.dose_e_per_A2, dtype=torch.float64)
-    if settings.snr is None:
-        return torch.full((b,), math.inf, dtype=torch.float64)
-    q = frequency_grid(m, optics.box_A, expected.device).sqrt()
-    coarse, fine = settings.snr_band_A
-    band = (q >= 1 / coarse) & (q <= 1 / fine)
-    power = (torch.fft.fft2(expected.double(), norm="forward").abs() ** 2 * band).sum((-2, -1))
-    noise_at_unit_dose = band.sum() * settings.snr_field_A**2 / optics.box_A**4
-    result: Tensor = (settings.snr * noise_at_unit_dose / power).cpu()
-    return result
-
-
-def item_seed(seed: int, item: int, *more: int) -> int:
-    """One 63-bit seed for an item, from the run's seed and whatever else tells it apart."""
-    state = np.random.SeedSequence([seed, item, *more]).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
-def _count(expected: Tensor, electrons: float | Tensor, seeds: Sequence[int], kind: int) -> Tensor:
-    """Poisson counts of `expected` x `electrons`, divided by `electrons` again."""
-    if len(seeds) != len(expected):
-        raise ValueError(f"{len(seeds)} seeds for {len(expected)} items")
-    scale = torch.as_tensor(electrons, dtype=torch.float64).expand(len(expected))
-    out = []
-    for values, factor, seed in zip(expected.cpu().double(), scale, seeds, strict=True):
-        if torch.isinf(factor):
-            out.append(values)
-            continue
-        generator = torch.Generator().manual_seed(item_seed(seed, kind))
-        out.append(torch.poisson(values * factor, generator) / factor)
-    return torch.stack(out).to(expected)

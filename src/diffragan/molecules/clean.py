@@ -15,7 +15,7 @@ import gemmi
 
 from diffragan.errors import DiffraganError
 
-Kind = Literal[
+EditKind = Literal[
     "models dropped",
     "chain chosen",
     "chain dropped",
@@ -85,7 +85,7 @@ _LONGEST_PEPTIDE_BOND_A = 2.0
 class Edit:
     """One difference between the file read and the structure written."""
 
-    kind: Kind
+    kind: EditKind
     where: str
     detail: str
 

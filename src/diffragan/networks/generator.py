@@ -33,10 +33,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffragan.networks.scaling import SIZE_PX
+
 ENCODER_CHANNELS = (128, 256, 512, 512, 1024, 1024, 2048, 2048)
 BOTTLENECK_CHANNELS = 4096
 DROPOUT_LAYERS = 3
-SIZE_PX = 256
 INPUTS = 2
 NORM_EPSILON = 1e-3  # Keras' default, which the authors keep
 INITIAL_SD = 0.02

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from diffragan.files.store import Selection, SimulationStore
 from diffragan.microscope import imaging
+from diffragan.microscope.noise import item_seed
 from diffragan.optics import Defocus
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import Settings
@@ -52,7 +53,7 @@ class ImagedPairs(Pairs):
         return self._last[1]
 
     def _seeds(self, items: Iterable[int]) -> list[int]:
-        return [imaging.item_seed(self.settings.seed, self.first + int(i)) for i in items]
+        return [item_seed(self.settings.seed, self.first + int(i)) for i in items]
 
     def pattern(self, items: Selection) -> NDArray[np.float32]:
         return self.measured(items).pattern.numpy()

@@ -24,6 +24,7 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import double_angle_grid, even_fast_length, frequency_grid
+from diffragan.fourier.volumes import CPU
 from diffragan.microscope.imaging import contrast_of_images, projection_of_centre_wave
 from diffragan.optics import Optics, defocus_along
 from diffragan.phasing.methods import METHODS
@@ -33,8 +34,6 @@ from diffragan.settings import PhaseSettings, Settings
 if TYPE_CHECKING:
     from diffragan.networks.weights import LoadedWeights
     from diffragan.pairs.pairs import Pairs
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 _TINY = 1e-30
 _SPECK = 1e-18
 
-Model = Literal["real", "complex"]
+ObjectModel = Literal["real", "complex"]
 
 
 def to_fourier(x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Modulus:
 def measured_modulus(
     amplitude: Tensor,
     mask: Tensor,
-    model: Model,
+    model: ObjectModel,
     *,
     uncertainty: Tensor | float = 0.0,
     poisson_weight: float | None = None,

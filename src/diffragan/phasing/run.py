@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffragan.files.store_header import info_to_json, unfinished
 from diffragan.files.store_writer import ArraySpec, StoreWriter
-from diffragan.microscope.imaging import item_seed
+from diffragan.microscope.noise import item_seed
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, PairBatch, Phased
 from diffragan.phasing.methods import METHODS

@@ -25,6 +25,7 @@ from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import band_means, frc, ring_q
 from diffragan.fourier.grids import quarter_turn, shift
 from diffragan.microscope import imaging
+from diffragan.microscope.noise import item_seed
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, PairBatch
 from diffragan.phasing.methods import METHODS
@@ -161,7 +162,7 @@ def _perturbations(
     wave = torch.from_numpy(exit_wave)
 
     def again(new_wave: Tensor, seed: int) -> PairBatch:
-        seeds = [imaging.item_seed(seed, int(i)) for i in item]
+        seeds = [item_seed(seed, int(i)) for i in item]
         lens = None if defocus is None else defocus[item]
         measured = imaging.measure(new_wave, pairs.optics, settings, seeds, lens)
         return replace(
@@ -169,7 +170,7 @@ def _perturbations(
             pattern=measured.pattern.to(batch.pattern),
             image=measured.image.to(batch.image),
             image_dose_e_per_A2=measured.image_dose_e_per_A2.to(batch.image_dose_e_per_A2),
-            seeds=[imaging.item_seed(seed, int(i), METHOD_NOISE) for i in item],
+            seeds=[item_seed(seed, int(i), METHOD_NOISE) for i in item],
         )
 
     seed = settings.seed

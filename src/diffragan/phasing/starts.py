@@ -8,13 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffragan.phasing.modulus import Model, friedel_mate
+from diffragan.phasing.modulus import ObjectModel, friedel_mate
 
 _TINY = 1e-20
 
 
 def random_starts(
-    amplitude: Tensor, phase: Tensor, trust: Tensor, seeds: Sequence[int], starts: int, model: Model
+    amplitude: Tensor,
+    phase: Tensor,
+    trust: Tensor,
+    seeds: Sequence[int],
+    starts: int,
+    model: ObjectModel,
 ) -> Tensor:
     """Objects (b, starts, m, m) around a proposal: where it is trusted they follow it.
 

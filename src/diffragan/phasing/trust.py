@@ -195,9 +195,10 @@ def r_warning(r: NDArray[np.float64], items: NDArray[np.int64]) -> str | None:
     if not len(far):
         return None
     named = ", ".join(str(items[place]) for place in far[:_LISTED])
+    noun = "item" if len(far) == 1 else "items"
     more = ", ..." if len(far) > _LISTED else ""
     return (
-        f"R is above 1 or far above that of the others in {len(far)} of {len(r)} results (items "
-        f"{named}{more}); look there for a wrong centre, mask, sign of defocus or dose, or a "
-        "flipped image."
+        f"R is above 1 or far above that of the others in {len(far)} of {len(r)} results "
+        f"({noun} {named}{more}); look there for a wrong centre, mask, sign of defocus or dose, "
+        "or a flipped image."
     )

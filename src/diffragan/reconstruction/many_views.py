@@ -33,7 +33,7 @@ _GAIN = 0.01  # of the mean agreement: a smaller gain counts as none
 _NEARLY = 0.8  # mean agreement from which little is left to gain
 
 
-Row = dict[str, Any]
+HistoryRow = dict[str, Any]
 
 
 ITERATE, ERROR_REDUCE, DONE = "iterate", "error reduction", "done"
@@ -63,7 +63,7 @@ class HalfMaps:
     stalled: int = 0
     best: float = -1.0
     exhausted: bool = False
-    history: list[Row] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
     measure: Agreement | None = field(default=None, metadata=STAYS)
 
     def state(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Method
 from diffragan.phasing.registry import check_options
 from diffragan.phasing.solvers import find_solver
-from diffragan.progress import Progress, no_progress
+from diffragan.progress import Progress, Warn, no_progress
 from diffragan.reconstruction.checkpoint import SCRATCH, clear
 from diffragan.reconstruction.choose_views import choose_views
 from diffragan.reconstruction.merge_results import merge_results
@@ -32,8 +32,7 @@ from diffragan.reconstruction.outputs import FINISHED, PHASED, write_map_folder,
 from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings, load_settings
 
-Source = Pairs | Sequence[Path]
-Warn = Callable[[str], None]
+MapInput = Pairs | Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class Reconstruction:
         ]
 
 
-Run = Callable[[Source, Destination, ReconstructionOptions, Progress, Warn], Reconstruction]
+MapRun = Callable[[MapInput, Destination, ReconstructionOptions, Progress, Warn], Reconstruction]
 
 
 @dataclass(frozen=True)
@@ -201,17 +200,17 @@ class ReconstructionMethod:
     run: makes it. takes: the fields of `ReconstructionOptions` that it reads.
     """
 
-    run: Run
+    run: MapRun
     takes: frozenset[str]
 
 
 METHODS: dict[str, ReconstructionMethod] = {}
 
 
-def reconstruction_method(name: str, *options: str) -> Callable[[Run], Run]:
+def reconstruction_method(name: str, *options: str) -> Callable[[MapRun], MapRun]:
     """Register a function as a way to a map that takes these options."""
 
-    def register(run: Run) -> Run:
+    def register(run: MapRun) -> MapRun:
         METHODS[name] = ReconstructionMethod(run, frozenset(options))
         return run
 
@@ -219,7 +218,7 @@ def reconstruction_method(name: str, *options: str) -> Callable[[Run], Run]:
 
 
 def reconstruct(
-    source: Source,
+    source: MapInput,
     destination: Destination,
     options: ReconstructionOptions = ReconstructionOptions(),
     *,
@@ -243,7 +242,7 @@ def reconstruct(
 
 @reconstruction_method("many-views", *(f.name for f in fields(ReconstructionOptions)))
 def from_pairs(
-    source: Source,
+    source: MapInput,
     destination: Destination,
     options: ReconstructionOptions,
     progress: Progress,
@@ -303,7 +302,7 @@ def from_pairs(
     return Reconstruction(out, metrics, store)
 
 
-def _opened(source: Source, settings: Settings, options: ReconstructionOptions) -> Pairs:
+def _opened(source: MapInput, settings: Settings, options: ReconstructionOptions) -> Pairs:
     if not isinstance(source, Sequence):
         return source
     return open_all(source, settings=settings, images=options.image, box_A=options.box_A)
@@ -311,7 +310,7 @@ def _opened(source: Source, settings: Settings, options: ReconstructionOptions) 
 
 @reconstruction_method("merge", "mass_kda", "model")
 def from_waves(
-    source: Source,
+    source: MapInput,
     destination: Destination,
     options: ReconstructionOptions,
     progress: Progress,

@@ -88,7 +88,7 @@ _PLANES = (("z", 0, "x", "y"), ("y", 1, "x", "z"), ("x", 2, "y", "z"))
 
 
 @styled
-def fsc(report: MapReport) -> ReportFigure:
+def fsc_figure(report: MapReport) -> ReportFigure:
     """Fourier shell correlation of the half maps, and of the map with the truth where known."""
     q, edge_A = as_array(report.q), report.edge_A
     figure = Figure(figsize=(6.8, 4.6), layout="constrained")
@@ -135,7 +135,7 @@ def fsc(report: MapReport) -> ReportFigure:
 
 
 @styled
-def sections(report: MapReport) -> ReportFigure:
+def sections_figure(report: MapReport) -> ReportFigure:
     """The three central sections on one grey scale, with the mask's outline where there is one."""
     volume, mask = report.volume, report.inside
     figure, axes = _three()
@@ -162,7 +162,7 @@ def sections(report: MapReport) -> ReportFigure:
 
 
 @styled
-def projections(report: MapReport) -> ReportFigure:
+def projections_figure(report: MapReport) -> ReportFigure:
     """The map summed along its three axes, each on its own grey scale."""
     figure, axes = _three()
     keep = _middle(report)
@@ -180,7 +180,7 @@ def projections(report: MapReport) -> ReportFigure:
 
 
 @styled
-def history(report: MapReport) -> ReportFigure | None:
+def history_figure(report: MapReport) -> ReportFigure | None:
     """R-factor and resolution by iteration, a line for each half."""
     rows = report.history
     if not rows:
@@ -220,7 +220,7 @@ def history(report: MapReport) -> ReportFigure | None:
 
 
 @styled
-def orientations(report: MapReport) -> ReportFigure | None:
+def orientations_figure(report: MapReport) -> ReportFigure | None:
     """Viewing directions over the sphere, in an equal-area (Mollweide) projection.
 
     A direction is the third row of a view's rotation, in the molecule's frame.
@@ -254,7 +254,7 @@ def orientations(report: MapReport) -> ReportFigure | None:
 
 
 @styled
-def weights(report: MapReport) -> ReportFigure | None:
+def view_weights_figure(report: MapReport) -> ReportFigure | None:
     """Histogram of the weights with which views enter the map, where they differ."""
     values = np.asarray(report.weights, dtype=float)
     if not len(values) or not np.ptp(values) > 0:
@@ -274,7 +274,7 @@ def weights(report: MapReport) -> ReportFigure | None:
 
 
 @styled
-def residues(report: MapReport) -> ReportFigure | None:
+def residues_figure(report: MapReport) -> ReportFigure | None:
     """Correlation of map and model by residue, where a known structure was given."""
     if not report.residues:
         return None

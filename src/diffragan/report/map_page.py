@@ -9,13 +9,13 @@ import numpy as np
 from diffragan import __version__
 from diffragan.report.html import ReportFigure, write_page
 from diffragan.report.map_figures import (
-    fsc,
-    history,
-    orientations,
-    projections,
-    residues,
-    sections,
-    weights,
+    fsc_figure,
+    history_figure,
+    orientations_figure,
+    projections_figure,
+    residues_figure,
+    sections_figure,
+    view_weights_figure,
 )
 from diffragan.report.map_report import MapReport, describe_map, finite, numbers
 from diffragan.report.plotting import AMBER, PURPLE, SKY, Array
@@ -30,14 +30,22 @@ from diffragan.report.viewer.density import (
 from diffragan.report.viewer.scene import Scene, Surface, scene_text
 
 # Parts of the molecule's volume, and multiples of sigma where no mass is known.
-PARTS = {"densest 35 %": 0.35, "densest 15 %": 0.15}
+VOLUME_PARTS = {"densest 35 %": 0.35, "densest 15 %": 0.15}
 SIGMAS = {"2 σ": 2.0, "3 σ": 3.0, "5 σ": 5.0}
 # At atomic resolution the space between atoms is as empty as solvent, so the surface around the
 # whole molecule is that of the map at 4 Å.
 ENVELOPE_A = 4.0
 
 # In the order of the page; each gives None where the run holds nothing for it.
-FIGURES = (fsc, residues, sections, projections, history, orientations, weights)
+FIGURES = (
+    fsc_figure,
+    residues_figure,
+    sections_figure,
+    projections_figure,
+    history_figure,
+    orientations_figure,
+    view_weights_figure,
+)
 
 
 def write_map_report(out: Path, report: MapReport, command: str) -> Path:
@@ -120,6 +128,6 @@ def _levels(volume: Array, voxel_A: float, mass_da: float | None) -> dict[str, f
         return {name: level for name, level in SIGMAS.items() if level < largest}
     levels = {
         name: level_enclosing(volume, voxel_A, part * VOLUME_PER_DA_A3 * mass_da)
-        for name, part in PARTS.items()
+        for name, part in VOLUME_PARTS.items()
     }
     return {name: level for name, level in levels.items() if level is not None}

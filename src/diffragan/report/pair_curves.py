@@ -41,7 +41,7 @@ TRUST_CAPTION = (
 
 
 @styled
-def frc(evaluation: Evaluation) -> ReportFigure | None:
+def frc_figure(evaluation: Evaluation) -> ReportFigure | None:
     """Mean FRC with its 10th to 90th percentile: the wave, and the projection beside the image."""
     if evaluation["frc_of"] is None:
         return None
@@ -78,7 +78,7 @@ def frc(evaluation: Evaluation) -> ReportFigure | None:
 
 
 @styled
-def trust(evaluation: Evaluation) -> ReportFigure | None:
+def trust_figure(evaluation: Evaluation) -> ReportFigure | None:
     """What a method expects of its own phases, by resolution, where no truth shows it beside."""
     if evaluation["trust"] is None or evaluation["frc_of"] is not None:
         return None
@@ -98,7 +98,7 @@ def trust(evaluation: Evaluation) -> ReportFigure | None:
 
 
 @styled
-def structures(evaluation: Evaluation) -> ReportFigure | None:
+def structures_figure(evaluation: Evaluation) -> ReportFigure | None:
     """Mean FRC of each structure over all its orientations: lines, or rows if there are many."""
     blocks = {k: v for k, v in evaluation["structures"].items() if v["frc"] is not None}
     if not blocks:
@@ -156,7 +156,7 @@ def _structure_rows(blocks: Mapping[str, Any], title: str) -> Figure:
 
 
 @styled
-def r_factor(evaluation: Evaluation) -> ReportFigure | None:
+def r_factor_figure(evaluation: Evaluation) -> ReportFigure | None:
     """R of every image; with a truth, against its FRC from 2.2 to 1.8 Å."""
     values = evaluation.results.r_factor
     if values is None or not np.isfinite(values).any():

@@ -12,12 +12,31 @@ from diffragan.evaluation.tables import frc_csv, item_csv, solved_column
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.correlation import BAND_EDGES_A
 from diffragan.report.html import ReportFigure, number_text, write_page
-from diffragan.report.pair_curves import frc, r_factor, structures, trust
-from diffragan.report.pair_pictures import difference, frc_2d, gallery, ssim
+from diffragan.report.pair_curves import (
+    frc_figure,
+    r_factor_figure,
+    structures_figure,
+    trust_figure,
+)
+from diffragan.report.pair_pictures import (
+    difference_figure,
+    frc_2d_figure,
+    gallery_figure,
+    ssim_figure,
+)
 from diffragan.report.pair_words import describe_evaluation
 
 # In the order of the page; each gives None where the results hold nothing for it.
-FIGURES = (frc, trust, gallery, frc_2d, ssim, difference, structures, r_factor)
+FIGURES = (
+    frc_figure,
+    trust_figure,
+    gallery_figure,
+    frc_2d_figure,
+    ssim_figure,
+    difference_figure,
+    structures_figure,
+    r_factor_figure,
+)
 
 BAND_NAMES = {
     "image": f"image, coarser than {BAND_EDGES_A[0]:g} Å",

@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from diffragan.evaluation.evaluation import Evaluation
-from diffragan.evaluation.similarity import DIFFERENCE_THRESHOLD, difference_mask, eight_bit
-from diffragan.evaluation.similarity import ssim as structural_similarity
+from diffragan.evaluation.similarity import DIFFERENCE_THRESHOLD, difference_mask, eight_bit, ssim
 from diffragan.fourier.correlation import BAND_EDGES_A, band_means, resolution_at
 from diffragan.fourier.grids import resample
 from diffragan.report.html import ReportFigure, number_text
@@ -62,7 +61,7 @@ class Example:
 
 
 @styled
-def gallery(evaluation: Evaluation) -> ReportFigure | None:
+def gallery_figure(evaluation: Evaluation) -> ReportFigure | None:
     """A row per item: pattern (log scale), image, phased projection and, if known, the target."""
     examples = load_examples(evaluation)
     if not examples:
@@ -100,7 +99,7 @@ def gallery(evaluation: Evaluation) -> ReportFigure | None:
 
 
 @styled
-def frc_2d(evaluation: Evaluation) -> ReportFigure | None:
+def frc_2d_figure(evaluation: Evaluation) -> ReportFigure | None:
     """2D FRC over all orientations; the white line encloses correlations of at least 0.5."""
     names = {"wave": "Wave", "projection": "Projection", "image": "Image against target"}
     maps = {
@@ -132,13 +131,13 @@ def frc_2d(evaluation: Evaluation) -> ReportFigure | None:
 
 
 @styled
-def ssim(evaluation: Evaluation) -> ReportFigure | None:
+def ssim_figure(evaluation: Evaluation) -> ReportFigure | None:
     """Target, phased projection and the map of their structural similarity."""
     example = load_median(evaluation)
     if example is None or example.target is None:
         return None
     phased, target = _eight_bit(example.phased, example.target)
-    value, full = structural_similarity(phased, target)
+    value, full = ssim(phased, target)
     figure = Figure(figsize=(10.6, 3.9), layout="constrained")
     axes = figure.subplots(1, 3)
     grey = limits(target.numpy())
@@ -167,7 +166,7 @@ def ssim(evaluation: Evaluation) -> ReportFigure | None:
 
 
 @styled
-def difference(evaluation: Evaluation) -> ReportFigure | None:
+def difference_figure(evaluation: Evaluation) -> ReportFigure | None:
     """Smoothed absolute difference to the target, and where it exceeds 10 of 255."""
     example = load_median(evaluation)
     if example is None or example.target is None:

@@ -20,7 +20,8 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.files.store import SimulationStore, open_simulation
 from diffragan.fourier.grids import quarter_turn
-from diffragan.microscope.imaging import Measured, item_seed, measure, projection
+from diffragan.microscope.imaging import Measured, measure, projection
+from diffragan.microscope.noise import item_seed
 from diffragan.networks.scaling import (
     TargetScale,
     measure_target_scale,

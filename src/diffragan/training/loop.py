@@ -197,14 +197,14 @@ class _Leg:
             real = discriminator(inputs, batch.target)
             fake = discriminator(inputs, output.detach())
         d_loss = discriminator_loss(real, fake, config)
-        d_value = finite(d_loss, "discriminator", state.progress, self.out, processes)
+        d_value = finite_loss(d_loss, "discriminator", state.progress, self.out, processes)
         update(state.discriminator_optimizer, d_loss, discriminator, processes)
 
         discriminator.requires_grad_(False)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             fake = discriminator(inputs, output)
         g_loss, l1 = generator_loss(fake, output, batch.target, config)
-        g_value = finite(g_loss, "generator", state.progress, self.out, processes)
+        g_value = finite_loss(g_loss, "generator", state.progress, self.out, processes)
         update(state.generator_optimizer, g_loss, generator, processes)
         discriminator.requires_grad_(True)
         return {"generator": g_value, "discriminator": d_value, "l1": float(l1.detach())}
@@ -336,7 +336,7 @@ def update(
     optimizer.step()
 
 
-def finite(
+def finite_loss(
     loss: torch.Tensor, name: str, progress: TrainProgress, out: Path, processes: Processes
 ) -> float:
     """The loss as a number; stops the run, in all processes, before a NaN reaches a weight."""

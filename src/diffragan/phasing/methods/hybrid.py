@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffragan.phasing.method import ITERATION_OPTIONS, Context, Method, PairBatch, Phased
 from diffragan.phasing.methods import METHODS
-from diffragan.phasing.methods.raar import phased_by_projections, refine
+from diffragan.phasing.methods.raar import phased_by_projections, refine_phases
 from diffragan.phasing.proposals import image_proposal, more_trusted, network_proposal
 
 
@@ -13,7 +13,9 @@ def from_network(batch: PairBatch, context: Context) -> Phased:
     projection = METHODS["published"](batch, context).projection
     worth = () if context.weights is None else context.weights.metadata.validation_curve
     network = network_proposal(projection, batch, worth)
-    return phased_by_projections(batch, refine(batch, more_trusted(image_proposal(batch), network)))
+    return phased_by_projections(
+        batch, refine_phases(batch, more_trusted(image_proposal(batch), network))
+    )
 
 
 METHOD = Method(from_network, needs_weights=True, invents=True, options=ITERATION_OPTIONS)

@@ -61,7 +61,7 @@ class Phases:
 
 def from_image(batch: PairBatch, context: Context) -> Phased:
     """Projection algorithms from the image's own phases, without any weights."""
-    return phased_by_projections(batch, refine(batch, image_proposal(batch)))
+    return phased_by_projections(batch, refine_phases(batch, image_proposal(batch)))
 
 
 def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
@@ -81,7 +81,7 @@ def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
     )
 
 
-def refine(
+def refine_phases(
     batch: PairBatch,
     proposal: Proposal,
     *,
@@ -259,7 +259,7 @@ def _deadline(settings: PhaseSettings, pairs: int) -> float | None:
 
 
 def phased_by_projections(batch: PairBatch, refined: Phases) -> Phased:
-    """The waves and projections of what `refine` gave, with its R, trust and verdict."""
+    """The waves and projections of what `refine_phases` gave, with its R, trust and verdict."""
     spectrum = 1j * refined.spectrum
     spectrum[..., 0, 0] = batch.direct_beam.to(spectrum)
     wave = torch.fft.ifft2(spectrum, norm="forward")

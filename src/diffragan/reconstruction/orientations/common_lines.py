@@ -31,7 +31,7 @@ _STEPS_DEG = (3.0, 1.5, 1.0, 0.5, 0.5, 0.25)  # of the hill climbing
 
 
 @dataclass(frozen=True)
-class Lines:
+class CentralLines:
     """Lines through the origin of each view's pattern and image.
 
     pattern: (v, ANGLES, r) float32, each line of mean 0 and norm 1. Line a runs at a pi / ANGLES.
@@ -49,7 +49,7 @@ class Lines:
         return gain if self.noisy else (1 - torch.exp(-2 * gain)).clamp_min(0).sqrt()
 
 
-def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
+def lines_of(views: Views, coarsest_A: float, finest_A: float) -> CentralLines:
     """Lines of all views between two resolutions, whitened ring by ring."""
     rings = ring_of(views)
     bins = int(rings.max()) + 1
@@ -86,7 +86,7 @@ def lines_of(views: Views, coarsest_A: float, finest_A: float) -> Lines:
         image[block] = torch.complex(real, imag)
     pattern = pattern - pattern.mean(-1, keepdim=True)
     pattern /= torch.linalg.vector_norm(pattern, dim=-1, keepdim=True).clamp_min(1e-20)
-    return Lines(pattern, image, image_radius, views.electrons is not None)
+    return CentralLines(pattern, image, image_radius, views.electrons is not None)
 
 
 def _polar_lines(views: Views, values: Tensor, radius: Tensor, odd: bool = False) -> Tensor:
@@ -104,7 +104,9 @@ def _polar_lines(views: Views, values: Tensor, radius: Tensor, odd: bool = False
     return torch.from_numpy(np.stack(out)).float()
 
 
-def match_tables(lines: Lines, views: NDArray[np.int64], references: NDArray[np.int64]) -> Tensor:
+def match_tables(
+    lines: CentralLines, views: NDArray[np.int64], references: NDArray[np.int64]
+) -> Tensor:
     """(views, references, ANGLES, ANGLES) float32 gain of matching line a with line b.
 
     The gain of a correlation c > 0 is that of a normal likelihood: - log(1 - c²) / 2 where the
@@ -180,7 +182,7 @@ def pool_tables(table: Tensor) -> Tensor:
     return result.contiguous()
 
 
-def strongest_lines(lines: Lines, views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def strongest_lines(lines: CentralLines, views: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """The line of view i that best matches one of view j, (k, k) int64, and its gain (k, k)."""
     k = len(views)
     peaks, gains = torch.zeros(k, k, dtype=torch.int64), torch.zeros(k, k)

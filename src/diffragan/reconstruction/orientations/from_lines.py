@@ -26,7 +26,7 @@ from diffragan.reconstruction.maps.image_map import image_map, ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.common_lines import (
     ANGLES,
-    Lines,
+    CentralLines,
     LineSearch,
     lines_of,
     match_tables,
@@ -110,7 +110,7 @@ def find_from_lines(
     )
 
 
-def _find_core(lines: Lines, search: LineSearch, plan: LinePlan, seed: int) -> _Core:
+def _find_core(lines: CentralLines, search: LineSearch, plan: LinePlan, seed: int) -> _Core:
     """Some of the views oriented with each other, the others voting on how any two lie."""
     random = np.random.default_rng(seed)
     jury = np.sort(random.permutation(len(lines.pattern))[: plan.voters])
@@ -120,7 +120,7 @@ def _find_core(lines: Lines, search: LineSearch, plan: LinePlan, seed: int) -> _
     return _Core(chosen, rotations, gains)
 
 
-def _halves_apart(lines: Lines, search: LineSearch, core: _Core) -> float:
+def _halves_apart(lines: CentralLines, search: LineSearch, core: _Core) -> float:
     """Median angle between where either half of the core alone places some views, half turns
     about the beam apart; views of the core only where there are too few others."""
     others = np.setdiff1d(np.arange(len(lines.pattern)), core.chosen)
@@ -138,14 +138,14 @@ def _halves_apart(lines: Lines, search: LineSearch, core: _Core) -> float:
 
 
 def _placed(
-    lines: Lines, search: LineSearch, core: _Core, view: int, references: NDArray[np.int64]
+    lines: CentralLines, search: LineSearch, core: _Core, view: int, references: NDArray[np.int64]
 ) -> tuple[Tensor, float]:
     """A view searched against some of the core, by their places in it: orientation and gain."""
     table = match_tables(lines, np.array([view]), core.chosen[references])[0]
     return search.best(table, pool_tables(table), core.rotations[references])
 
 
-def _all_placed(lines: Lines, search: LineSearch, core: _Core, progress: Progress) -> Tensor:
+def _all_placed(lines: CentralLines, search: LineSearch, core: _Core, progress: Progress) -> Tensor:
     """(v, 3, 3) orientations of all views: the core's own, the others searched against its best."""
     count = len(lines.pattern)
     rotations = torch.eye(3).repeat(count, 1, 1)
@@ -157,7 +157,7 @@ def _all_placed(lines: Lines, search: LineSearch, core: _Core, progress: Progres
     return rotations
 
 
-def half_turns(lines: Lines, rotations: Tensor, core: Tensor, box_A: float) -> Tensor:
+def half_turns(lines: CentralLines, rotations: Tensor, core: Tensor, box_A: float) -> Tensor:
     """(v,) bool, which views are to be turned by half a turn about the beam.
 
     Along a shared line two images agree as they are or reversed, whichever way they lie shifted;
