@@ -102,7 +102,7 @@ def test_method_metric_and_figure_reach_the_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A method phases by its name; a metric's and a figure's one line are all they need."""
-    monkeypatch.setattr(pair_page, "FIGURES", (*pair_page.FIGURES, examples["doses"]))
+    monkeypatch.setattr(pair_page, "FIGURES", (*pair_page.FIGURES, examples["doses_figure"]))
     results = dg.phase(simulated, tmp_path / "cut.zarr", method="cut", limit=2)
     scores = dg.evaluate(results, tmp_path / "report")
     assert scores["method"] == "cut"

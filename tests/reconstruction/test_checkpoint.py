@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -23,7 +25,7 @@ from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings
-from quick_runs import SET, run
+from quick_runs import QUICK, SET, run
 
 
 def test_a_run_begun_under_old_names_of_settings_goes_on(tmp_path: Path) -> None:
@@ -70,6 +72,68 @@ def test_an_interrupted_run_ends_where_it_would_have(
     assert resumed.half_maps.iteration == last
     np.testing.assert_array_equal(resumed.combined.map.numpy(), whole.combined.map.numpy())
     assert resumed.half_maps.history == whole.half_maps.history
+
+
+# A run of a few iterations that stops at one of them, or goes to its end and leaves its map.
+PARTIAL_RUN = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from diffragan.pairs.open import open_pairs
+from diffragan.reconstruction import solve
+from diffragan.reconstruction.choose_views import choose_views
+from diffragan.settings import load_settings
+
+views, out, stop_at, *overrides = sys.argv[1:]
+
+
+def interrupt(stage, done, total=None, word="", /):
+    if stage == "iterations" and done == int(stop_at):
+        raise KeyboardInterrupt
+
+
+solve._SAVE_EVERY_S = 0.0
+settings = load_settings(overrides=overrides)
+pairs = open_pairs(Path(views), settings=settings)
+try:
+    solution = solve.solve_views(
+        pairs, choose_views(pairs, limit=20), Path(out), settings, progress=interrupt
+    )
+except KeyboardInterrupt:
+    sys.exit()
+np.save(Path(out) / "map.npy", solution.combined.map.numpy())
+"""
+
+
+def test_a_run_interrupted_where_loops_were_first_compiled_resumes_to_the_same_bits(
+    ball_views: Path, tmp_path: Path
+) -> None:
+    """The process that first compiles the loops computes by the machine code that later ones load.
+    With an empty cache one process compiles and stops, another goes on; a third runs through."""
+    few = ["many_views.iterations=4", "many_views.error_reduction_iterations=2"]
+    few += ["many_views.resolution_steps_A=[]", "many_views.padding=1"]
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "NUMBA_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def go(name: str, stop_at: int) -> None:
+        words = [str(ball_views), str(tmp_path / name), str(stop_at), *QUICK, *few]
+        subprocess.run(
+            [sys.executable, "-c", PARTIAL_RUN, *words], env=environment, check=True, timeout=300
+        )
+
+    go("parts", 2)
+    assert (tmp_path / "parts" / ".run" / "state.pt").exists()
+    assert not (tmp_path / "parts" / "map.npy").exists()
+    assert any((tmp_path / "cache").rglob("*.nbc")), "the loops were compiled for this test"
+    go("parts", 0)
+    go("through", 0)
+    resumed, through = (np.load(tmp_path / name / "map.npy") for name in ("parts", "through"))
+    np.testing.assert_array_equal(resumed, through)
 
 
 def test_doubtful_orientations_are_told_also_after_a_resume(
