@@ -21,6 +21,7 @@ ROOMS = (
     "atoms.comparison",
     "atoms.building",
     "reconstruction",
+    "reconstruction.likelihood",
     "reconstruction.orientations",
     "reconstruction.maps",
     "phasing phasing.methods",

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from diffragan import __version__
 from diffragan.atoms.building.build import CORRELATION_BAND_A
-from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.model.cif import write_atoms_cif
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.molecule.outputs import atom_rows, molecule_metrics
@@ -31,6 +30,7 @@ from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.volumes import centred
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 
 FINISHED = "metrics.json"  # written last but for the page

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from diffragan.atoms.building.build import CORRELATION_BAND_A, Built
-from diffragan.atoms.building.targets import RingSums
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.molecule import Molecule
+from diffragan.reconstruction.likelihood.patterns import RingSums
 
 _FEW = 0.85  # of the expected atoms: with fewer the molecular weight is doubted
 _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from diffragan.atoms.building.build import build, expected_atoms
-from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
 from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
 from diffragan.atoms.comparison.known_model import compared, fit_to_atoms
@@ -26,6 +25,7 @@ from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.files.atomic import write_atomically
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import Settings, load_settings, settings_to_toml
 
