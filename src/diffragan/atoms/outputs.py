@@ -83,12 +83,11 @@ def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) ->
     atoms = result.atoms
     write_atoms_cif(
         out / "atoms.cif",
-        atoms.positions_A.double().numpy(),
-        atoms.weights.double().numpy(),
-        atoms.b_A2.double().numpy(),
+        atoms,
         result.confirmed.numpy(),
         molecule,
         result.molecule.symbols if result.molecule else None,
+        result.errors_A.numpy(),
     )
     if result.molecule:
         rows = atom_rows(result.molecule)
@@ -142,6 +141,7 @@ def _metrics(
             "r_map": map_sums.r_factor,
             "free_correlation": _number(mean_correlation(curve, field_A)),
             "free_band_A": list(CORRELATION_BAND_A),
+            "median_error_A": _number(float(result.errors_A.nanmedian())),
             "median_b_A2": float(atoms.b_A2.median()) if len(atoms) else None,
         },
         "free": {

@@ -20,14 +20,16 @@ _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called 
 class AtomsResult:
     """Atoms of one reconstruction.
 
-    confirmed: (n,) bool. half_sums: how each half set's atoms compare with the other half's
-    patterns, which they never saw, by ring of 1 / field. molecule: what the atoms are, where they
-    are atoms. warnings: in sentences, what makes them doubtful.
+    confirmed: (n,) bool. errors_A: (n,) of each coordinate, nan where not confirmed. half_sums:
+    how each half set's atoms compare with the other half's patterns, which they never saw, by ring
+    of 1 / field. molecule: what the atoms are, where they are atoms. warnings: in sentences, what
+    makes them doubtful.
     """
 
     all_views: Built
     halves: tuple[Built, Built]
     confirmed: Tensor
+    errors_A: Tensor
     half_sums: tuple[RingSums, RingSums]
     expected: int
     chance: float
