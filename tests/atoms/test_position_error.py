@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import gemmi
 import numpy as np
 import pytest
 import torch
 
 from diffragan.atoms.comparison.position_error import position_errors
 from diffragan.atoms.model.atoms import Atoms
+from diffragan.atoms.model.cif import write_atoms_cif
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.4])
@@ -42,3 +46,18 @@ def test_without_confirmed_atoms_no_error_is_given() -> None:
     some = Atoms(torch.zeros(3, 3), torch.ones(3), torch.ones(3))
     errors = position_errors(some, (some, some), torch.zeros(3, dtype=torch.bool))
     assert bool(errors.isnan().all())
+
+
+def test_the_file_holds_each_atoms_error(tmp_path: Path) -> None:
+    """Every coordinate has its uncertainty beside it, and one that is not known is no number."""
+    atoms = Atoms(torch.eye(3), torch.ones(3), torch.ones(3))
+    sure = np.array([False, True, True])
+    errors = np.array([np.nan, 0.02, 0.03])
+    write_atoms_cif(tmp_path / "a.cif", atoms, sure, "name", errors_A=errors)
+    block = gemmi.cif.read(str(tmp_path / "a.cif")).sole_block()
+    columns = ["auth_asym_id", "Cartn_x", *(f"Cartn_{axis}_esd" for axis in "xyz")]
+    rows = [list(row) for row in block.find("_atom_site.", columns)]
+    assert [row[0] for row in rows] == ["A", "A", "B"]
+    assert [gemmi.cif.as_number(row[2]) for row in rows][:2] == [0.02, 0.03]
+    assert rows[2][1:] == ["1", "?", "?", "?"]
+    assert len(gemmi.read_structure(str(tmp_path / "a.cif"))[0]["A"]) == 2

@@ -85,10 +85,6 @@ def test_files_are_read_by_other_programs(built: Path, world: Path) -> None:
     n = volume.shape[0]
     at = np.rint(np.array(places) / voxel).astype(int) + n // 2
     assert np.mean(volume[tuple(at.T[::-1])] > volume.mean() + 3 * volume.std()) > 0.9
-    block = gemmi.cif.read(str(built / "atoms.cif")).sole_block()
-    columns = ["label_asym_id", *(f"Cartn_{axis}_esd" for axis in "xyz")]
-    for chain, *errors in block.find("_atom_site.", columns):
-        assert (chain == "A") == all(0 < gemmi.cif.as_number(x) < 0.3 for x in errors)
     assert open_results(built / "waves.zarr").method == "atoms"
     code, text = run("evaluate", built / "waves.zarr", "--out", world / "report")
     assert code == 0, text
