@@ -34,7 +34,7 @@ from torch import Tensor
 
 from diffragan.atoms.building.build import Built, build, renewed
 from diffragan.atoms.building.refine import refine
-from diffragan.atoms.building.targets import Target, map_target, pattern_target
+from diffragan.atoms.building.targets import Target, map_target
 from diffragan.atoms.comparison.confirm import match
 from diffragan.atoms.model.atoms import Riding, atoms_at, no_hydrogens
 from diffragan.atoms.model.density import AtomGrid
@@ -43,6 +43,7 @@ from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.fourier.slices import extract, slices
 from diffragan.fourier.volumes import frequency_radius, uncentred, volume_spectrum
 from diffragan.optics import Optics
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 from diffragan.rotations import quasi_uniform
