@@ -1,4 +1,4 @@
-"""Bond lengths, angles and flat groups of proteins: the table that `atoms/molecule/` reads.
+"""Bond lengths, angles and flat groups of proteins: the table that `atoms/bonds/` reads.
 
     python -m benchmarks.residue_geometry STRUCTURE... --out FILE.json
 

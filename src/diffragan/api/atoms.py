@@ -20,6 +20,7 @@ def build_atoms(  # long: what it may be told, as the command lists it
     *,
     model: Path | str | None = None,
     mass_kda: float | None = None,
+    sequence: Path | str | None = None,
     input: Source = (),
     settings: Settings | None = None,
     overwrite: bool = False,
@@ -32,6 +33,8 @@ def build_atoms(  # long: what it may be told, as the command lists it
         reconstruction: a folder of `reconstruct`, or what it returned.
         model: a known structure (.cif, .pdb) to judge by; nothing of it is used to build.
         mass_kda: molecular weight, where the reconstruction does not tell it.
+        sequence: a FASTA file of the protein; a model with names and numbers is then built. If it
+            is another protein's, `refusal` of the result says so.
         input: the pairs, where they are not any more where the run found them.
         settings: how atoms are built (section `atoms`) and the seed; none: the default preset.
 
@@ -47,6 +50,7 @@ def build_atoms(  # long: what it may be told, as the command lists it
         run.AtomsOptions(
             model=None if model is None else Path(model),
             mass_kda=mass_kda,
+            sequence=None if sequence is None else Path(sequence),
             inputs=tuple(as_paths(input)),
             settings=settings,
         ),

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from diffragan import __version__
 from diffragan.atoms.building.build import CORRELATION_BAND_A
+from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.model.cif import write_atoms_cif
 from diffragan.atoms.model.density import AtomGrid
-from diffragan.atoms.molecule.outputs import atom_rows, molecule_metrics
+from diffragan.atoms.molecule.model_cif import write_model_cif
+from diffragan.atoms.molecule.outputs import atom_rows, molecule_metrics, residue_rows
 from diffragan.atoms.page import AtomsReport, write_atoms_report
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.atoms.result import AtomsResult, mean_correlation
@@ -30,7 +32,6 @@ from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.volumes import centred
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 
 FINISHED = "metrics.json"  # written last but for the page
@@ -64,7 +65,7 @@ def write_atoms_folder(
     view_metrics = metrics_of(results, score(results, pairs, progress=progress))
     metrics = _metrics(result, folder, views, curve)
     if result.molecule:
-        metrics["model"] = molecule_metrics(result.molecule)
+        metrics["model"] = molecule_metrics(result.molecule, result.model)
     for key, value in comparison.items():
         metrics[key] = metrics.get(key, {}) | value
     metrics |= {"views": view_metrics, "extrapolated_frc": _extrapolated(view_metrics)}
@@ -79,19 +80,25 @@ def write_atoms_folder(
 
 
 def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) -> None:
-    """atoms.cif, atoms.csv, extended.mrc, history.csv."""
+    """atoms.cif, atoms.csv, residues.csv, model.cif, extended.mrc, history.csv."""
     atoms = result.atoms
     write_atoms_cif(
         out / "atoms.cif",
-        atoms,
+        atoms.positions_A.double().numpy(),
+        atoms.weights.double().numpy(),
+        atoms.b_A2.double().numpy(),
         result.confirmed.numpy(),
         molecule,
         result.molecule.symbols if result.molecule else None,
-        result.errors_A.numpy(),
     )
     if result.molecule:
         rows = atom_rows(result.molecule)
         write_atomically(out / "atoms.csv", csv_text(rows, digits=5).encode())
+        rows = residue_rows(result.molecule, result.model)
+        write_atomically(out / "residues.csv", csv_text(rows, digits=4).encode())
+    (out / "model.cif").unlink(missing_ok=True)
+    if result.molecule and result.model:
+        write_model_cif(out / "model.cif", result.molecule, result.model, molecule)
     _write_extended(out / "extended.mrc", result, views, molecule)
     history = [
         {"set": name} | row
@@ -141,7 +148,6 @@ def _metrics(
             "r_map": map_sums.r_factor,
             "free_correlation": _number(mean_correlation(curve, field_A)),
             "free_band_A": list(CORRELATION_BAND_A),
-            "median_error_A": _number(float(result.errors_A.nanmedian())),
             "median_b_A2": float(atoms.b_A2.median()) if len(atoms) else None,
         },
         "free": {

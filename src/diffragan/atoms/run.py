@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from diffragan.atoms.building.build import build, expected_atoms
+from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
 from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
-from diffragan.atoms.comparison.known_model import compared, fit_to_atoms, pulls
-from diffragan.atoms.comparison.position_error import position_errors
+from diffragan.atoms.comparison.known_model import compared, fit_to_atoms
+from diffragan.atoms.molecule.docking import read_fasta
 from diffragan.atoms.molecule.judge import against_structure
+from diffragan.atoms.molecule.model import build_model
 from diffragan.atoms.molecule.molecule import read_molecule
 from diffragan.atoms.outputs import FINISHED, write_atoms_folder
 from diffragan.atoms.reconstruction_folder import (
@@ -26,7 +28,6 @@ from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.files.atomic import write_atomically
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import Settings, load_settings, settings_to_toml
 
@@ -38,6 +39,12 @@ class AtomsRun:
     path: Path
     metrics: dict[str, Any]
     solved: bool
+
+    @property
+    def refusal(self) -> str | None:
+        """Why a sequence was not used, in words; None where it was, or none was given."""
+        said: str | None = self.metrics.get("model", {}).get("refusal")
+        return said
 
     @property
     def summary(self) -> str:
@@ -56,6 +63,20 @@ class AtomsRun:
                 f"ones right; FSC {at[1.25]:.2f} at 1.25 Å, {at[0.9]:.2f} at 0.90 Å (the "
                 "model's, past the measurement)."
             )
+        model = self.metrics.get("model", {})
+        if "idealised_rms_A" in model and model["idealised_rms_A"] is not None:
+            gaps = ", ".join(model["gaps"])
+            lines.append(
+                f"Model: {model['sequence_coverage']:.0%} of the sequence, "
+                + (f"not built {gaps}, " if gaps else "")
+                + f"docking score {model['docking_z']:.0f} standard deviations over shuffled "
+                f"sequences; made ideal by {model['idealised_rms_A']:.3f} Å rms."
+            )
+        if "residues_right" in model:
+            lines.append(
+                f"With the structure: {model['residues_right']:.0%} of its residues right, main "
+                f"chain to {model['main_chain_rms_A'] or float('nan'):.2f} Å."
+            )
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -69,12 +90,14 @@ class AtomsOptions:
 
     model: a known structure to judge by, in any frame; nothing of it is used to build.
     mass_kda: molecular weight, if the reconstruction does not tell it.
+    sequence: a FASTA file; residues are docked to it and a model is built.
     inputs: the pairs' files, where they have moved.
     settings: how atoms are built, the default preset if not given.
     """
 
     model: Path | None = None
     mass_kda: float | None = None
+    sequence: Path | None = None
     inputs: tuple[Path, ...] = ()
     settings: Settings | None = None
 
@@ -106,14 +129,15 @@ def build_atoms(
             "--mass-kda."
         )
     known = None if options.model is None else read_model(options.model)
+    sequence = None if options.sequence is None else read_fasta(options.sequence)
     settings = options.settings or load_settings()
     scratch = claim(out, folder, mass, settings, anew=overwrite)
     pairs, views = open_views(folder, scratch, options.inputs, progress)
     result = build_halves(folder, views, expected_atoms(mass), scratch, settings, progress)
     if result.solved:
         progress("reading the molecule", 0, 1)
-        molecule = read_molecule(result.atoms, result.confirmed.numpy())
-        result = replace(result, molecule=molecule)
+        molecule = read_molecule(result.atoms, result.confirmed.numpy(), sequence)
+        result = replace(result, molecule=molecule, model=build_model(molecule))
         progress("reading the molecule", 1, 1)
     comparison: dict[str, Any] = {}
     if known is not None:
@@ -141,10 +165,8 @@ def _against(
     field = (views.optics.energy_ev, views.optics.box_A)
     fit = fit_to_atoms(result.all_views, result.confirmed, known, given=given)
     out = compared(result.all_views, result.confirmed, known, field, fit)
-    heavy = fit(known.places_A[known.heavy])
-    out["atoms"] |= pulls(result.atoms.positions_A.double().numpy(), result.errors_A.numpy(), heavy)
     if result.molecule is not None:
-        found = against_structure(result.molecule, known, fit)
+        found = against_structure(result.molecule, result.model, known, fit)
         out["atoms"] |= {name: found.pop(name) for name in ("elements", "elements_right")}
         out["model"] |= found
     return out
@@ -187,12 +209,10 @@ def build_halves(
         pattern_target(other).sums(grid_of(views, views.curved).spectrum(half.atoms, half.riding))
         for half, other in zip((first, second), (sets["half 2"], sets["half 1"]), strict=True)
     )
-    sure = confirmed(all_views.atoms, halves)
     return AtomsResult(
         all_views,
         (first, second),
-        sure,
-        position_errors(all_views.atoms, halves, sure),
+        confirmed(all_views.atoms, halves),
         (sums[0], sums[1]),
         expected,
         chance_of_confirming(all_views.atoms, halves, settings.seed),

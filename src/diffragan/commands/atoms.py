@@ -33,6 +33,9 @@ def atoms(
         float | None,
         typer.Option("--mass-kda", min=0.1, help="molecular weight; the reconstruction's"),
     ] = None,
+    sequence: Annotated[
+        Path | None, typer.Option(metavar="FASTA", help="the protein's, to build a model.cif")
+    ] = None,
     input_path: Annotated[
         list[Path] | None,
         typer.Option("--input", help="the pairs, where they have moved; once for each"),
@@ -50,16 +53,23 @@ def atoms(
     within 0.3 Å of the same place is confirmed. Past the measured band
     (1.254 Å) nothing was measured: what atoms show there is a model's.
 
-    Writes OUT/atoms.cif, extended.mrc, waves.zarr, history.csv,
-    settings.toml, metrics.json, report.html. Ends with exit code 3 where the
-    map does not show atoms. An interrupted run is continued by the same
-    command.
+    With --sequence the chain is docked to it and named: OUT/model.cif, its
+    geometry made ideal, B the confidence of each residue (0 to 100). What
+    the map does not show is a gap. A sequence that docks no better than
+    shuffled ones is refused: exit code 2, all but the model is written.
+
+    Writes OUT/atoms.cif, atoms.csv, residues.csv, extended.mrc, waves.zarr,
+    history.csv, settings.toml, metrics.json, report.html. Ends with exit
+    code 3 where the map does not show atoms. An interrupted run is continued
+    by the same command.
 
     Examples:
 
         diffragan atoms map --out atoms
 
         diffragan atoms map --out atoms --model 1DUR.cif
+
+        diffragan atoms map --out atoms --sequence 1DUR.fasta
     """
     from diffragan import api
 
@@ -69,6 +79,7 @@ def atoms(
             out,
             model=model,
             mass_kda=mass_kda,
+            sequence=sequence,
             input=input_path or (),
             settings=read_settings(preset, config, set_, seed=seed),
             overwrite=overwrite,
@@ -78,5 +89,8 @@ def atoms(
         note(f"diffragan: {warning}")
     typer.echo(built.summary)
     typer.echo(f"Report: {out / 'report.html'}")
+    if built.refusal:
+        note(f"diffragan: {built.refusal}")
+        raise typer.Exit(2)
     if not built.solved:
         raise typer.Exit(NOT_CONVERGED)

@@ -82,7 +82,7 @@ def _completed_by_pdbfixer(start: gemmi.Chain, ph: float, name: str) -> _Complet
         # OpenMM's SWIG classes raise DeprecationWarning at import from Python 3.12 on.
         warnings.simplefilter("ignore", DeprecationWarning)
         import openmm
-        from openmm import app, unit
+        from openmm import unit
         from pdbfixer import PDBFixer
 
     gaps = [i for i in range(len(start) - 1) if not is_bonded(start[i], start[i + 1])]
@@ -98,7 +98,7 @@ def _completed_by_pdbfixer(start: gemmi.Chain, ph: float, name: str) -> _Complet
         heavy = {r.index: [a.name for a in atoms] for r, atoms in fixer.missingAtoms.items()}
         ends = {r.index: list(atoms) for r, atoms in fixer.missingTerminals.items()}
         fixer.addMissingAtoms(seed=_SEED)
-        _open_gaps(fixer, gaps, app.Modeller)
+        fixer.topology, fixer.positions = open_gaps(fixer.topology, fixer.positions, gaps)
         fixer.addMissingHydrogens(ph)
         relaxed = _relax(fixer, start)
     except (ValueError, KeyError, ArithmeticError, openmm.OpenMMException) as error:
@@ -165,22 +165,29 @@ def _place_cb(residue: gemmi.Residue) -> bool:
     return True
 
 
-def _open_gaps(fixer: Any, gaps: list[int], modeller_class: Any) -> None:
-    """Takes the bonds across gaps out again, which OpenMM draws between all neighbours.
+def open_gaps(topology: Any, positions: Any, gaps: list[int]) -> tuple[Any, Any]:
+    """An OpenMM topology and its positions without the bonds across gaps, which OpenMM draws
+    between all neighbours.
 
     Otherwise the hydrogen on the nitrogen after a gap would point away from a distant carbon.
+
+    Args:
+        gaps: indices of the residues after which there is one.
     """
+    from openmm import app
+
     across = [
         (one, other)
-        for one, other in fixer.topology.bonds()
+        for one, other in topology.bonds()
         if abs(one.residue.index - other.residue.index) == 1
         and {one.name, other.name} == {"C", "N"}
         and min(one.residue.index, other.residue.index) in gaps
     ]
-    if across:
-        modeller = modeller_class(fixer.topology, fixer.positions)
-        modeller.delete(across)
-        fixer.topology, fixer.positions = modeller.topology, modeller.positions
+    if not across:
+        return topology, positions
+    modeller = app.Modeller(topology, positions)
+    modeller.delete(across)
+    return modeller.topology, modeller.positions
 
 
 def _relax(fixer: Any, start: gemmi.Chain) -> bool:
@@ -200,7 +207,7 @@ def _relax(fixer: Any, start: gemmi.Chain) -> bool:
             rigidWater=False,
             # Residues at a gap lack a bond that their template has.
             ignoreExternalBonds=True,
-            residueTemplates=_disulfide_templates(fixer.topology),
+            residueTemplates=disulphide_templates(fixer.topology),
         )
     except (ValueError, KeyError):
         return False
@@ -216,7 +223,7 @@ def _relax(fixer: Any, start: gemmi.Chain) -> bool:
     return True
 
 
-def _disulfide_templates(topology: Any) -> dict[Any, str]:
+def disulphide_templates(topology: Any) -> dict[Any, str]:
     """Cysteines without HG: their atoms alone don't tell a disulfide from a thiolate."""
     residues = list(topology.residues())
     ends = {residues[0]: "N", residues[-1]: "C"}

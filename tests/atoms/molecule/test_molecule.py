@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from built_atoms import Truth, built, ferredoxin, ten_residues
+from diffragan.atoms.bonds.geometry import geometry
 from diffragan.atoms.model.atoms import Atoms, atoms_at, together
-from diffragan.atoms.molecule.geometry import geometry
 from diffragan.atoms.molecule.molecule import Molecule, read_molecule
 from diffragan.molecules.clean import HEAVY_ATOMS, ONE_LETTER
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.model.atoms import Atoms
-from diffragan.atoms.molecule.chain import Backbone, hand, trace
-from diffragan.atoms.molecule.elements import element_probabilities
-from diffragan.atoms.molecule.graph import AtomGraph
-from diffragan.atoms.molecule.scattering import ELEMENTS, element_evidence, learnt
-from diffragan.atoms.molecule.side_chains import (
+from diffragan.atoms.bonds.chain import Backbone, hand, trace
+from diffragan.atoms.bonds.elements import element_probabilities
+from diffragan.atoms.bonds.graph import AtomGraph
+from diffragan.atoms.bonds.scattering import ELEMENTS, element_evidence, learnt
+from diffragan.atoms.bonds.side_chains import (
     TYPES,
     SideChain,
     evidence_table,
     posterior,
     side_chains,
 )
+from diffragan.atoms.model.atoms import Atoms
+from diffragan.atoms.molecule.docking import LETTERS, UNKNOWN, Docking, dock
 
 _DISULPHIDE_A = 2.3
 
@@ -30,6 +31,7 @@ class Residue:
 
     name: its type, and `probability` of it. readings: by type, what each would make of its atoms.
     number: its place in the sequence from 1, or None where no sequence was given or it fits none.
+    by_map: the type that its atoms alone make most likely.
     """
 
     backbone: Backbone
@@ -37,6 +39,7 @@ class Residue:
     probability: float
     readings: Mapping[str, SideChain] = field(repr=False, default_factory=dict)
     number: int | None = None
+    by_map: str = ""
 
     @property
     def atoms(self) -> dict[str, int]:
@@ -54,6 +57,7 @@ class Molecule:
     graph: the atoms, of the other hand where `mirrored`. elements: (n, 4) probability of C, N, O
     and S. chains: fragments of main chain, residues from N to C. l_centres, d_centres: CA by hand.
     disulphides: pairs of sulphurs. unbound: groups of atoms that no bond joins to the chain.
+    docking: to a sequence, where one was given; residues are numbered only where it fits.
     """
 
     graph: AtomGraph
@@ -64,6 +68,7 @@ class Molecule:
     mirrored: bool
     disulphides: tuple[tuple[int, int], ...]
     unbound: tuple[tuple[int, ...], ...]
+    docking: Docking | None = None
 
     @property
     def residues(self) -> list[Residue]:
@@ -87,14 +92,20 @@ class Molecule:
                 "acids, so map and atoms.cif have the wrong hand and the molecule is their mirror "
                 "image"
             )
+        if self.docking is not None and self.docking.fits:
+            number = sum(residue.number is not None for residue in self.residues)
+            said += f"; {number} of the sequence's {len(self.docking.sequence)} are in the model"
         return said + "."
 
 
-def read_molecule(atoms: Atoms, confirmed: NDArray[np.bool_]) -> Molecule:
+def read_molecule(
+    atoms: Atoms, confirmed: NDArray[np.bool_], sequence: str | None = None
+) -> Molecule:
     """The molecule that atoms (hydrogens left out) make.
 
     Args:
         confirmed: (n,) which of them both half sets confirm.
+        sequence: one letter a residue, to which the chain is docked.
     """
     graph = AtomGraph(
         atoms.positions_A.double().numpy(),
@@ -113,20 +124,68 @@ def read_molecule(atoms: Atoms, confirmed: NDArray[np.bool_]) -> Molecule:
     readings = side_chains(graph, backbones, evidence)
     odds = posterior(evidence_table(readings))
     read = iter(
-        Residue(backbone, TYPES[int(row.argmax())], float(row.max()), reading)
+        Residue(
+            backbone,
+            TYPES[int(row.argmax())],
+            float(row.max()),
+            reading,
+            by_map=TYPES[int(row.argmax())],
+        )
         for backbone, row, reading in zip(backbones, odds, readings, strict=True)
     )
     chains = tuple(tuple(next(read) for _ in fragment) for fragment in fragments)
+    docking = None
+    if sequence and chains:
+        docking = _docked(graph, chains, sequence)
+        if docking.fits:
+            chains = tuple(_numbered(chain, docking, f) for f, chain in enumerate(chains))
+    elements = element_probabilities(graph, evidence, fragments)
     return Molecule(
         graph,
-        element_probabilities(graph, evidence, fragments),
+        _by_type(elements, chains),
         chains,
         left,
         right,
         mirrored,
         disulphides(graph),
         unbound(graph, chains),
+        docking,
     )
+
+
+def _docked(graph: AtomGraph, chains: tuple[tuple[Residue, ...], ...], sequence: str) -> Docking:
+    tables = [evidence_table([residue.readings for residue in chain]) for chain in chains]
+    places = [graph.places_A[[residue.backbone.ca for residue in chain]] for chain in chains]
+    return dock(tables, places, sequence)
+
+
+def _numbered(chain: tuple[Residue, ...], docking: Docking, fragment: int) -> tuple[Residue, ...]:
+    """Residues with their numbers, and the types that the sequence has there."""
+    out = []
+    for r, residue in enumerate(chain):
+        number = docking.numbers[fragment][r]
+        if number is None:
+            out.append(residue)
+            continue
+        letter = docking.sequence[number - 1]
+        name = residue.name if letter == UNKNOWN else TYPES[LETTERS.index(letter)]
+        p = docking.certainty[fragment][r]
+        out.append(replace(residue, name=name, number=number, probability=p))
+    return tuple(out)
+
+
+def _by_type(
+    elements: NDArray[np.float64], chains: tuple[tuple[Residue, ...], ...]
+) -> NDArray[np.float64]:
+    """The probabilities of elements, where a residue is docked, as sure as its type is."""
+    out = elements.copy()
+    for residue in (residue for chain in chains for residue in chain):
+        if residue.number is None:
+            continue
+        for name, k in residue.atoms.items():
+            out[k] *= 1 - residue.probability
+            out[k, ELEMENTS.index(name[0])] += residue.probability
+    return out
 
 
 def disulphides(graph: AtomGraph) -> tuple[tuple[int, int], ...]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffragan.atoms.bonds.scattering import ELEMENTS
+from diffragan.atoms.molecule.model import Model
+from diffragan.atoms.molecule.model_cif import confidence
 from diffragan.atoms.molecule.molecule import Molecule
-from diffragan.atoms.molecule.scattering import ELEMENTS
 from diffragan.files.csv import Row
 from diffragan.molecules.clean import ONE_LETTER
+
+_DOUBTFUL = 0.5
 
 
 def atom_rows(molecule: Molecule) -> list[Row]:
@@ -19,6 +23,8 @@ def atom_rows(molecule: Molecule) -> list[Row]:
         for r, residue in enumerate(chain, 1):
             for name, k in residue.atoms.items():
                 parts[k] = {"fragment": f, "residue": r, "type": residue.name, "name": name}
+                if residue.number is not None:
+                    parts[k]["number"] = residue.number
     out: list[Row] = []
     for k in range(len(graph)):
         row: dict[str, float | int | str | None] = {"atom": k + 1}
@@ -30,13 +36,31 @@ def atom_rows(molecule: Molecule) -> list[Row]:
     return out
 
 
-def molecule_metrics(molecule: Molecule) -> dict[str, Any]:
+def residue_rows(molecule: Molecule, model: Model | None) -> list[Row]:
+    """Rows of residues.csv: fragment and place in it, number and type in the sequence with its
+    probability, confidence, heavy atoms built, missing ones, mean weight and B."""
+    graph = molecule.graph
+    out: list[Row] = []
+    for f, chain in enumerate(molecule.chains, 1):
+        for r, residue in enumerate(chain, 1):
+            atoms = list(residue.atoms.values())
+            added = model.added.get(residue.number, []) if model and residue.number else []
+            row: dict[str, float | int | str | None] = {"fragment": f, "residue": r}
+            row |= {"number": residue.number, "type": residue.name}
+            row |= {"probability": residue.probability, "type_by_map": residue.by_map}
+            row |= {"confidence": confidence(residue, molecule), "atoms": len(atoms)}
+            row |= {"not_seen": " ".join(added), "b_A2": float(graph.b_A2[atoms].mean())}
+            out.append(row)
+    return out
+
+
+def molecule_metrics(molecule: Molecule, model: Model | None) -> dict[str, Any]:
     """The key `model` of metrics.json."""
     residues = molecule.residues
     return {
         "fragments": [len(chain) for chain in molecule.chains],
         "residues": len(residues),
-        "types_by_map": "".join(ONE_LETTER[residue.name] for residue in residues),
+        "types_by_map": "".join(ONE_LETTER[residue.by_map] for residue in residues),
         "mean_type_probability": (
             sum(residue.probability for residue in residues) / len(residues) if residues else None
         ),
@@ -47,4 +71,43 @@ def molecule_metrics(molecule: Molecule) -> dict[str, Any]:
         "disulphides": len(molecule.disulphides),
         "unbound_groups": [len(group) for group in molecule.unbound],
         "elements": {e: molecule.symbols.count(e) for e in ELEMENTS},
+        **_sequence_metrics(molecule, model),
     }
+
+
+def _sequence_metrics(molecule: Molecule, model: Model | None) -> dict[str, Any]:
+    """What a sequence adds: how it docks, what of it is in the model, and what is not."""
+    docking = molecule.docking
+    if docking is None:
+        return {}
+    length = len(docking.sequence)
+    docked = {r.number: r for r in molecule.residues if r.number is not None}
+    built = set(model.residues) if model else set()
+    doubtful = [n for n, r in sorted(docked.items()) if r.probability < _DOUBTFUL]
+    return {
+        "sequence_length": length,
+        "sequence_fits": docking.fits,
+        "refusal": None if docking.fits else docking.refusal,
+        "docking_score": docking.score,
+        "docking_z": docking.z,
+        "shuffled_score": docking.shuffled,
+        "shuffled_best_score": docking.shuffled_best,
+        "sequence_coverage": len(built) / length,
+        "gaps": _stretches([n for n in range(1, length + 1) if n not in built]),
+        "not_docked": sum(r.number is None for r in molecule.residues),
+        "unlike_sequence": doubtful,
+        "atoms_not_seen": sum(map(len, model.added.values())) if model else 0,
+        "idealised_rms_A": model.rms_moved_A if model else None,
+        "idealised_most_A": model.most_moved_A if model else None,
+    }
+
+
+def _stretches(numbers: list[int]) -> list[str]:
+    """Numbers as stretches: 1-3, 7."""
+    out: list[str] = []
+    for k, n in enumerate(numbers):
+        if k and numbers[k - 1] == n - 1:
+            out[-1] = f"{out[-1].split('-')[0]}-{n}"
+        else:
+            out.append(str(n))
+    return out

@@ -12,8 +12,8 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.molecule.geometry import distance_evidence, geometry
-from diffragan.atoms.molecule.graph import AtomGraph
+from diffragan.atoms.bonds.geometry import distance_evidence, geometry
+from diffragan.atoms.bonds.graph import AtomGraph
 
 NAMES = ("CA", "C", "O", "N+", "CA+")
 NONE = -1

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.molecule.chain import Backbone
-from diffragan.atoms.molecule.geometry import (
+from diffragan.atoms.bonds.chain import Backbone
+from diffragan.atoms.bonds.geometry import (
     SULPHUR_SPAN_A,
     Distance,
     distance_evidence,
     evidence,
     geometry,
 )
-from diffragan.atoms.molecule.graph import AtomGraph
-from diffragan.atoms.molecule.scattering import ELEMENTS
+from diffragan.atoms.bonds.graph import AtomGraph
+from diffragan.atoms.bonds.scattering import ELEMENTS
 from diffragan.molecules.clean import HEAVY_ATOMS
 
 TYPES = tuple(HEAVY_ATOMS)

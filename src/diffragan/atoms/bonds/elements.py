@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.molecule.chain import Fragment
-from diffragan.atoms.molecule.geometry import SULPHUR_SPAN_A, evidence, geometry, span_A
-from diffragan.atoms.molecule.graph import AtomGraph
-from diffragan.atoms.molecule.scattering import ELEMENTS
+from diffragan.atoms.bonds.chain import Fragment
+from diffragan.atoms.bonds.geometry import SULPHUR_SPAN_A, evidence, geometry, span_A
+from diffragan.atoms.bonds.graph import AtomGraph
+from diffragan.atoms.bonds.scattering import ELEMENTS
 
 WATER = "O0"  # nothing is bonded to it
 CLASSES = (*sorted(geometry().classes), WATER)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.molecule.geometry import distance_evidence, evidence, geometry
-from diffragan.atoms.molecule.graph import AtomGraph
-from diffragan.atoms.molecule.peptides import NONE, Units, peptide_units
+from diffragan.atoms.bonds.geometry import distance_evidence, evidence, geometry
+from diffragan.atoms.bonds.graph import AtomGraph
+from diffragan.atoms.bonds.peptides import NONE, Units, peptide_units
 
 _N_C_A = (2.464, 0.045)  # across the angle at CA
 _N_CA_A, _CB_CA_A, _CB_C_A, _CB_N_A = (1.459, 0.011), (1.532, 0.012), (2.504, 0.027), (2.457, 0.024)

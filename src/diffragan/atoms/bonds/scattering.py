@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.molecule.chain import Fragment
-from diffragan.atoms.molecule.graph import AtomGraph
+from diffragan.atoms.bonds.chain import Fragment
+from diffragan.atoms.bonds.graph import AtomGraph
 
 ELEMENTS = ("C", "N", "O", "S")
 FRACTIONS = np.array([0.63, 0.17, 0.19, 0.01])  # of a protein's atoms other than hydrogen

@@ -1,0 +1,1 @@
+"""What bonds and distances tell of free atoms: elements, main chain, side chains."""

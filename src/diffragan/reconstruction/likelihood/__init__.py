@@ -1,1 +1,0 @@
-"""The likelihood of patterns and images, and the scatterers that climb it."""
