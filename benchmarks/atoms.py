@@ -1,14 +1,16 @@
 """What building atoms costs: seconds against atoms and views, and where they go.
 
     python benchmarks/atoms.py 1AUP.cif --atoms 400,800,1600,3300 --views 135,270,540,1078
-    python benchmarks/atoms.py 1AUP.cif --atoms 3300 --views 1078 --threads 2 --halves
+    python benchmarks/atoms.py 1AUP.cif --atoms 3300 --views 1078 --steps
 
 STRUCTURE is a prepared one. Of its atoms those nearest to its centre are taken, so many heavy ones
 with their hydrogens; their patterns are computed from the atoms themselves (exact intensities on
 the Ewald sphere, first Born approximation), and the map is their potential to the patterns' edge.
 So no simulation and no reconstruction is needed, and every case does the same steps. One set of
-atoms is built; a run of `diffragan atoms` builds three, of all views and of both halves, which
---halves does.
+atoms is built; a run of `diffragan atoms` builds three, of all views and of both halves.
+
+--steps measures a step of each kind alone, with all views and with half of them, and tells by the
+settings' numbers of steps what the three sets take.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ import pstats
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
@@ -30,14 +32,18 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from diffragan.atoms.building.build import Built, build
+from diffragan.atoms.building.build import Built, build, renewed
+from diffragan.atoms.building.refine import refine
+from diffragan.atoms.building.targets import Target, map_target
 from diffragan.atoms.comparison.confirm import match
-from diffragan.atoms.model.atoms import atoms_at
+from diffragan.atoms.model.atoms import Riding, atoms_at, no_hydrogens
 from diffragan.atoms.model.density import AtomGrid
+from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.fourier.slices import extract, slices
 from diffragan.fourier.volumes import frequency_radius, uncentred, volume_spectrum
 from diffragan.optics import Optics
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 from diffragan.rotations import quasi_uniform
@@ -67,10 +73,6 @@ class World:
     views: Views
     volume: Tensor
     mask: Tensor
-
-    def every_second(self, first: int) -> World:
-        """The same with half of the views."""
-        return World(self.places_A, self.views.every_second(first), self.volume, self.mask)
 
     def built(self, progress: Callable[..., None]) -> Built:
         """Atoms of the map and the views."""
@@ -149,27 +151,73 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def seconds_of(
-    world: World, clock: Callable[[], float], halves: bool
-) -> tuple[dict[str, Any], Built]:
-    """Seconds of a build and of its parts, and what was built from all views."""
+def seconds_of(world: World, clock: Callable[[], float]) -> tuple[dict[str, float], Built]:
+    """Seconds of a build and of its parts, and what was built."""
     profile = cProfile.Profile(clock)
-    sets = [world, world.every_second(0), world.every_second(1)] if halves else [world]
-    spent = {"map": 0.0, "patterns": 0.0}
-    built = []
-    began = clock()
+    marks = [clock()]
     profile.enable()
-    for one in sets:
-        marks = [clock()]
-        built.append(one.built(lambda *_, marks=marks: marks.append(clock())))
-        middle = marks[AtomsSettings().map_cycles]
-        spent["map"] += middle - marks[0]
-        spent["patterns"] += clock() - middle
+    built = world.built(lambda *_: marks.append(clock()))
     profile.disable()
-    spent["total"] = clock() - began
+    end = clock()
+    middle = marks[AtomsSettings().map_cycles]
+    spent = {"map": middle - marks[0], "patterns": end - middle, "total": end - marks[0]}
     spent |= parts_of(profile)
     spent["rest"] = spent["total"] - sum(spent[part] for part in PARTS)
-    return spent, built[0]
+    return spent, built
+
+
+def steps_of(world: World, clock: Callable[[], float], rounds: int) -> dict[str, float]:
+    """Seconds of one step against the map and of one against the patterns, of the sums over all
+    patterns and of a look for new atoms; of half of the views too; and of a whole run."""
+    atoms = atoms_at(torch.from_numpy(world.places_A))
+    riding = riding_hydrogens(atoms)
+    views, half = world.views, world.views.every_second(0)
+    box_A = views.volume_box_A
+    grid = AtomGrid(views.n, box_A, views.optics.box_A, ENERGY_EV)
+    trust = torch.ones(int(views.flat.radius.max() * views.flat.padding) + 2)
+    seen = map_target(world.volume, box_A, (8.0, 1.3), trust, len(atoms))
+    both = {"": pattern_target(views), "half ": pattern_target(half)}
+    spectrum = grid.spectrum(atoms, riding)
+    known = atoms.chosen(torch.arange(len(atoms)) % 20 > 0)
+
+    def step(target: Target, riding: Riding) -> None:
+        refine(atoms, grid, target, 1, riding=riding, adapt_every=2)
+
+    def look(target: Target) -> None:
+        renewed(known, no_hydrogens(), grid, target, len(atoms), world.mask)
+
+    parts: dict[str, Callable[[], object]] = {
+        "map step": lambda: step(seen, no_hydrogens()),
+        "map look": lambda: look(seen),
+        "riding": lambda: riding_hydrogens(atoms),
+    }
+    for name, target in both.items():
+        parts[f"{name}sums"] = partial(target.sums, spectrum)
+        parts[f"{name}step"] = partial(step, target, riding)
+        parts[f"{name}look"] = partial(look, target)
+    spent = {name: _median(part, clock, rounds) for name, part in parts.items()}
+    for name in both:  # a first step weighs the rings, which most steps do not
+        spent[f"{name}step"] -= spent[f"{name}sums"]
+    s = AtomsSettings()
+    looks = s.map_cycles - 2
+    total = 3 * (s.map_cycles * s.map_steps * spent["map step"] + (looks + 1) * spent["map look"])
+    steps = (s.pattern_cycles + 1) * s.pattern_steps
+    for name, sets in (("", 1), ("half ", 2)):
+        one = (
+            steps * spent[f"{name}step"] + (steps / 5 + 2 * s.pattern_cycles) * spent[f"{name}sums"]
+        )
+        one += (s.pattern_cycles - 1) * spent[f"{name}look"] + s.pattern_cycles * spent["riding"]
+        total += sets * one
+    return spent | {"run": total}
+
+
+def _median(part: Callable[[], object], clock: Callable[[], float], rounds: int) -> float:
+    taken = []
+    for _ in range(rounds + 1):
+        began = clock()
+        part()
+        taken.append(clock() - began)
+    return float(np.median(taken[1:]))
 
 
 def parts_of(profile: cProfile.Profile) -> dict[str, float]:
@@ -190,26 +238,28 @@ def speed(args: argparse.Namespace) -> None:
     """A row for every case."""
     model, rows = read_model(args.structure), []
     clock = time.process_time if args.cpu else time.perf_counter
-    kind = "CPU seconds" if args.cpu else "seconds"
-    sets = "of all views and of both halves" if args.halves else "of all views"
-    print(f"{kind}, atoms {sets}")
-    print(" atoms  views threads  found " + " ".join(f"{name:>9s}" for name in SHOWN))
+    print("CPU seconds" if args.cpu else "seconds")
     use_threads(1)
     small = world_of(model, 20, 40, 40.0, 1.0)
-    seconds_of(small, clock, False)  # compiles, and imports what is imported late
+    seconds_of(small, clock)  # compiles, and imports what is imported late
+    shown: tuple[str, ...] = SHOWN
     cases = product(*(map(int, text.split(",")) for text in (args.atoms, args.views, args.threads)))
-    for atoms, views, threads in cases:
+    for number, (atoms, views, threads) in enumerate(cases):
         use_threads(threads)
         world = world_of(model, atoms, views, args.box_A, args.padding)
-        spent, built = seconds_of(world, clock, args.halves)
-        found = match(built.atoms.positions_A.double().numpy(), world.places_A).recall
-        told = {"atoms": len(world.places_A), "views": views, "threads": threads}
-        rows.append({**told, "found": found, "n": world.views.n, "seconds": spent})
-        print(
-            f"{told['atoms']:6d} {views:6d} {threads:7d} {found:6.3f} "
-            + " ".join(f"{spent[name]:9.1f}" for name in SHOWN),
-            flush=True,
-        )
+        case: dict[str, float] = {"atoms": len(world.places_A), "views": views, "threads": threads}
+        if args.steps:
+            spent = steps_of(world, clock, args.rounds)
+            shown = tuple(spent)
+        else:
+            spent, built = seconds_of(world, clock)
+            places = built.atoms.positions_A.double().numpy()
+            case["found"] = round(match(places, world.places_A).recall, 3)
+        rows.append({**case, "n": world.views.n, "seconds": spent})
+        if number == 0:
+            print(" ".join(f"{name:>9s}" for name in (*case, *shown)))
+        cells = [f"{value:9}" for value in case.values()]
+        print(" ".join([*cells, *(f"{spent[name]:9.2f}" for name in shown)]), flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
@@ -223,8 +273,9 @@ def main() -> None:
     parser.add_argument("--threads", default="1")
     parser.add_argument("--box-A", type=float, default=80.0)
     parser.add_argument("--padding", type=float, default=1.25)
-    parser.add_argument("--halves", action="store_true", help="both half sets too")
+    parser.add_argument("--steps", action="store_true", help="a step of each kind alone")
     parser.add_argument("--cpu", action="store_true", help="CPU time, where others work too")
+    parser.add_argument("--rounds", type=int, default=3, help="of each step with --steps")
     parser.add_argument("--json", type=Path, default=None)
     speed(parser.parse_args())
 

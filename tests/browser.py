@@ -68,12 +68,12 @@ def chromium() -> str:
     pytest.skip(words)
 
 
-def opened(page: Path, scratch: Path, steps: str = "") -> Opened:
+def opened(page: Path, scratch: Path, steps: str = "", *options: str) -> Opened:
     """A page of `file://` after some steps in JavaScript.
 
     Args:
         scratch: an empty folder. steps: may use `viewer`, `part(selector)`, `await settled()`, and
-            `state`, an object that comes back.
+            `state`, an object that comes back. options: further ones of the browser.
     """
     program = chromium()
     text = page.read_text("utf-8")
@@ -83,7 +83,11 @@ def opened(page: Path, scratch: Path, steps: str = "") -> Opened:
     picture = scratch / "picture.png"
     words = [f"--user-data-dir={scratch / 'profile'}", f"--screenshot={picture}", driven.as_uri()]
     done = subprocess.run(
-        [program, *_WORDS, *words], capture_output=True, text=True, timeout=300, check=True
+        [program, *_WORDS, *options, *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
     parsed = _Viewer()
     parsed.feed(done.stdout)

@@ -22,6 +22,7 @@ ROOMS = (
     "atoms.comparison",
     "atoms.building",
     "reconstruction",
+    "reconstruction.likelihood",
     "reconstruction.orientations",
     "reconstruction.maps",
     "phasing phasing.methods",

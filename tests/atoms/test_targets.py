@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffragan.atoms.building.targets import PatternTarget, map_target, pattern_target
+from diffragan.atoms.building.targets import map_target
 from diffragan.atoms.model.atoms import Atoms, atoms_at
 from diffragan.atoms.model.density import AtomGrid
+from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
 from diffragan.reconstruction.maps.views import Views
 from synthetic_views import make_views, molecule
 

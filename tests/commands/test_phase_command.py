@@ -80,7 +80,7 @@ def test_the_verdict_is_told_without_a_truth(store: Path, tmp_path: Path) -> Non
 def test_results_whose_r_stands_out_are_named(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pair of six fits worse than nothing at all: its number and the likely causes."""
+    """One pair of a batch fits worse than nothing at all: its number and the likely causes."""
 
     def fitted(batch: PairBatch, context: Context) -> Phased:
         spectrum = batch.amplitude.to(torch.complex64)
@@ -94,7 +94,8 @@ def test_results_whose_r_stands_out_are_named(
     results = open_results(tmp_path / "p.zarr")
     assert results.r_factor is not None
     bad = results.items[results.r_factor > 1]
-    assert f"in {len(bad)} of 6 results (item {bad[0]})" in text
+    word = "item" if len(bad) == 1 else "items"
+    assert f"in {len(bad)} of 6 results ({word} {', '.join(map(str, bad))})" in text
     for cause in ("centre", "mask", "sign of defocus", "dose", "flipped image"):
         assert cause in text
 

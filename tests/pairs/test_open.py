@@ -131,6 +131,25 @@ def test_a_measurement_store_holds_what_imaging_gave(
     }  # fmt: skip
 
 
+def test_a_measurement_is_not_taken_anew(
+    simulated: Path, published: Settings, tmp_path: Path
+) -> None:
+    """How a store was taken is what it says: a setting by hand that differs is refused with both
+    values, one that agrees is no news, and those of the run are the run's."""
+    store = write_pairs(ImagedPairs(open_simulation(simulated), published), tmp_path / "m.zarr")
+    own = published.image.defocus_A
+    for key, value, kept in (
+        ("image.defocus_A", -2345.0, own),
+        ("pattern.dose_e_per_A2", 20.0, published.pattern.dose_e_per_A2),
+        ("energy_ev", 300e3, published.energy_ev),
+    ):
+        with pytest.raises(DiffraganError, match=f"{key} = {kept}, and {key} = {value}"):
+            open_pairs(store, settings=load_settings(overrides=[f"{key}={value}"]))
+    same = load_settings(overrides=[f"image.defocus_A={own}", "phase.starts=7", "seed=5"])
+    pairs = open_pairs(store, settings=same)
+    assert (pairs.settings.phase.starts, pairs.settings.seed) == (7, 5)
+
+
 def test_two_imagings_with_one_seed_are_one(
     simulated: Path, published: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,17 @@ def test_a_run_on_a_device_is_the_cpus(
     to_device(there, CPU).halves[1].iterate(1, 0.5)
 
 
+def test_scatterers_climb_on_a_device_as_here(counted: Views, device: torch.device) -> None:
+    """Two passes and the map of all views. Adam divides by gradients that may be nearly nothing, so
+    that rounding shows more than elsewhere."""
+    climb = SHORT.model_copy(update={"climb_by": "likelihood", "likelihood_passes": 2})
+    here, here_whole = whole_run(counted, climb)
+    there, there_whole = whole_run(to_device(counted, device), climb)
+    for a, b in zip((*there.halves, there_whole), (*here.halves, here_whole), strict=True):
+        assert a.map.device == device
+        close(a.map, b.map, 0.02)
+
+
 def test_a_run_goes_on_wherever_its_state_is_taken(
     counted: Views, tmp_path: Path, device: torch.device
 ) -> None:

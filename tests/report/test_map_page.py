@@ -164,6 +164,22 @@ def test_the_map_turns_in_a_browser(report: MapReport, tmp_path: Path) -> None:
     assert 0.1 < seen.drawn < 0.9
 
 
+def test_without_webgl_a_figure_stands_in(report: MapReport, tmp_path: Path) -> None:
+    """Nobody is left with an empty box and dead buttons."""
+    page = write_map_report(tmp_path / "page", report, "")
+    steps = """
+      const instead = part(".fallback");
+      state.words = instead.textContent.trim();
+      state.picture = instead.querySelector("img").naturalWidth;
+      state.controls = part(".controls").hidden;
+    """
+    seen = opened(page, tmp_path, steps, "--disable-3d-apis")
+    assert seen.state["state"] == "failed"
+    assert "no WebGL" in seen.state["seen-words"]
+    assert int(seen.state["seen-picture"]) > 500
+    assert seen.state["seen-controls"] == "true"
+
+
 def test_figures_mark_thresholds_edges_and_directions(report: MapReport) -> None:
     """What the curves are read against is on the figure, and directions lie where views look."""
     given = {**report.metrics, "fsc_0p143_A": 1.44, "measured_to_A": 1.3}

@@ -16,7 +16,15 @@ from browser import opened
 from diffragan.report.html import render
 from diffragan.report.viewer.close_ups import close_ups, places
 from diffragan.report.viewer.density import crop_of, level_enclosing, packed, smoothed, unpacked
-from diffragan.report.viewer.scene import Peak, Residue, Scene, ShownAtoms, Surface, scene_text
+from diffragan.report.viewer.scene import (
+    Peak,
+    Residue,
+    Scene,
+    ShownAtoms,
+    Surface,
+    residue_names,
+    scene_text,
+)
 from page import ball
 
 
@@ -170,8 +178,8 @@ def map_of(atoms: ShownAtoms, n: int = 64, voxel_A: float = 0.6) -> NDArray[np.f
 def test_close_ups_are_of_the_best_and_the_worst(chain: ShownAtoms) -> None:
     """Residues where they are known, else atoms; each in the plane of its atoms, 5 Å apart."""
     best, worst = places(chain, 2)
-    assert [place.title.split(",")[0] for place in best] == ["A MET 10", "A GLN 11"]
-    assert [place.title.split(",")[0] for place in worst] == ["A LYS 15", "A VAL 14"]
+    assert [place.title.split(",")[0] for place in best] == ["MET 10", "GLN 11"]
+    assert [place.title.split(",")[0] for place in worst] == ["LYS 15", "VAL 14"]
     single = replace(chain, residues=())
     best, worst = places(single, 3)
     assert best[0].title == "atom 1, fit 0.90"
@@ -183,6 +191,13 @@ def test_close_ups_are_of_the_best_and_the_worst(chain: ShownAtoms) -> None:
     for some in (best, worst):
         apart = [np.linalg.norm(a.centre_A - b.centre_A) for a in some for b in some if a is not b]
         assert min(apart) >= 5
+
+
+def test_chains_are_told_where_there_are_several(chain: ShownAtoms) -> None:
+    """A number alone would name two residues."""
+    assert residue_names(chain.residues)[0] == "MET 10"
+    other = replace(chain.residues[0], chain="B")
+    assert residue_names([*chain.residues, other])[-1] == "MET 10 (B)"
 
 
 def test_a_close_up_shows_the_density_under_its_atoms(chain: ShownAtoms) -> None:
@@ -229,7 +244,7 @@ def test_atoms_residues_and_peaks_in_a_browser(chain: ShownAtoms, tmp_path: Path
       set("[data-jump]", peak.value);
       await settled();
       state.peak = viewer.dataset.chosen + ": " + part(".status").textContent;
-      const worst = options.find((one) => one.textContent.startsWith("A LYS 15, atom 24"));
+      const worst = options.find((one) => one.textContent.startsWith("LYS 15, atom 24"));
       set("[data-jump]", worst.value);
       await settled();
       state.worst = part(".status").textContent;
@@ -240,15 +255,15 @@ def test_atoms_residues_and_peaks_in_a_browser(chain: ShownAtoms, tmp_path: Path
     assert state["groups"] == (
         "chain A; worst fit to the map; best fit to the map; peaks of the difference map"
     )
-    assert state["first"] == "A MET 10, confidence 1.00"
+    assert state["first"] == "MET 10, confidence 1.00"
     assert state["drawn"] == "25 23 0"
-    assert state["residue"] == "A GLN 11, confidence 0.90"
-    assert state["before"] == "A MET 10, confidence 1.00"
+    assert state["residue"] == "GLN 11, confidence 0.90"
+    assert state["before"] == "MET 10, confidence 1.00"
     assert 0 < int(state["near"]) < int(state["triangles"])
     assert state["fewer"] == "20 19 2"
     assert state["peak"].startswith("peak 1: peak of the difference map, -5.3 sigma")
     assert state["worst"] == (
-        "A LYS 15, atom 24 (C): not confirmed, weight 1.00 carbons, B 8.7 Å², fit to the map 0.50"
+        "LYS 15, atom 24 (C): not confirmed, weight 1.00 carbons, B 8.7 Å², fit to the map 0.50"
     )
     assert seen.state["chosen"] == "atom 23"
     assert 0.005 < seen.drawn < 0.9

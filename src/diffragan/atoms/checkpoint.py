@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from diffragan.atoms.building.build import Built
-from diffragan.atoms.building.targets import RingSums
 from diffragan.atoms.model.atoms import Atoms, Riding
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors, write_atomically
 from diffragan.files.store import file_sha256
+from diffragan.reconstruction.likelihood.patterns import RingSums
 from diffragan.settings import Settings
 
 SCRATCH = ".run"

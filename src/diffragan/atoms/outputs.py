@@ -12,7 +12,6 @@ from torch import Tensor
 
 from diffragan import __version__
 from diffragan.atoms.building.build import CORRELATION_BAND_A
-from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.model.cif import write_atoms_cif
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.molecule.model_cif import write_model_cif
@@ -32,6 +31,7 @@ from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.volumes import centred
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 
 FINISHED = "metrics.json"  # written last but for the page
@@ -84,12 +84,11 @@ def _write_atoms(out: Path, result: AtomsResult, views: Views, molecule: str) ->
     atoms = result.atoms
     write_atoms_cif(
         out / "atoms.cif",
-        atoms.positions_A.double().numpy(),
-        atoms.weights.double().numpy(),
-        atoms.b_A2.double().numpy(),
+        atoms,
         result.confirmed.numpy(),
         molecule,
         result.molecule.symbols if result.molecule else None,
+        result.errors_A.numpy(),
     )
     if result.molecule:
         rows = atom_rows(result.molecule)
@@ -148,6 +147,7 @@ def _metrics(
             "r_map": map_sums.r_factor,
             "free_correlation": _number(mean_correlation(curve, field_A)),
             "free_band_A": list(CORRELATION_BAND_A),
+            "median_error_A": _number(float(result.errors_A.nanmedian())),
             "median_b_A2": float(atoms.b_A2.median()) if len(atoms) else None,
         },
         "free": {

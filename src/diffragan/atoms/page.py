@@ -17,7 +17,7 @@ from diffragan.atoms.torsions import phi_psi_deg
 from diffragan.report.html import ReportFigure, write_page
 from diffragan.report.plotting import BLUE, GREEN, ORANGE, PURPLE, SOFT, frc_axes, legend, styled
 from diffragan.report.viewer import close_ups
-from diffragan.report.viewer.scene import Scene, ShownAtoms, scene_text
+from diffragan.report.viewer.scene import Scene, ShownAtoms, residue_names, scene_text
 
 _FINEST_A = 0.88
 
@@ -54,7 +54,7 @@ def write_atoms_report(out: Path, report: AtomsReport) -> Path:
         [figure for make in FIGURES if (figure := make(report)) is not None],
         molecule=metrics["molecule"],
         failed=not metrics["solved"],
-        summary=[metrics["verdict"], *_meaning(report)],
+        summary=[metrics["verdict"], *_meaning(metrics)],
         warnings=[],
         scene=report.scene,
         scene_text=scene_text(report.scene),
@@ -130,9 +130,11 @@ def residues_figure(report: AtomsReport) -> ReportFigure | None:
     upper, lower = figure.subplots(2, 1, sharex=True)
     rows = ((upper, atoms.b_A2, "B, Å²"), (lower, atoms.fit, "fit to the map"))
     for axis, values, label in rows:
-        means, names = close_ups.residue_curve(atoms, values)
+        means = [close_ups.mean_known(values[list(one.atoms)]) for one in atoms.residues]
         axis.plot(range(len(means)), means, color=BLUE, marker="o", ms=3)
         axis.set_ylabel(label)
+        axis.spines["top"].set_visible(False)
+    names = residue_names(atoms.residues)
     every = max(1, len(names) // 20)
     lower.set_xticks(range(0, len(names), every), names[::every], rotation=60)
     caption = "Mean B factor of each residue, and how well its atoms fit the measured map."
@@ -218,8 +220,8 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _meaning(report: AtomsReport) -> list[str]:
-    if not report.metrics["solved"]:
+def _meaning(metrics: Mapping[str, Any]) -> list[str]:
+    if not metrics["solved"]:
         return ["Don't interpret these atoms, whatever the figures below show."]
     return [
         "Inside the measured band the atoms explain the patterns; past 1.254 Å nothing was "

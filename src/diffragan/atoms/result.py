@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from diffragan.atoms.building.build import CORRELATION_BAND_A, Built
-from diffragan.atoms.building.targets import RingSums
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.model import Model
 from diffragan.atoms.molecule.molecule import Molecule
+from diffragan.reconstruction.likelihood.patterns import RingSums
 
 _FEW = 0.85  # of the expected atoms: with fewer the molecular weight is doubted
 _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved
@@ -21,15 +21,16 @@ _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called 
 class AtomsResult:
     """Atoms of one reconstruction.
 
-    confirmed: (n,) bool. half_sums: how each half set's atoms compare with the other half's
-    patterns, which they never saw, by ring of 1 / field. molecule: what the atoms are, where they
-    are atoms. model: with names and numbers, where a sequence fits. warnings: in sentences, what
-    makes them doubtful.
+    confirmed: (n,) bool. errors_A: (n,) of each coordinate, nan where not confirmed. half_sums:
+    how each half set's atoms compare with the other half's patterns, which they never saw, by ring
+    of 1 / field. molecule: what the atoms are, where they are atoms. model: with names and numbers,
+    where a sequence fits. warnings: in sentences, what makes them doubtful.
     """
 
     all_views: Built
     halves: tuple[Built, Built]
     confirmed: Tensor
+    errors_A: Tensor
     half_sums: tuple[RingSums, RingSums]
     expected: int
     chance: float

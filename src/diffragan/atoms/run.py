@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from diffragan.atoms.building.build import build, expected_atoms
-from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
 from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
-from diffragan.atoms.comparison.known_model import compared, fit_to_atoms
+from diffragan.atoms.comparison.known_model import compared, fit_to_atoms, pulls
+from diffragan.atoms.comparison.position_error import position_errors
 from diffragan.atoms.molecule.docking import read_fasta
 from diffragan.atoms.molecule.judge import against_structure
 from diffragan.atoms.molecule.model import build_model
@@ -28,6 +28,7 @@ from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import KnownModel, read_model
 from diffragan.files.atomic import write_atomically
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import Settings, load_settings, settings_to_toml
 
@@ -165,6 +166,8 @@ def _against(
     field = (views.optics.energy_ev, views.optics.box_A)
     fit = fit_to_atoms(result.all_views, result.confirmed, known, given=given)
     out = compared(result.all_views, result.confirmed, known, field, fit)
+    heavy = fit(known.places_A[known.heavy])
+    out["atoms"] |= pulls(result.atoms.positions_A.double().numpy(), result.errors_A.numpy(), heavy)
     if result.molecule is not None:
         found = against_structure(result.molecule, result.model, known, fit)
         out["atoms"] |= {name: found.pop(name) for name in ("elements", "elements_right")}
@@ -209,10 +212,12 @@ def build_halves(
         pattern_target(other).sums(grid_of(views, views.curved).spectrum(half.atoms, half.riding))
         for half, other in zip((first, second), (sets["half 2"], sets["half 1"]), strict=True)
     )
+    sure = confirmed(all_views.atoms, halves)
     return AtomsResult(
         all_views,
         (first, second),
-        confirmed(all_views.atoms, halves),
+        sure,
+        position_errors(all_views.atoms, halves, sure),
         (sums[0], sums[1]),
         expected,
         chance_of_confirming(all_views.atoms, halves, settings.seed),

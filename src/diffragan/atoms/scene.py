@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.atoms.building.peaks import peaks
-from diffragan.atoms.building.targets import pattern_target
 from diffragan.atoms.comparison.local_fit import local_fit
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import bonded
@@ -18,6 +17,7 @@ from diffragan.atoms.molecule.molecule import Molecule
 from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.atoms.result import AtomsResult
 from diffragan.fourier.volumes import centred
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 from diffragan.report.plotting import PURPLE, SKY
 from diffragan.report.viewer.density import crop_of, packed

@@ -21,6 +21,10 @@ from diffragan.errors import DiffraganError
 BAND_EDGES_A = (5.02, 1.254)
 
 
+# Of the FSC between independent halves, and with the truth.
+HALF_SET_THRESHOLD, TRUTH_THRESHOLD = 0.143, 0.5
+
+
 SOLVED_BAND_A = (2.2, 1.8)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.joined import JoinedPairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.stored import StoredPairs
-from diffragan.settings import Settings, settings_from_dict
+from diffragan.settings import Settings, given_by_hand, settings_from_dict
 
 
 def open_pairs(
@@ -36,8 +37,17 @@ def open_pairs(
         first: number of the first item, where other inputs go before this one.
 
     Raises:
-        DiffraganError: the file is missing, of another kind or damaged, or it does not fit.
+        DiffraganError: the file is missing, of another kind or damaged, or it does not fit; or a
+            setting that was given by hand is not the store's.
     """
+    pairs = _opened(path, settings, image, box_A, first)
+    _refuse_other_optics([pairs], settings)
+    return pairs
+
+
+def _opened(
+    path: Path, settings: Settings | None, image: Path | None, box_A: float | None, first: int
+) -> Pairs:
     path = Path(path)
     settings = settings or settings_from_dict({})
     name = path.name.lower()
@@ -76,6 +86,23 @@ def replace_run(taken: Settings, run: Settings) -> Settings:
     )
 
 
+def _refuse_other_optics(parts: Sequence[Pairs], run: Settings | None) -> None:
+    """A measurement was taken once: what is said by hand of how must be what its store says, unless
+    there are inputs beside it that it may be said of."""
+    if run is None or not all(part.carries_settings for part in parts):
+        return
+    keys = ["energy_ev"]
+    for section in ("pattern", "image", "projection"):
+        keys += [f"{section}.{name}" for name in type(getattr(run, section)).model_fields]
+    for key in keys:
+        own, mine = attrgetter(key)(parts[0].settings), attrgetter(key)(run)
+        if own != mine and given_by_hand(run, key):
+            raise DiffraganError(
+                f"{parts[0].name} was taken with {key} = {own}, and {key} = {mine} was given by "
+                "hand; leave out the setting, which the store tells."
+            )
+
+
 def _input_of(path: Path) -> str:
     from diffragan.files.store import ResultStore
 
@@ -105,13 +132,7 @@ def open_all(
         )
     parts: list[Pairs] = []
     for k, path in enumerate(paths):
-        parts.append(
-            open_pairs(
-                path,
-                settings=settings,
-                image=images[k] if images else None,
-                box_A=box_A,
-                first=sum(part.n for part in parts),
-            )
-        )
+        first = sum(part.n for part in parts)
+        parts.append(_opened(path, settings, images[k] if images else None, box_A, first))
+    _refuse_other_optics(parts, settings)
     return parts[0] if len(parts) == 1 else JoinedPairs(parts)

@@ -6,6 +6,9 @@ positivity, first at low resolution, where iterations are cheap and few are need
 and more of the pattern. It is laid on the images again and again, because patterns do not see
 where the molecule lies and the map would drift. It ends with error reduction without positivity,
 which a band-limited map does not obey.
+
+Where the settings say so, a half climbs the likelihood of its counts instead, as free scatterers
+(`likelihood/`): a way that few electrons in all do not stop.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 
 from diffragan.devices import STAYS
 from diffragan.fourier.volumes import radius_px, volume_spectrum
+from diffragan.reconstruction.likelihood.ascent import Ascent
 from diffragan.reconstruction.maps.agreement import Agreement, agreement
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.hand import hand_of
@@ -36,7 +40,7 @@ _NEARLY = 0.8  # mean agreement from which little is left to gain
 HistoryRow = dict[str, Any]
 
 
-ITERATE, ERROR_REDUCE, DONE = "iterate", "error reduction", "done"
+ITERATE, ERROR_REDUCE, CLIMB, DONE = "iterate", "error reduction", "likelihood", "done"
 
 
 _STORED = (
@@ -50,7 +54,8 @@ class HalfMaps:
     """The run of both halves, one iteration at a time.
 
     limits_A: the resolutions to iterate at in turn, None for all that was measured. stage: the
-    place in them. phase: `ITERATE`, then `ERROR_REDUCE`, then `DONE`.
+    place in them. phase: `ITERATE`, then `ERROR_REDUCE`, then `DONE`; or `CLIMB` by scatterers,
+    at once where orientations are given, else when projections have found them.
     """
 
     halves: tuple[PhasedMap, PhasedMap]
@@ -113,6 +118,14 @@ class HalfMaps:
                 self._check()
                 if self.stalled >= self._patience() or last:
                     self._go_on()
+        elif self.phase == CLIMB:
+            for half in self.halves:
+                half.climb((self.in_stage - 1) / s.likelihood_passes)
+            last = self.in_stage >= s.likelihood_passes
+            if self.in_stage % s.check_every == 0 or last:
+                self._check()
+            if last:
+                self.phase = DONE
         else:
             for half in self.halves:
                 half.error_reduce()
@@ -144,6 +157,10 @@ class HalfMaps:
             self.phase = ERROR_REDUCE if self.settings.error_reduction_iterations else DONE
             for half in self.halves:
                 half.find_mask()
+            if self.settings.climb_by == "likelihood":
+                self.exhausted, self.phase = False, CLIMB
+                for half in self.halves:
+                    half.back_to_images()
         self.in_stage, self.stalled, self.best = 0, 0, -1.0
 
     def _take_hand(self) -> None:
@@ -208,7 +225,9 @@ def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, see
 
     Where a mask comes close to the box's edge the volume is padded, unless the settings say.
     """
+    at_once = settings.climb_by == "likelihood" and settings.orientations == "given"
     limits_A = resolution_limits(views, settings)
+    limits_A = limits_A[-1:] if at_once else limits_A
     if settings.padding is not None:
         views = views.padded(settings.padding)
     halves = _halves(views, settings, mass_kda, seed, limits_A[0])
@@ -218,7 +237,7 @@ def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, see
         )
         if reach > _TIGHT:
             halves = _halves(views.padded(_PADDING), settings, mass_kda, seed, limits_A[0])
-    return HalfMaps(halves, settings, limits_A)
+    return HalfMaps(halves, settings, limits_A, phase=CLIMB if at_once else ITERATE)
 
 
 def _halves(
@@ -241,8 +260,8 @@ def map_plan(k: int, settings: ManyViewsSettings, mass_kda: float | None, seed: 
 
 
 def combined(half_maps: HalfMaps, views: Views) -> PhasedMap:
-    """All views together, from the mean of the half maps on by error reduction: the map that is
-    handed out.
+    """All views together, from the mean of the half maps on by error reduction, or by the
+    likelihood: the map that is handed out.
 
     Nothing is left out here, and the half maps stay as they are. The views lie on their device.
     """
@@ -259,9 +278,23 @@ def combined(half_maps: HalfMaps, views: Views) -> PhasedMap:
         first.mask | second.mask,
         curved=first.curved,
     )
-    for _ in range(error_reduction_steps(half_maps.settings, views)):
-        result.error_reduce()
+    if half_maps.settings.climb_by == "likelihood":
+        _climb_together(half_maps, result)
+    else:
+        for _ in range(error_reduction_steps(half_maps.settings, views)):
+            result.error_reduce()
     result.weigh_views()
     if half_maps.settings.orientations != "given":
         result.find_shifts()
     return result
+
+
+def _climb_together(half_maps: HalfMaps, whole: PhasedMap) -> None:
+    """All views from the mean of the halves' scatterers on, through the second half of a climb."""
+    first, second = (half.ascent for half in half_maps.halves)
+    assert first is not None
+    assert second is not None
+    whole.ascent = Ascent.at(0.5 * (first.weights + second.weights))
+    count = max(1, half_maps.settings.likelihood_passes // 2)
+    for k in range(count):
+        whole.climb(0.5 + 0.5 * k / count)

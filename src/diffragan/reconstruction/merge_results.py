@@ -11,10 +11,9 @@ import torch
 from diffragan import __version__
 from diffragan.evaluation.known_model import KnownModel
 from diffragan.files.store import open_results
-from diffragan.fourier.correlation import fsc, resolution_at, ring_index
+from diffragan.fourier.correlation import HALF_SET_THRESHOLD, fsc, resolution_at, ring_index
 from diffragan.fourier.slices import slices
 from diffragan.reconstruction.choose_views import mergeable, missing_cone_deg
-from diffragan.reconstruction.maps.agreement import HALF_SET_THRESHOLD
 from diffragan.reconstruction.maps.mask import envelope
 from diffragan.reconstruction.maps.merge_waves import measured_band, merge_stored, phased_band
 from diffragan.reconstruction.maps.views import side_of

@@ -11,6 +11,9 @@ from torch import Tensor
 from diffragan.devices import to_device
 from diffragan.fourier.volumes import CPU, best_shift, moved, resized, rotated, volume_spectrum
 from diffragan.phasing.solvers import RealSpace, advance, find_solver
+from diffragan.reconstruction.likelihood.ascent import Ascent, Slope, Stage
+from diffragan.reconstruction.likelihood.images import image_target
+from diffragan.reconstruction.likelihood.scatterers import ScattererGrid
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.image_map import (
@@ -103,7 +106,8 @@ class PhasedMap:
     all that was measured). x: iterate, map: what it says the molecule is, both (n, n, n) in FFT
     order. mask: (n, n, n) bool. power: (rings,) mean measured intensity. image: the images' map.
     curved: whether slices lie on the Ewald sphere. second_order: as `image_map`.
-    r_factor: mean amplitude R of the views at the last look.
+    r_factor: mean amplitude R of the views at the last look. ascent: the scatterers that the map
+    is of, once it climbs by them.
     project: the data's projection, at these views and this resolution.
     """
 
@@ -118,8 +122,10 @@ class PhasedMap:
     curved: bool
     second_order: float = 0.0
     r_factor: float = 1.0
+    ascent: Ascent | None = None
     views: Views = field(init=False)
     project: DataStep = field(init=False)
+    _slope: Slope | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._update()
@@ -178,6 +184,8 @@ class PhasedMap:
         kept = {name: getattr(on_cpu, name) for name in _STORED}
         kept["image"] = {f.name: getattr(on_cpu.image, f.name) for f in fields(ImageMap)}
         kept["found"] = {name: getattr(on_cpu.full, name) for name in _PER_VIEW}
+        if on_cpu.ascent is not None:
+            kept["ascent"] = {f.name: getattr(on_cpu.ascent, f.name) for f in fields(Ascent)}
         return kept
 
     @classmethod
@@ -190,6 +198,9 @@ class PhasedMap:
         image = ImageMap(**{name: on(value) for name, value in state["image"].items()})
         per_view = {name: on(value) for name, value in state["found"].items()}
         stored = {name: on(state[name]) for name in _STORED}
+        if "ascent" in state:
+            climbed = {name: on(value) for name, value in state["ascent"].items()}
+            stored["ascent"] = Ascent(**climbed)
         return cls(plan=plan, full=replace(full, **per_view), image=image, **stored)
 
     def refine_to(self, limit_A: float | None) -> None:
@@ -290,6 +301,27 @@ class PhasedMap:
         """One step of error reduction, without positivity."""
         self.map = RealSpace(self.mask, positive=False)(self.project(self.map))
 
+    def climb(self, done: float) -> None:
+        """One pass of free scatterers over the views, up the likelihood; they begin from the map.
+
+        Args:
+            done: how much of the climb lies behind it, 0 to 1.
+        """
+        grid = ScattererGrid.of(self.views, Stage(done).b_A2)
+        seed = self.plan.seed
+        if self.ascent is None:
+            self.ascent = Ascent.at(grid.weights_of(self.map, self.mask, seed))
+        if self._slope is None:
+            images = image_target(self.views, self.power, self.project.free)
+            self._slope = Slope(self.views, images, self.mask, self.project.free)
+        self._slope = replace(self._slope, views=self.views)
+        self.ascent = self._slope.climb(self.ascent, Stage(done), seed)
+        self.x = self.map = grid.volume(self.ascent.weights)
+
+    def back_to_images(self) -> None:
+        """The images' map in place of the present one, in the present mask."""
+        self.x = self.map = self.image.volume * self.mask
+
     def register(self) -> None:
         """Lay the map, and the iterate with it, on the images."""
         shift = shift_onto(self.map, self.image)
@@ -324,6 +356,7 @@ class PhasedMap:
         free = self.plan.free(self.full, self.views)
         damping = self.plan.settings.damping
         self.project = DataStep(self.views, geometry, self.power, damping, free, self.image)
+        self._slope = None
 
 
 _STORED = ("limit_A", "x", "map", "mask", "power", "curved", "second_order", "r_factor")

@@ -173,6 +173,14 @@ def hand_in_words(combined: PhasedMap, converged: bool) -> str:
     return f"the mirror image of the map ({sure}); check the sign of the angles"
 
 
+def _way_on(half_maps: HalfMaps) -> str:
+    """What may help a run of counts that did not converge."""
+    counted = half_maps.halves[0].views.electrons is not None
+    if not counted or half_maps.settings.climb_by == "likelihood":
+        return ""
+    return " From few electrons the likelihood goes further (--set many_views.climb_by=likelihood)."
+
+
 def convergence(half_maps: HalfMaps, settings: Settings) -> tuple[bool, str]:
     """Whether a finished run converged, and why in words."""
     from diffragan.optics import q_from_angle
@@ -183,7 +191,7 @@ def convergence(half_maps: HalfMaps, settings: Settings) -> tuple[bool, str]:
     if resolution > _BEYOND_IMAGES * aperture:
         return False, (
             f"The patterns were not phased: the map is expected to be right to {resolution:.2f} Å, "
-            f"and the images alone show {aperture:.2f} Å."
+            f"and the images alone show {aperture:.2f} Å.{_way_on(half_maps)}"
         )
     if half_maps.exhausted:
         return False, (

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from diffragan.evaluation.map_model import UNMATCHED as POOR
 from diffragan.files.mrc import as_array
-from diffragan.fourier.correlation import BAND_EDGES_A
+from diffragan.fourier.correlation import BAND_EDGES_A, HALF_SET_THRESHOLD, TRUTH_THRESHOLD
 from diffragan.report.html import ReportFigure
 from diffragan.report.map_report import MapReport, describe_map, finite
 from diffragan.report.plotting import (
@@ -100,9 +100,11 @@ def fsc_figure(report: MapReport) -> ReportFigure:
     frc_axes(axis, 1 / end)
     _mark_thresholds(axis, end, edge_A)
     beam = int(q[0] == 0)  # shell 0 is no measure of a map
-    lines = [(report.fsc_half, report.half_A, 0.143, BLUE, "-", "half maps")]
+    lines = [(report.fsc_half, report.half_A, HALF_SET_THRESHOLD, BLUE, "-", "half maps")]
     if report.fsc_truth is not None:
-        lines.append((report.fsc_truth, report.truth_A, 0.5, ORANGE, "--", "map and truth"))
+        lines.append(
+            (report.fsc_truth, report.truth_A, TRUTH_THRESHOLD, ORANGE, "--", "map and truth")
+        )
     for curve, at_A, level, colour, style, label in lines:
         if at_A is not None and math.isfinite(at_A):
             label += f": {level:g} at {at_A:.2f} Å"
@@ -307,8 +309,8 @@ def _extra_curves(report: MapReport) -> dict[str, Array]:
 
 def _mark_thresholds(axis: Axes, end: float, edge_A: float) -> None:
     """The levels 0.143 and 0.5, and where images and patterns end."""
-    axis.axhline(0.143, color=SOFT, linewidth=0.9, linestyle=":", zorder=1)
-    for height in (0.143, 0.5):
+    axis.axhline(HALF_SET_THRESHOLD, color=SOFT, linewidth=0.9, linestyle=":", zorder=1)
+    for height in (HALF_SET_THRESHOLD, TRUTH_THRESHOLD):
         axis.text(0.012 * end, height + 0.012, f"{height:g}", fontsize=8, color=SOFT)
     for where_A, name in ((BAND_EDGES_A[0], "image ends"), (edge_A, "pattern ends")):
         if 1 / where_A < end:

@@ -14,9 +14,14 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.map_model import ResidueMatch
 from diffragan.files.mrc import as_array
-from diffragan.fourier.correlation import BAND_EDGES_A, COARSEST_A, resolution_at
+from diffragan.fourier.correlation import (
+    BAND_EDGES_A,
+    COARSEST_A,
+    HALF_SET_THRESHOLD,
+    TRUTH_THRESHOLD,
+    resolution_at,
+)
 
-HALF_THRESHOLD, TRUTH_THRESHOLD = 0.143, 0.5
 # Half maps that agree this much further than the truth allows share an error.
 SHARED_ERROR = 1.25
 
@@ -61,7 +66,7 @@ class MapReport:
     @property
     def half_A(self) -> float | None:
         """Where the half maps' FSC falls below 0.143."""
-        return self._at("fsc_0p143_A", self.fsc_half, HALF_THRESHOLD)
+        return self._at("fsc_0p143_A", self.fsc_half, HALF_SET_THRESHOLD)
 
     @property
     def truth_A(self) -> float | None:

@@ -204,6 +204,14 @@ class ManyViewsSettings(Frozen):
     error_reduction_iterations: Annotated[int, Field(ge=0)] = Field(
         default=15, description="at the end, without positivity"
     )
+    climb_by: Literal["projections", "likelihood"] = Field(
+        default="projections",
+        description="how a map climbs: by projections on the measured amplitudes, or as free "
+        "scatterers by the likelihood of counts, for few electrons in all",
+    )
+    likelihood_passes: Annotated[int, Field(ge=1)] = Field(
+        default=40, description="of scatterers over the views of each half set"
+    )
     ewald: bool = Field(
         default=True, description="slices on the curved Ewald sphere, Friedel mates apart"
     )

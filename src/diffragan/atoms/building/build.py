@@ -15,11 +15,12 @@ from torch import Tensor
 
 from diffragan.atoms.building.peaks import peaks
 from diffragan.atoms.building.refine import refine
-from diffragan.atoms.building.targets import RingSums, Target, map_target, pattern_target
+from diffragan.atoms.building.targets import Target, map_target
 from diffragan.atoms.model.atoms import Atoms, Riding, atoms_at, no_hydrogens, together
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.likelihood.patterns import RingSums, pattern_target
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import AtomsSettings
 

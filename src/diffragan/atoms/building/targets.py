@@ -1,22 +1,19 @@
-"""What atoms are refined against: a map's Fourier values, or the patterns themselves.
+"""What atoms are refined against: a map's Fourier values, or the patterns themselves
+(`reconstruction/likelihood/patterns.py`).
 
 A target gives the misfit of a model's volume with its gradient; atoms know nothing of either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from diffragan.fourier.slices import Inserter, Slices, extract, volume_gradient
-from diffragan.fourier.volumes import frequency_radius, volume_spectrum
-from diffragan.reconstruction.maps.views import Views
+from diffragan.fourier.volumes import frequency_radius
 
-_FLOOR = 0.02  # of a ring's intensity: the model is never thought more exact than this
 _TINY = 1e-30
 
 
@@ -99,169 +96,3 @@ def map_target(
     weight = band * (known / mean.clamp_min(_TINY))[ring]
     weight = weight * (atoms / (weight * power).sum().clamp_min(_TINY))
     return MapTarget(spectrum, weight, ring)
-
-
-@dataclass(frozen=True)
-class RingSums:
-    """Sums over pixels by ring (rings,), float64: of 1, model m, observed i, and their products.
-
-    m and i are intensities in units of the plane wave.
-    """
-
-    one: Tensor
-    m: Tensor
-    i: Tensor
-    mm: Tensor
-    mi: Tensor
-    ii: Tensor
-    root: Tensor
-
-    @property
-    def r_factor(self) -> float:
-        """Amplitude R over all rings: norm(|P| - sqrt(i)) / norm(sqrt(i))."""
-        apart = (self.m - 2 * self.root + self.i).clamp_min(0).sum()
-        return float((apart / self.i.sum().clamp_min(_TINY)).sqrt())
-
-    @property
-    def unexplained(self) -> Tensor:
-        """(rings,) intensity that the model leaves: the intercept of i over m, at least a part of
-        the ring's mean."""
-        count = self.one.clamp_min(1)
-        m, i, mm, mi = (x / count for x in (self.m, self.i, self.mm, self.mi))
-        slope = ((mi - m * i) / (mm - m**2).clamp_min(_TINY)).clamp(0, 1.2)
-        return torch.maximum(i - slope * m, _FLOOR * i).clamp_min(_TINY)
-
-    def correlation(self, electrons: float | None) -> Tensor:
-        """(rings,) expected correlation of the model's wave with the true one: the root of the
-        intensities' correlation, counting noise taken off; nan where there is too little to tell.
-        """
-        count = self.one.clamp_min(1)
-        m, i, mm, mi, ii = (x / count for x in (self.m, self.i, self.mm, self.mi, self.ii))
-        noise = 0 if electrons is None else i / electrons
-        spread = (mm - m**2).clamp_min(0) * (ii - i**2 - noise).clamp_min(0)
-        # The noise's own spread in the variance of i: below it nothing is told.
-        error = (ii - i**2).clamp_min(0) * (2 / count).sqrt()
-        enough = (self.one > 50) & ((ii - i**2 - noise) > 3 * error)
-        squared = (mi - m * i) / spread.sqrt().clamp_min(_TINY)
-        return torch.where(enough, squared.clamp(0, 1).sqrt(), torch.nan)
-
-
-@dataclass(frozen=True)
-class PatternTarget:
-    """Patterns through slices on the curved sphere, with the likelihood of counts.
-
-    A pixel's expectation is |P|² + e, e what the model leaves unexplained in its ring; its misfit
-    that of a Poisson count of 1 / (1 / N + 2 e) electrons, N those of the exposure (exact patterns:
-    infinitely many). So rings count by what they can still tell, with any number of electrons.
-
-    views, geometry: as the reconstruction has them. unexplained: (rings,) e.
-    """
-
-    views: Views
-    geometry: Slices
-    unexplained: Tensor
-
-    @property
-    def rings(self) -> Tensor:
-        """(2 k,) ring of 1 / field of every pixel."""
-        return (self.geometry.radius + 0.5).long().repeat(2)
-
-    def misfit(self, spectrum: Tensor) -> Tensor:
-        result: Tensor = _PatternMisfit.apply(spectrum, self)  # type: ignore[no-untyped-call]
-        return result
-
-    def difference(self, spectrum: Tensor) -> Tensor:
-        return -self.evaluate(spectrum)[1]
-
-    def adapted(self, spectrum: Tensor) -> PatternTarget:
-        return self.weighted_by(self.sums(spectrum))
-
-    def weighted_by(self, sums: RingSums) -> PatternTarget:
-        """The same patterns, weighted by what a model with these sums leaves unexplained."""
-        return replace(self, unexplained=sums.unexplained.float())
-
-    def weights(self) -> Tensor:
-        """(rings,) electrons that a ring's pixels count as; the direct beam's ring has none."""
-        each = 0.0 if self.views.electrons is None else 1 / self.views.electrons
-        weight = 1 / (each + 2 * self.unexplained)
-        weight[0] = 0
-        return weight
-
-    def evaluate(self, spectrum: Tensor) -> tuple[float, Tensor]:
-        """The misfit, and its gradient in the volume (n, n, n), FFT order."""
-        views, geometry, rings = self.views, self.geometry, self.rings
-        valid = geometry.valid.reshape(-1).float()
-        unexplained, weight = self.unexplained[rings], self.weights()[rings] * valid
-        n = spectrum.shape[0]
-        volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
-        sliced = volume_spectrum(volume)
-        collected = Inserter(n, spectrum.device)
-        total = 0.0
-        for block in views.blocks():
-            rotations = views.rotations[block]
-            slices = extract(sliced, rotations, geometry.points)
-            model = slices.real**2 + slices.imag**2 + unexplained
-            observed = self.intensities(block)
-            each = weight * views.weights[block][:, None]
-            total += float((each * (model - observed * torch.log(model))).sum(dtype=torch.float64))
-            pull = slices * (2 * each * (1 - observed / model))
-            collected.add(pull.contiguous(), rotations, geometry.points)
-        return total, volume_gradient(collected.spectrum())
-
-    def sums(self, spectrum: Tensor) -> RingSums:
-        """How these patterns compare with a model, by ring."""
-        views, geometry, rings = self.views, self.geometry, self.rings
-        valid = geometry.valid.reshape(-1).double()
-        n = spectrum.shape[0]
-        sliced = volume_spectrum(torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward"))
-        by_pixel = torch.zeros(7, len(rings), dtype=torch.float64, device=spectrum.device)
-        for block in views.blocks():
-            slices = extract(sliced, views.rotations[block], geometry.points)
-            m = slices.real**2 + slices.imag**2
-            i = self.intensities(block)
-            share = views.weights[block]
-            by_pixel[0] += share.sum()
-            terms = (m, i, m * m, m * i, i * i, (m * i).clamp_min_(0).sqrt_())
-            for row, term in zip(by_pixel[1:], terms, strict=True):
-                row += share @ term
-        sums = torch.zeros(7, int(rings.max()) + 1, dtype=torch.float64, device=spectrum.device)
-        sums.index_add_(1, rings, by_pixel * valid)
-        return RingSums(*sums)
-
-    def intensities(self, block: slice) -> Tensor:
-        """(b, 2 k) measured intensities in units of the plane wave."""
-        observed = self.views.observed(block, self.geometry)
-        return observed if self.views.electrons is not None else observed**2
-
-
-class _PatternMisfit(torch.autograd.Function):
-    """The misfit as one step of autograd: slices are too many to be kept for a backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, spectrum: Tensor, target: PatternTarget) -> Tensor:
-        total, gradient = target.evaluate(spectrum.detach())
-        n = gradient.shape[0]
-        # Of a real volume's spectrum, whose inner planes stand for their mates too.
-        back = torch.fft.rfftn(gradient)
-        back[..., 1 : (n + 1) // 2] *= 2
-        ctx.save_for_backward(back)
-        return torch.tensor(total, dtype=torch.float64, device=spectrum.device)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (back,) = ctx.saved_tensors
-        return back * gradients[0].float(), None
-
-
-def pattern_target(views: Views, start: Sequence[float] | None = None) -> PatternTarget:
-    """Patterns as a target; before a model has been seen, all of a ring's intensity counts as
-    unexplained."""
-    geometry = views.curved
-    rings = (geometry.radius + 0.5).long().repeat(2)
-    count = int(rings.max()) + 1
-    blank = PatternTarget(views, geometry, torch.ones(count, device=views.device))
-    total = torch.zeros(count, dtype=torch.float64, device=views.device)
-    for block in views.blocks():
-        total.index_add_(0, rings, blank.intensities(block).double().sum(0))
-    mean = total / (torch.bincount(rings) * len(views)).clamp_min(1)
-    return replace(blank, unexplained=mean.float().clamp_min(_TINY))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.atoms.building.build import Built
-from diffragan.atoms.comparison.confirm import match
+from diffragan.atoms.comparison.confirm import match, nearest_pairs
 from diffragan.atoms.model.atoms import atoms_at
 from diffragan.atoms.model.scattering import form_factor_A, object_at, structure_sum
 from diffragan.evaluation.fit_model import Fit, fit_model
@@ -74,6 +74,24 @@ def compared(
             "not_built": residues_not_built(model, fit, places),
         },
     }
+
+
+def pulls(
+    places_A: NDArray[np.float64], errors_A: NDArray[np.float64], known_A: NDArray[np.float64]
+) -> dict[str, float]:
+    """How true the atoms' errors are: the standard deviation of (found - true) / error over the
+    coordinates of right atoms, and the part within 2; 1 and .954 if errors are what they say.
+
+    Args:
+        places_A: (n, 3). errors_A: (n,), nan where none is given. known_A: (k, 3), in place.
+    """
+    given = np.isfinite(errors_A)
+    one, other = nearest_pairs(places_A[given], known_A, 0.5)
+    if not len(one):
+        return {"pull_sd": float("nan"), "pulls_within_2": float("nan")}
+    apart = (places_A[given][one] - known_A[other]) / errors_A[given][one][:, None]
+    near = float((np.abs(apart) <= 2).mean())
+    return {"pull_sd": float(np.sqrt((apart**2).mean())), "pulls_within_2": near}
 
 
 def fsc_with(

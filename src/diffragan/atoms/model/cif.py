@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffragan.atoms.model.atoms import Atoms
 from diffragan.files.atomic import write_atomically
 
 _SULPHUR_FROM = 1.7  # carbons
@@ -15,27 +17,29 @@ _SULPHUR_FROM = 1.7  # carbons
 
 def write_atoms_cif(
     path: Path,
-    positions_A: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    b_A2: NDArray[np.float64],
+    atoms: Atoms,
     confirmed: NDArray[np.bool_],
     name: str,
     symbols: Sequence[str] | None = None,
+    errors_A: NDArray[np.floating[Any]] | None = None,
 ) -> None:
     """Atoms without bonds: chain A the confirmed ones, chain B the others; occupancy is the weight
     in carbons, B the refined B factor.
 
     Args:
-        positions_A: (n, 3), x, y, z about the map's rotation centre, so that atoms and map lie
-            together. weights, b_A2, confirmed: (n,).
+        atoms: about the map's rotation centre, so that atoms and map lie together.
+        confirmed: (n,).
         symbols: (n,) elements; where nothing is known of them, all are carbons but those that
             scatter like sulphur.
+        errors_A: (n,) standard uncertainty of each coordinate, nan where it is not known.
 
     Raises:
         DiffraganError: the disk refuses.
     """
     import gemmi
 
+    fields = (atoms.positions_A, atoms.weights, atoms.b_A2)
+    positions_A, weights, b_A2 = (x.double().numpy() for x in fields)
     structure = gemmi.Structure()
     structure.name = name
     model = gemmi.Model(1)
@@ -57,4 +61,17 @@ def write_atoms_cif(
             model.add_chain(chain)
     structure.add_model(model)
     structure.setup_entities()
-    write_atomically(path, structure.make_mmcif_document().as_string().encode())
+    document = structure.make_mmcif_document()
+    if errors_A is not None:
+        _write_errors(document, np.concatenate((errors_A[confirmed], errors_A[~confirmed])))
+    write_atomically(path, document.as_string().encode())
+
+
+def _write_errors(document: Any, errors_A: NDArray[np.floating[Any]]) -> None:
+    """Uncertainties of the coordinates beside them, in the order of the file."""
+    names = [f"_atom_site.Cartn_{axis}_esd" for axis in "xyz"]
+    document.sole_block().find_loop("_atom_site.id").get_loop().add_columns(names, "?")
+    for row, error in zip(document.sole_block().find(names), errors_A, strict=True):
+        if np.isfinite(error):
+            for column in range(len(names)):
+                row[column] = f"{error:.4f}"

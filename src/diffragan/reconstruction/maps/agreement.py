@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffragan.fourier.correlation import fsc, resolution_at
+from diffragan.fourier.correlation import HALF_SET_THRESHOLD, fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, moved
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_correlation
-
-HALF_SET_THRESHOLD = 0.143
-
 
 CLAIM_THRESHOLD = 0.5  # of the expected correlation with the truth
 

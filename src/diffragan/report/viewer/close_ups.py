@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from diffragan.report.html import ReportFigure
 from diffragan.report.plotting import GREEN, ORANGE, SKY, Array, limits, styled
-from diffragan.report.viewer.scene import ShownAtoms
+from diffragan.report.viewer.scene import ShownAtoms, residue_names
 
 _HALF_A, _STEP_A = 4.5, 0.1
 _IN_PLANE_A = 0.8
@@ -69,11 +68,12 @@ def places(atoms: ShownAtoms, each: int) -> tuple[list[Place], list[Place]]:
     plane."""
     if atoms.residues:
         groups = [np.array(one.atoms, dtype=int) for one in atoms.residues if one.atoms]
-        names = [f"{r.chain} {r.name} {r.number}" for r in atoms.residues if r.atoms]
+        every = zip(atoms.residues, residue_names(atoms.residues), strict=True)
+        names = [name for one, name in every if one.atoms]
     else:
         groups = [np.array([k]) for k in range(len(atoms))]
         names = [f"atom {k + 1}" for k in range(len(atoms))]
-    fits = np.array([_mean(atoms.fit[group]) for group in groups])
+    fits = np.array([mean_known(atoms.fit[group]) for group in groups])
     known = np.flatnonzero(np.isfinite(fits))
     rising = known[np.argsort(fits[known], kind="stable")]
     chosen = []
@@ -90,7 +90,8 @@ def places(atoms: ShownAtoms, each: int) -> tuple[list[Place], list[Place]]:
     return chosen[0], chosen[1]
 
 
-def _mean(values: Array) -> float:
+def mean_known(values: Array) -> float:
+    """The mean of what is a number; nan where nothing is."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
 
@@ -140,9 +141,3 @@ def _draw(axis: Axes, section: Array, atoms: ShownAtoms, place: Place) -> None:
         axis.scatter(x[some], y[some], s=42, color=colour, edgecolor="white", zorder=3)
     axis.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     axis.set_title(place.title)
-
-
-def residue_curve(atoms: ShownAtoms, values: Array) -> tuple[list[Any], Sequence[str]]:
-    """Means of a value of the atoms by residue, and the residues' names."""
-    means = [_mean(values[list(one.atoms)]) for one in atoms.residues]
-    return means, [f"{one.chain} {one.number}" for one in atoms.residues]

@@ -54,6 +54,12 @@ class Residue:
     confidence: float | None = None
 
 
+def residue_names(residues: Sequence[Residue]) -> list[str]:
+    """What each is called; its chain is told where there are several."""
+    several = len({one.chain for one in residues}) > 1
+    return [f"{one.name} {one.number}" + f" ({one.chain})" * several for one in residues]
+
+
 @dataclass(frozen=True)
 class ShownAtoms:
     """n atoms.
@@ -124,7 +130,10 @@ def _atoms(atoms: ShownAtoms) -> dict[str, Any]:
         "parents": np.asarray(atoms.hydrogens)[:, 0].astype(int).tolist(),
         "hydrogens": _rounded(np.asarray(atoms.hydrogens)[:, 1:], 2),
         "elements": None if atoms.elements is None else list(atoms.elements),
-        "residues": [asdict(residue) for residue in atoms.residues],
+        "residues": [
+            asdict(residue) | {"label": label}
+            for residue, label in zip(atoms.residues, residue_names(atoms.residues), strict=True)
+        ],
     }
 
 

@@ -259,7 +259,7 @@ async function start() {
   const words = {
     atom: (k) => {
       const one = residueOf.get(k), fit = atoms.fit[k];
-      return (one ? `${residueName(one)}, atom ${k + 1}` : `atom ${k + 1}`) +
+      return (one ? `${one.label}, atom ${k + 1}` : `atom ${k + 1}`) +
         (atoms.elements ? ` (${atoms.elements[k]})` : "") +
         `: ${atoms.confirmed[k] ? "confirmed" : "not confirmed"}, weight ${atoms.weights[k].toFixed(2)} carbons, ` +
         `B ${atoms.b[k].toFixed(1)} Å²` + (fit === null ? "" : `, fit to the map ${fit.toFixed(2)}`);
@@ -268,10 +268,9 @@ async function start() {
       (peaks[k].height > 0 ? "the data ask for more here" : "the atoms are too much here"),
     residue: (k) => {
       const one = atoms.residues[k];
-      return residueName(one) + (one.confidence === null ? "" : `, confidence ${one.confidence.toFixed(2)}`);
+      return one.label + (one.confidence === null ? "" : `, confidence ${one.confidence.toFixed(2)}`);
     },
   };
-  const residueName = (one) => `${one.chain} ${one.name} ${one.number}`;
   const tell = (k) => { status.textContent = k === null ? (chosen ? words[chosen.kind](chosen.k) : "") : words.atom(k); };
   const list = root.querySelector("[data-jump]");
   const places = [];

@@ -1,0 +1,1 @@
+"""The likelihood of patterns and images, and the scatterers that climb it."""
