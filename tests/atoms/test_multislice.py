@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
 
 from conftest import cluster
-from diffragan.atoms.model.atoms import Atoms, atoms_at
+from diffragan.atoms.building.multiple_scattering import with_multiple_scattering
+from diffragan.atoms.model.atoms import Atoms, atoms_at, no_hydrogens
+from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.multislice import Multislice, plan_multislice
+from diffragan.fourier.volumes import volume_spectrum
 from diffragan.microscope.multislice import Field, exit_wave
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.rotations import quasi_uniform
+from synthetic_views import make_views, molecule
 
 SIDE_A, ENERGY_EV = 24.0, 200e3
 
@@ -101,3 +108,28 @@ def test_gradients_are_those_of_differences() -> None:
         ]
         slope = float(both[0] - both[1]) / (2 * step)
         assert abs(float((gradients[k] * direction).sum()) - slope) < 0.02 * abs(slope) + 1e-4
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_multiple_scattering_completes_a_pattern() -> None:
+    """Patterns of a multislice are those of single scattering only roughly; with what multiple
+    scattering adds they are met to rounding. A weak object scatters once."""
+    views = make_views(molecule(1), 8, seed=1)
+    atoms = atoms_at(torch.from_numpy(molecule(1)).float(), 2.0, 10.0)
+    grid = AtomGrid(views.n, views.volume_box_A, views.optics.box_A, views.optics.energy_ev)
+    sliced = volume_spectrum(grid.volume(atoms))
+    blank = pattern_target(views)
+    full = with_multiple_scattering(blank, atoms, no_hydrogens(), grid, 1.0)
+    values = torch.cat([full.slices(sliced, block) for block in views.blocks()])
+    measured = values.abs().reshape(len(views), 2, -1) * full.geometry.valid
+    seen = replace(views, measured=measured, electrons=None)
+    spectrum = grid.spectrum(atoms)
+    met = replace(full, views=seen).sums(spectrum).r_factor
+    single = replace(full, views=seen, beyond=None).sums(spectrum).r_factor
+    assert met < 1e-3
+    assert single > 0.01
+    weak = atoms_at(atoms.positions_A, 0.05, 10.0)
+    target = with_multiple_scattering(blank, weak, no_hydrogens(), grid, 0.5)
+    assert target.beyond is not None
+    once = pattern_target(views).slices(volume_spectrum(grid.volume(weak)), slice(0, len(views)))
+    assert float(target.beyond.norm() / once.norm()) < 0.02

@@ -274,6 +274,10 @@ class AtomsSettings(Frozen):
     pattern_steps: Annotated[int, Field(ge=1)] = Field(default=16, description="in each of them")
     coarsest_A: Positive = Field(default=8.0, description="of the map that is refined against")
     finest_A: Positive = Field(default=1.3, description="of the map that is refined against")
+    multislice_cycles: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="at the end, against patterns with multiple scattering"
+    )
+    slice_A: Positive = Field(default=3.0, description="thickest slice of the multislice")
 
 
 class Settings(Frozen):

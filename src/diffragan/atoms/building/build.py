@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffragan.atoms.building.multiple_scattering import with_multiple_scattering
 from diffragan.atoms.building.peaks import peaks
 from diffragan.atoms.building.refine import refine
 from diffragan.atoms.building.targets import Target, map_target
@@ -119,10 +120,9 @@ def _against_patterns(
         spectrum = grid.spectrum(atoms, riding)
         sums, apart = target.sums(spectrum), watched.sums(spectrum)
         target = target.weighted_by(sums)
-        now = _score(apart, views)
-        row = {"cycle": cycle + 1, "atoms": len(atoms), "hydrogens": len(riding)}
-        misfits = {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}
-        history.append(row | misfits)
+        misfits = _misfits(sums, apart, views)
+        now = misfits["watched_correlation"]
+        history.append(_row(cycle + 1, atoms, riding) | misfits)
         done, total = s.map_cycles + cycle + 1, s.map_cycles + s.pattern_cycles
         progress("building atoms", done, total, f"({len(atoms)} atoms, R {sums.r_factor:.3f})")
         if now < best_score - _FALLS:
@@ -131,9 +131,29 @@ def _against_patterns(
             best, best_score = (atoms, riding), max(now, best_score)
         if not last:
             atoms = renewed(atoms, riding, grid, target, count, mask)
+    asked_for = _asked_for(*best, grid, target, count, mask)
+    for cycle in range(s.multislice_cycles):
+        target = with_multiple_scattering(target, *best, grid, s.slice_A, progress)
+        assert target.beyond is not None
+        watched = replace(watched, beyond=target.beyond[_WATCHED_EVERY - 1 :: _WATCHED_EVERY])
+        rates = _LAST_RATES
+        atoms = refine(best[0], grid, target, s.pattern_steps, riding=best[1], rates=rates)
+        best = _with_hydrogens(atoms, score)
+        spectrum = grid.spectrum(*best)
+        sums, apart = target.sums(spectrum), watched.sums(spectrum)
+        row = _row(s.pattern_cycles + cycle + 1, *best)
+        history.append(row | _misfits(sums, apart, views))
     spectrum = grid.spectrum(*best)
-    sums, apart = target.sums(spectrum), watched.sums(spectrum)
-    return Built(*best, tuple(history), sums, apart, _asked_for(*best, grid, target, count, mask))
+    return Built(*best, tuple(history), target.sums(spectrum), watched.sums(spectrum), asked_for)
+
+
+def _row(cycle: int, atoms: Atoms, riding: Riding) -> dict[str, float]:
+    return {"cycle": cycle, "atoms": len(atoms), "hydrogens": len(riding)}
+
+
+def _misfits(sums: RingSums, apart: RingSums, views: Views) -> dict[str, float]:
+    now = _score(apart, views)
+    return {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}
 
 
 def _asked_for(

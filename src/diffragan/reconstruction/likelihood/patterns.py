@@ -71,12 +71,15 @@ class PatternTarget:
 
     views, geometry: as the reconstruction has them. unexplained: (rings,) e.
     free: (n, n, n // 2 + 1) bool, voxels that what is measured there does not pull, or None.
+    beyond: (v, 2 k) complex64, what multiple scattering adds to every slice, or None. It is held
+        fast while a model moves: its own slope is of second order.
     """
 
     views: Views
     geometry: Slices
     unexplained: Tensor
     free: Tensor | None = None
+    beyond: Tensor | None = None
 
     @property
     def rings(self) -> Tensor:
@@ -116,7 +119,7 @@ class PatternTarget:
         total = 0.0
         for block in views.blocks():
             rotations = views.rotations[block]
-            slices = extract(sliced, rotations, geometry.points)
+            slices = self.slices(sliced, block)
             model = slices.real**2 + slices.imag**2 + unexplained
             observed = self.intensities(block)
             each = weight * views.weights[block][:, None]
@@ -134,7 +137,7 @@ class PatternTarget:
         sliced = volume_spectrum(torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward"))
         by_pixel = torch.zeros(7, len(rings), dtype=torch.float64, device=spectrum.device)
         for block in views.blocks():
-            slices = extract(sliced, views.rotations[block], geometry.points)
+            slices = self.slices(sliced, block)
             m = slices.real**2 + slices.imag**2
             i = self.intensities(block)
             share = views.weights[block]
@@ -145,6 +148,11 @@ class PatternTarget:
         sums = torch.zeros(7, int(rings.max()) + 1, dtype=torch.float64, device=spectrum.device)
         sums.index_add_(1, rings, by_pixel * valid)
         return RingSums(*sums)
+
+    def slices(self, sliced: Tensor, block: slice) -> Tensor:
+        """(b, 2 k) values of a model's pixels, mates conjugated, from its `volume_spectrum`."""
+        single = extract(sliced, self.views.rotations[block], self.geometry.points)
+        return single if self.beyond is None else single + self.beyond[block]
 
     def intensities(self, block: slice) -> Tensor:
         """(b, 2 k) measured intensities in units of the plane wave."""
