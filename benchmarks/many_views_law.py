@@ -45,6 +45,7 @@ from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.3)
 DOSES = "none,1e5,1e4,1e3,200,50,20"
+LIKELIHOOD = "many_views.climb_by=likelihood"
 JUDGED = 64  # views whose waves are compared with the truth
 Row = dict[str, Any]
 # Marker and colour of a dose, e/Å².
@@ -333,15 +334,19 @@ def plot(args: argparse.Namespace) -> None:
     rows = [row for row in rows if row["case"]["pattern_dose"] is not None]
     shared = [row for row in rows if row["case"]["image_dose"] is not None]
     given = [row for row in rows if row["case"]["image_dose"] is None]
+    climbed = [row for row in given if LIKELIHOOD in row["case"]["overrides"]]
+    projected = [row for row in given if LIKELIHOOD not in row["case"]["overrides"]]
+    on_pattern = "dose on the pattern x views (e/Å²)"
     panels = [
-        (given, 1, "images at SNR 0.8", "dose on the pattern x views (e/Å²)"),
+        (projected, 1, "images at SNR 0.8", on_pattern),
+        (climbed, 1, "images at SNR 0.8, by the likelihood", on_pattern),
         (shared, 2, "dose halved between pattern and image", "dose on both x views (e/Å²)"),
     ]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
         raise DiffraganError("There is no run with counts in these files, so nothing to plot.")
     figure = Figure(figsize=(2 + 5 * len(panels), 4.6), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (own, exposures, title, label) in zip(axes, panels, strict=True):
         axis.set(xscale="log", xlabel=label)
         axis.set_title(title, fontsize=10)
