@@ -28,7 +28,7 @@ BLOCK = 64  # views read or sliced at a time
 _POINTS = 2_000_000  # the same on a device other than the CPU, in pixels; each takes some 200 bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Views:
     """v views of one molecule.
 
@@ -63,6 +63,14 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.rotations)
+
+    def __repr__(self) -> str:
+        finest_A = self.optics.box_A / float(self.flat.radius.max())
+        counted = "exact" if self.electrons is None else f"{self.electrons:g} electrons each"
+        return (
+            f"<Views: {len(self)} of a field of {self.optics.box_A:g} Å, to {finest_A:.2f} Å, "
+            f"{counted}, on {self.n} voxels a side>"
+        )
 
     @property
     def device(self) -> torch.device:
