@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 METHODS = ("image", "published", "raar")
 _COMPARED = ("projection_frc", "ssim_mean", "seconds_per_image", "judged_solved_fraction")
+_RESIDUES = ("residues_right", "main_chain_rms_A", "sequence_coverage")
 SHELLS_A = (8.0, 6.0, 5.0, 4.0, 3.0, 2.0)
 
 
@@ -137,17 +138,27 @@ def atoms_of(folder: Path, out: Path, console: Console) -> dict[str, Any]:
     from importlib import resources
 
     from diffragan import api
+    from diffragan.files.atomic import write_atomically
+    from diffragan.molecules.clean import chain_sequence
+    from diffragan.molecules.fetch import read_coordinates
 
     model = Path(str(resources.files("diffragan").joinpath("data", "views_model.cif.gz")))
-    console.print("The map's atoms, refined against the patterns:")
+    chain = read_coordinates(model)[0][0][0]
+    fasta = folder / "sequence.fasta"
+    write_atomically(fasta, f">{model.name}\n{chain_sequence(chain)}\n".encode())
+    console.print("The map's atoms, refined against the patterns, and named by the sequence:")
     with progress_bars() as progress:
-        built = api.build_atoms(folder, out, model=model, overwrite=True, progress=progress)
+        built = api.build_atoms(
+            folder, out, model=model, sequence=fasta, overwrite=True, progress=progress
+        )
     console.print(built.summary + "\n", soft_wrap=True)
     fsc = built.metrics["truth_fsc"]
     names = ("n", "confirmed", "recall", "confirmed_precision", "rms_A", "r_work", "r_free")
     numbers = {name: built.metrics["atoms"][name] for name in names}
     at = dict(zip(fsc["resolution_A"], fsc["fsc"], strict=True))
-    return numbers | {"fsc_at_0p9_A": at[0.9], "seconds": built.metrics["seconds"]}
+    residues = {name: built.metrics["model"][name] for name in _RESIDUES}
+    last = {"fsc_at_0p9_A": at[0.9], "seconds": built.metrics["seconds"]}
+    return numbers | residues | last
 
 
 def truth_resolution_A(out: Path) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from built_atoms import Truth, built, ferredoxin
-from diffragan.atoms.molecule.docking import read_fasta
+from diffragan.atoms.bonds.side_chains import TYPES
+from diffragan.atoms.molecule.docking import dock, read_fasta
 from diffragan.atoms.molecule.judge import against_structure, places_in
 from diffragan.atoms.molecule.model import Model, build_model
 from diffragan.atoms.molecule.model_cif import write_model_cif
@@ -19,10 +20,12 @@ from diffragan.atoms.run import AtomsRun
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.fit_model import Fit
 from diffragan.evaluation.known_model import KnownModel
+from diffragan.molecules.clean import ONE_LETTER
 from quick_runs import run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+THREE = {letter: name for name, letter in ONE_LETTER.items()}
 OTHER = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
 
 
@@ -168,6 +171,22 @@ def test_a_piece_of_the_sequence_is_enough(truth: Truth) -> None:
     molecule = docked(truth, "MGSSHHHHHH" + truth.sequence + "GKLAAALE")
     numbers = [residue.number for residue in molecule.residues]
     assert numbers == list(range(11, 66))
+
+
+def test_ends_that_overlap_give_way_to_the_likelier() -> None:
+    """Two residues too many at a fragment's end, read from side chains, do not cost the next
+    fragment its place."""
+    sequence = "AYVIDLCIAMGKCKPEWPVN"
+    columns = [TYPES.index(name) for name in map(THREE.__getitem__, sequence)]
+    table = np.zeros((20, 20))
+    table[np.arange(20), columns] = 6.0
+    wrong = np.zeros((2, 20))
+    wrong[:, TYPES.index("HIS")] = 6.0
+    line = np.stack([3.8 * np.arange(22.0), np.zeros(22), np.zeros(22)], 1)
+    docking = dock(
+        [np.concatenate((table[:10], wrong)), table[10:]], [line[:12], line[10:20]], sequence
+    )
+    assert docking.numbers == ((*range(1, 11), None, None), tuple(range(11, 21)))
 
 
 def test_places_in_a_sequence_are_found_by_alignment() -> None:

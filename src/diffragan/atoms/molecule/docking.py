@@ -34,6 +34,9 @@ _TOO_FAR = -6.0  # for each two pieces that the residues between them can't reac
 _NEAR_A = {1: (3.80, 0.15), 2: (6.1, 0.7), 3: (7.7, 2.0), 4: (9.4, 2.7)}
 _CHANCE_A = 20.0
 _BEAM, _OFFSETS = 20, 10
+# A side chain may pass for a residue or two where the chain is broken: so many may lie on another
+# piece's, each at this cost.
+_OVERLAP, _OVERLAPS = 3, -3.0
 _SURE = 0.9
 _SHUFFLES = 200
 _FITS_SD, _FITS = 5.0, 6.0
@@ -130,17 +133,8 @@ def dock(
     offsets, certainty = _together(pieces, scores, places_A, sequence)
     numbers: list[list[int | None]] = [[None] * len(table) for table in tables]
     sure = [[0.0] * len(table) for table in tables]
-    columns = _columns(sequence)
-    for piece, offset, p in zip(pieces, offsets, certainty, strict=True):
-        if offset is None:
-            continue
-        for r in range(piece.start, piece.end):
-            place = offset + r - piece.start
-            if 0 <= place < len(sequence):
-                numbers[piece.fragment][r] = place + 1
-                # The residue's own atoms may speak against what the sequence has there.
-                own = float(np.exp(odds[piece.fragment][r, columns[place]]))
-                sure[piece.fragment][r] = p * (1 - _MISREAD / max(own, _MISREAD))
+    for place, (f, r, p) in _owners(pieces, offsets, certainty, odds, sequence).items():
+        numbers[f][r], sure[f][r] = place + 1, p
     trials = _shuffled_scores(odds, sequence)
     return Docking(
         sequence,
@@ -151,6 +145,46 @@ def dock(
         float(trials.std()),
         float(trials.max()),
     )
+
+
+def _owners(
+    pieces: Sequence[Piece],
+    offsets: Sequence[int | None],
+    certainty: Sequence[float],
+    odds: Sequence[NDArray[np.float64]],
+    sequence: str,
+) -> dict[int, tuple[int, int, float]]:
+    """Fragment, residue and probability by place in the sequence, from 0. Where two pieces overlap
+    the first gives way to the second at the place where both together are most likely."""
+    columns = _columns(sequence)
+    docked = sorted((offset, k) for k, offset in enumerate(offsets) if offset is not None)
+    ends = [
+        [max(offset, 0), min(offset + pieces[k].end - pieces[k].start, len(sequence))]
+        for offset, k in docked
+    ]
+
+    def own(number: int, place: int) -> float:
+        offset, k = docked[number]
+        row = odds[pieces[k].fragment][pieces[k].start + place - offset]
+        return float(row[columns[place]])
+
+    for n in range(len(docked) - 1):
+        low, high = ends[n + 1][0], ends[n][1]
+        cuts = {
+            cut: sum(own(n, x) for x in range(low, cut))
+            + sum(own(n + 1, x) for x in range(cut, high))
+            for cut in range(low, high + 1)
+        }
+        if high > low:
+            ends[n][1] = ends[n + 1][0] = max(cuts, key=lambda cut: cuts[cut])
+    out: dict[int, tuple[int, int, float]] = {}
+    for n, (offset, k) in enumerate(docked):
+        for place in range(*ends[n]):
+            # The residue's own atoms may speak against what the sequence has there.
+            sure = 1 - _MISREAD / max(float(np.exp(own(n, place))), _MISREAD)
+            r = pieces[k].start + place - offset
+            out[place] = (pieces[k].fragment, r, certainty[k] * sure)
+    return out
 
 
 def _odds(table: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -247,7 +281,7 @@ def _fit(
     pieces: Sequence[Piece],
     places_A: Sequence[NDArray[np.float64]],
 ) -> float:
-    """What others say of a piece at an offset: no, where they overlap; little, where they lie
+    """What others say of a piece at an offset: no, where it lies on them; little, where they lie
     further apart than the residues between them reach, though a sequence may leave out what was
     never built; yes, where few residues are between them and they lie as near as that."""
     piece = pieces[k]
@@ -255,7 +289,11 @@ def _fit(
     for j, other in placed.items():
         length = pieces[j].end - pieces[j].start
         if offset < other + length and other < offset + size:
-            return -np.inf
+            both = min(offset + size, other + length) - max(offset, other)
+            if both > min(_OVERLAP, size - 1, length - 1):
+                return -np.inf
+            gain += _OVERLAPS * both
+            continue
         first, second, steps = (
             (pieces[j], piece, offset - other - length + 1)
             if other < offset
