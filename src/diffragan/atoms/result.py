@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffragan.atoms.building.build import CORRELATION_BAND_A, Built
+from diffragan.atoms.comparison.confirm import Confirmation
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.model import Model
 from diffragan.atoms.molecule.molecule import Molecule
@@ -21,19 +22,19 @@ _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called 
 class AtomsResult:
     """Atoms of one reconstruction.
 
-    confirmed: (n,) bool. errors_A: (n,) of each coordinate, nan where not confirmed. half_sums:
-    how each half set's atoms compare with the other half's patterns, which they never saw, by ring
-    of 1 / field. molecule: what the atoms are, where they are atoms. model: with names and numbers,
-    where a sequence fits. warnings: in sentences, what makes them doubtful.
+    confirmation: which of all views' atoms the half sets confirm. errors_A: (n,) of each
+    coordinate, nan where not confirmed. half_sums: how each half set's atoms compare with the other
+    half's patterns, which they never saw, by ring of 1 / field. molecule: what the atoms are, where
+    they are atoms. model: with names and numbers, where a sequence fits. warnings: in sentences,
+    what makes them doubtful.
     """
 
     all_views: Built
     halves: tuple[Built, Built]
-    confirmed: Tensor
+    confirmation: Confirmation
     errors_A: Tensor
     half_sums: tuple[RingSums, RingSums]
     expected: int
-    chance: float
     seconds: float
     molecule: Molecule | None = None
     model: Model | None = None
@@ -43,6 +44,11 @@ class AtomsResult:
     def atoms(self) -> Atoms:
         """All that were built from all views."""
         return self.all_views.atoms
+
+    @property
+    def confirmed(self) -> Tensor:
+        """(n,) bool: those that both half sets confirm."""
+        return self.confirmation.sure
 
     @property
     def solved(self) -> bool:

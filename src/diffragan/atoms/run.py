@@ -9,7 +9,7 @@ from typing import Any
 
 from diffragan.atoms.building.build import build, expected_atoms
 from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
-from diffragan.atoms.comparison.confirm import chance_of_confirming, confirmed
+from diffragan.atoms.comparison.confirm import confirmed
 from diffragan.atoms.comparison.known_model import compared, fit_to_atoms, pulls
 from diffragan.atoms.comparison.position_error import position_errors
 from diffragan.atoms.molecule.docking import read_fasta
@@ -212,14 +212,13 @@ def build_halves(
         pattern_target(other).sums(grid_of(views, views.curved).spectrum(half.atoms, half.riding))
         for half, other in zip((first, second), (sets["half 2"], sets["half 1"]), strict=True)
     )
-    sure = confirmed(all_views.atoms, halves)
+    agreed = confirmed(all_views.atoms, halves, settings.seed)
     return AtomsResult(
         all_views,
         (first, second),
-        sure,
-        position_errors(all_views.atoms, halves, sure),
+        agreed,
+        position_errors(all_views.atoms, halves, agreed.sure),
         (sums[0], sums[1]),
         expected,
-        chance_of_confirming(all_views.atoms, halves, settings.seed),
         time.perf_counter() - began,
     )

@@ -1,7 +1,7 @@
 """What to believe of atoms: built twice from views that never met, and held against the other's.
 
 An atom of all views is confirmed if both half sets, each from its own map and its own patterns,
-put an atom within 0.3 Å of it.
+put an atom within 0.3 Å of it, or nearer where chance would confirm too many.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor
 from diffragan.atoms.model.atoms import Atoms
 
 CONFIRMED_WITHIN_A = 0.3
-_CHANCE_TRIES = 4
+_RADII_A = (CONFIRMED_WITHIN_A, 0.25, 0.2, 0.15, 0.1)
+_FALSE = 0.01  # of the confirmed: with more by chance the half sets have to agree better
+_CHANCE_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,52 @@ class Match:
     rms_A: float
 
 
-def confirmed(all_views: Atoms, halves: tuple[Atoms, Atoms]) -> Tensor:
-    """(n,) bool: which of the atoms have one of each half set within 0.3 Å."""
+@dataclass(frozen=True)
+class Confirmation:
+    """Which atoms both half sets confirm.
+
+    sure: (n,) bool. within_A: how near an atom of each half set lies, at most. false: about how
+    many of the confirmed ones are so by chance.
+    """
+
+    sure: Tensor
+    within_A: float
+    false: float
+
+
+def confirmed(all_views: Atoms, halves: tuple[Atoms, Atoms], seed: int = 0) -> Confirmation:
+    """Atoms with one of each half set near them: within 0.3 Å, or less where at that distance more
+    than 1 % of them would be confirmed by chance.
+
+    An atom of all views shares its noise with that of either half set, so wrong ones often have one
+    of one half set near; chance is that the other set, which knows nothing of it, has one there
+    too. About so many are false: those that one set alone has, times the odds that a place has an
+    atom near that was not put there. The odds are counted on half sets moved by 2 to 3 Å, and
+    taken to go with the volume.
+    """
     places = all_views.positions_A.numpy()
+    if not len(places):
+        return Confirmation(torch.zeros(0, dtype=torch.bool), CONFIRMED_WITHIN_A, 0.0)
     near = [_nearest(places, half.positions_A.numpy()) for half in halves]
-    return torch.from_numpy((near[0] <= CONFIRMED_WITHIN_A) & (near[1] <= CONFIRMED_WITHIN_A))
+    chance = _chance(places, halves, seed)
+    for within in _RADII_A:
+        one, other = (distance <= within for distance in near)
+        odds = chance * (within / CONFIRMED_WITHIN_A) ** 3
+        false = float((one ^ other).sum() * odds / (1 - odds))
+        if false <= _FALSE * (one & other).sum():
+            break
+    return Confirmation(torch.from_numpy(one & other), within, false)
 
 
-def chance_of_confirming(all_views: Atoms, halves: tuple[Atoms, Atoms], seed: int = 0) -> float:
-    """Part of the atoms that would be confirmed if the half sets knew nothing of them: both half
-    sets moved by 2 to 3 Å, each its own way, again and again."""
+def _chance(places: NDArray[Any], halves: tuple[Atoms, Atoms], seed: int) -> float:
+    """How often a half set that was moved has an atom within 0.3 Å of a place."""
     generator = np.random.default_rng(seed)
-    places = all_views.positions_A.numpy()
     parts = []
-    for _ in range(_CHANCE_TRIES):
-        near = []
-        for half in halves:
-            step = generator.normal(size=3)
-            step *= generator.uniform(2, 3) / np.linalg.norm(step)
-            near.append(_nearest(places, half.positions_A.numpy() + step))
-        both = (near[0] <= CONFIRMED_WITHIN_A) & (near[1] <= CONFIRMED_WITHIN_A)
-        parts.append(both.mean())
+    for half in halves * _CHANCE_TRIES:
+        step = generator.normal(size=3)
+        step *= generator.uniform(2, 3) / np.linalg.norm(step)
+        apart = _nearest(places, half.positions_A.numpy() + step)
+        parts.append((apart <= CONFIRMED_WITHIN_A).mean())
     return float(np.mean(parts))
 
 
