@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,5 +35,8 @@ def test_halves_are_trusted_less_where_they_go_astray_alike() -> None:
     assert found.expected[inside].tolist() == pytest.approx([0.5] * int(inside.sum()))
     assert found.expected[beyond].tolist() == pytest.approx([0.25**0.85] * int(beyond.sum()))
     assert bool((found.expected.diff() <= 1e-6).all())
+    stricter = replace(found, shared=1.0)
+    assert stricter.expected[inside].tolist() == found.expected[inside].tolist()
+    assert stricter.expected[beyond].tolist() == pytest.approx([0.25] * int(beyond.sum()))
     low = Agreement(q, torch.full((40,), -0.5), torch.full((40,), torch.nan), 0.2)
     assert float(low.expected.abs().max()) == 0

@@ -19,6 +19,7 @@ from diffragan.reconstruction.likelihood.ascent import Ascent, Slope, Stage
 from diffragan.reconstruction.likelihood.images import image_target
 from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.likelihood.scatterers import ScattererGrid
+from diffragan.reconstruction.maps.agreement import SHARED_BY_SCATTERERS
 from diffragan.reconstruction.maps.image_map import ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import ManyViewsSettings, load_settings
@@ -151,6 +152,7 @@ def test_scatterers_climb_where_projections_do_not(sparse: Views, truth: Tensor)
     assert run.history[-1]["phase"] == "likelihood"
     assert run.measure is not None
     assert run.measure.resolution_A < 2.2
+    assert run.measure.shared == SHARED_BY_SCATTERERS
 
 
 def test_with_no_electrons_nothing_is_claimed() -> None:

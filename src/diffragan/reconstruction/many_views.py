@@ -19,7 +19,7 @@ from typing import Any
 from diffragan.devices import STAYS
 from diffragan.fourier.volumes import radius_px, volume_spectrum
 from diffragan.reconstruction.likelihood.ascent import Ascent
-from diffragan.reconstruction.maps.agreement import Agreement, agreement
+from diffragan.reconstruction.maps.agreement import SHARED_BY_SCATTERERS, Agreement, agreement
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.hand import hand_of
 from diffragan.reconstruction.phased_map import MapPlan, PhasedMap
@@ -180,6 +180,8 @@ class HalfMaps:
             (first.project, second.project),
             aligned=self.settings.orientations == "given",
         )
+        if self.phase == CLIMB:
+            self.measure = replace(self.measure, shared=SHARED_BY_SCATTERERS)
         mean = self.measure.mean
         gained = mean > self.best + _GAIN
         if self.iteration > self.settings.image_weight_iterations:

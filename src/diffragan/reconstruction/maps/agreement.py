@@ -20,6 +20,9 @@ CLAIM_THRESHOLD = 0.5  # of the expected correlation with the truth
 _APART, _SHARED = 0.5, 0.85
 
 
+SHARED_BY_SCATTERERS = 1.2  # the second where halves climb the likelihood: more alike when wrong
+
+
 _ALL_SHARED_FROM = 1.5  # image edges: from here on the patterns alone tell the phases
 
 
@@ -30,13 +33,14 @@ class Agreement:
 
     q: 1/Å. fsc: the half maps' Fourier shell correlation. free: squared correlation of the half
     maps' slices with what they left out of their patterns; nan where that cannot be told.
-    image_edge: where the images end, 1/Å.
+    image_edge: where the images end, 1/Å. shared: the power of `expected` far beyond it.
     """
 
     q: Tensor
     fsc: Tensor
     free: Tensor
     image_edge: float
+    shared: float = _SHARED
 
     @property
     def fsc_resolution_A(self) -> float:
@@ -61,12 +65,14 @@ class Agreement:
         its kind. Where errors are the halves' own, its root is the correlation with the truth
         (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003)): so it is in the images' band, whose
         noise is independent. Beyond it phases come from the same physics, and halves go astray
-        alike: there the power is 0.85. The root of the free correlation is the upper limit.
+        alike: there the power is 0.85, for scatterers 1.2. The root of the free correlation is the
+        upper limit.
         """
         own = self.fsc.clamp(0, 1)
         all_views = 2 * own / (1 + own)
         beyond = (self.q / self.image_edge - 1) / (_ALL_SHARED_FROM - 1)
-        by_halves = all_views ** (_APART + (_SHARED - _APART) * beyond.clamp(0, 1)).to(all_views)
+        power = _APART + (self.shared - _APART) * beyond.clamp(0, 1)
+        by_halves = all_views ** power.to(all_views)
         by_free = self.free.clamp(0, 1).sqrt()
         return torch.where(by_free.isnan(), by_halves, torch.minimum(by_halves, by_free))
 
