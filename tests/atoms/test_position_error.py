@@ -41,6 +41,23 @@ def test_pulls_have_unit_width(count: int, spread: float) -> None:
         assert told > (0.95 if spread == 0 else 0.7)
 
 
+def test_all_views_may_know_more_than_the_mean_of_halves() -> None:
+    """Where halves do worse than their share of the data, errors are those of all views still."""
+    rng = np.random.default_rng(1)
+    true = rng.uniform(-15, 15, (1000, 3))
+    made, half = 0.03, 0.03 * np.sqrt(8)
+    first, second = (true + rng.normal(scale=half, size=true.shape) for _ in range(2))
+    # The best estimate of both and of a third, whose weight is 3 / 4 of all.
+    third = true + rng.normal(scale=made / np.sqrt(0.75), size=true.shape)
+    best = 0.125 * (first + second) + 0.75 * third
+    ones = torch.ones(1000)
+    one, other, whole = (
+        Atoms(torch.from_numpy(x).float(), ones, ones) for x in (first, second, best)
+    )
+    errors = position_errors(whole, (one, other), ones > 0).numpy()
+    assert ((best - true) / errors[:, None]).std() == pytest.approx(1, abs=0.1)
+
+
 def test_without_confirmed_atoms_no_error_is_given() -> None:
     """Nothing is said of atoms that only one set shows."""
     some = Atoms(torch.zeros(3, 3), torch.ones(3), torch.ones(3))

@@ -1,10 +1,12 @@
 """How well each atom is placed, told without a truth: by how far apart the half sets put it.
 
 Two half sets know nothing of each other's errors, so half the distance of their atoms, along each
-axis, is the error of their mean, and about that of the atom of all views. One atom's distance is
-three numbers; so what atoms of the same B factor and weight show counts too, each by how much
-it is worth. What both half sets have wrong alike (hydrogens that were left out, scattering that
-was taken as single) does not show.
+axis, is the error of their mean. The atom of all views is better placed than that mean where half
+of the data do worse than their share; by how much follows from its distance to theirs (Hausman,
+Econometrica 46, 1251, 1978: what an efficient estimate lacks to another is independent of its own
+error). One atom's distance is three numbers; so what atoms of the same B factor and weight show
+counts too, each by how much it is worth. What both half sets have wrong alike (hydrogens that were
+left out, scattering that was taken as single) does not show.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from diffragan.atoms.model.atoms import Atoms
 _FEW = 30  # atoms: with fewer all are given the same error
 _STEPS = 30
 _AXES = 3
+_GAINS = (0.1, 1.5)
 
 
 def position_errors(all_views: Atoms, halves: tuple[Atoms, Atoms], confirmed: Tensor) -> Tensor:
@@ -39,13 +42,22 @@ def position_errors(all_views: Atoms, halves: tuple[Atoms, Atoms], confirmed: Te
     first, second = (_nearest_places(places, half.positions_A.numpy()) for half in halves)
     # Of the mean of both halves, along an axis.
     square = ((first - second) ** 2).sum(1) / (4 * _AXES)
-    square = np.maximum(square, 1e-8)
+    square = np.maximum(square, 1e-8) * _gain(places, first, second)
     b, weight = (x.numpy()[sure] for x in (all_views.b_A2, all_views.weights))
     usual = _usual(square, b, weight)
     worth = _worth(square / usual)
     mixed = ((worth - 2) * usual + _AXES * square) / (worth - 2 + _AXES)
     out[confirmed] = torch.from_numpy(np.sqrt(mixed)).float()
     return out
+
+
+def _gain(
+    places: NDArray[np.float32], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> float:
+    """Mean square error of the atoms of all views over that of the half sets' means."""
+    between = ((first - second) ** 2).mean()
+    beyond = 0.5 * (((first - places) ** 2).mean() + ((second - places) ** 2).mean())
+    return float(np.clip((between / 2 - beyond) / max(between / 4, 1e-12), *_GAINS))
 
 
 def _usual(
