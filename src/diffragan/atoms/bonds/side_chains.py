@@ -31,6 +31,9 @@ _UNREACHED = float(np.log(0.3))  # an atom whose own parent is missing: it may b
 _UNEXPLAINED = float(np.log(0.01))
 _BEAM = 24
 _VOLUME_SPAN_A3 = 6.0
+# Hydrogens that turn freely are not modelled, and pull the atom that carries them towards them.
+_PULLED = ("OG", "OG1", "OH", "NZ", "SG")
+_PULL_A = 0.03
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,12 @@ def _atom_evidence(
         if other is None:
             continue
         apart = graph.apart_A(k, other)
+        row_sd_A = float(np.hypot(row.sd_A, _PULL_A if atom in _PULLED else 0.0))
         if atom[0] == "S" or row.to[0] == "S":
-            sd = np.hypot(row.sd_A, np.sqrt(2) * graph.noise_A)
+            sd = np.hypot(row_sd_A, np.sqrt(2) * graph.noise_A)
             gain += float(evidence(apart, row.mean_A, sd, SULPHUR_SPAN_A))
         else:
-            gain += float(distance_evidence(apart, row.mean_A, row.sd_A, graph.noise_A))
+            gain += float(distance_evidence(apart, row.mean_A, row_sd_A, graph.noise_A))
     return gain
 
 
