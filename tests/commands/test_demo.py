@@ -53,6 +53,8 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["atoms"]["recall"] > 0.99
     assert metrics["atoms"]["confirmed_precision"] > 0.98
     assert metrics["atoms"]["fsc_at_0p9_A"] > 0.9
+    assert metrics["atoms"]["residues_right"] > 0.95
+    assert (tmp_path / "out" / "atoms" / "model.cif").exists()
     assert (tmp_path / "out" / "atoms" / "atoms.cif").exists()
     image = metrics["compared"]["image"]["projection_frc"]["frc"]
     assert value_at(image, 8.0) > 0.6
