@@ -45,11 +45,11 @@ def test_all_views_may_know_more_than_the_mean_of_halves() -> None:
     """Where halves do worse than their share of the data, errors are those of all views still."""
     rng = np.random.default_rng(1)
     true = rng.uniform(-15, 15, (1000, 3))
-    made, half = 0.03, 0.03 * np.sqrt(8)
+    made, half = 0.03, 0.03 * np.sqrt(6)
     first, second = (true + rng.normal(scale=half, size=true.shape) for _ in range(2))
-    # The best estimate of both and of a third, whose weight is 3 / 4 of all.
-    third = true + rng.normal(scale=made / np.sqrt(0.75), size=true.shape)
-    best = 0.125 * (first + second) + 0.75 * third
+    # The best estimate of both and of a third, whose weight is 2 / 3 of all.
+    third = true + rng.normal(scale=made / np.sqrt(2 / 3), size=true.shape)
+    best = (first + second) / 6 + third * 2 / 3
     ones = torch.ones(1000)
     one, other, whole = (
         Atoms(torch.from_numpy(x).float(), ones, ones) for x in (first, second, best)

@@ -74,8 +74,8 @@ def test_atoms_are_found_and_carry_past_the_measurement(built: Path) -> None:
     assert atoms["confirmed_precision"] >= 0.98
     assert atoms["confirmed_recall"] > 0.9
     assert atoms["rms_A"] < 0.1
-    # Halves share what is wrong with the physics of single scattering, so errors are a little low.
-    assert 0.5 < atoms["pull_sd"] < 2
+    # So many electrons leave what halves share, single scattering above all, as most of the error.
+    assert 0.5 < atoms["pull_sd"] < 3
     fsc = dict(zip(metrics["truth_fsc"]["resolution_A"], metrics["truth_fsc"]["fsc"], strict=True))
     assert fsc[0.9] > 0.85
     assert metrics["extrapolated_frc"]["band_mean"] > 0.6
