@@ -19,8 +19,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Two at a time, a file each: most tests keep one core busy, and a file's tests share its runs.
 unit: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The site goes to site/index.html; warnings are errors, and nothing comes from the network.
 docs: $(DOCS)
