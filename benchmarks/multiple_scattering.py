@@ -15,49 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numba
-import numpy as np
 import torch
 
+from benchmarks.atoms import ENERGY_EV, blank_views
 from diffragan.atoms.building.multiple_scattering import with_multiple_scattering
 from diffragan.atoms.building.refine import refine
 from diffragan.atoms.model.atoms import Atoms, atoms_at
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.evaluation.known_model import read_model
-from diffragan.fourier.grids import even_fast_length
-from diffragan.fourier.slices import slices
 from diffragan.fourier.volumes import volume_spectrum
-from diffragan.optics import Optics, wavelength_A
 from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
-from diffragan.reconstruction.maps.image_transfer import ImageTransfer
-from diffragan.reconstruction.maps.views import Views, side_of
-from diffragan.rotations import quasi_uniform
 
-ENERGY_EV, EDGE_A, MARGIN_A = 200e3, 1.254, 8.0
+MARGIN_A = 8.0  # between the outermost atom and the edge of the field
 RATES = (0.003, 0.01, 0.1)
-
-
-def blank_views(box_A: float, count: int) -> Views:
-    """Views without patterns, in even orientations."""
-    m = even_fast_length(2 * (box_A / EDGE_A + 1))
-    axis = torch.arange(m).double() - m // 2
-    radius = torch.hypot(axis[:, None], axis[None, :])
-    mask = (radius > 0.5) & (radius <= box_A / EDGE_A)
-    flat, curved = (slices(mask, box_A, wavelength_A(ENERGY_EV), curved=c) for c in (False, True))
-    return Views(
-        optics=Optics(ENERGY_EV, box_A, box_A / 2),
-        flat=flat,
-        curved=curved,
-        n=side_of(flat),
-        measured=torch.ones(count, 2, len(flat)),
-        contrast=torch.zeros(count, 1, dtype=torch.complex64),
-        transfer=ImageTransfer(torch.ones(1)),
-        image_noise=torch.ones(count),
-        rotations=torch.from_numpy(quasi_uniform(count)).float(),
-        shifts_A=torch.zeros(count, 2),
-        weights=torch.ones(count),
-        items=np.arange(count),
-    )
 
 
 def moved_A(atoms: Atoms, true: Atoms) -> float:
@@ -73,7 +44,7 @@ def effect(path: Path, count: int, slice_A: float, steps: int) -> dict[str, floa
     true = atoms_at(places, 1.0, 3.0)
     riding = riding_hydrogens(true)
     box_A = 2 * (float(places.norm(dim=1).max()) + MARGIN_A)
-    views = blank_views(box_A, count)
+    views = blank_views(count, box_A)
     grid = AtomGrid(views.n, views.volume_box_A, box_A, ENERGY_EV)
     began = time.perf_counter()
     full = with_multiple_scattering(pattern_target(views), true, riding, grid, slice_A)

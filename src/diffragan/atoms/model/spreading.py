@@ -101,7 +101,9 @@ def gather_by_torch(line: Lines, grid: Tensor) -> Tensor:
 
 
 @parallel_loop  # type: ignore[untyped-decorator]
-def spread_loop(first: Any, value: Any, weights: Any, grid: Any) -> None:  # pragma: no cover
+def spread_loop(
+    first: Any, value: Any, weights: Any, grid: Any
+) -> None:  # pragma: no cover - compiled
     # Each plane looks for its own atoms, so sums do not depend on the number of threads.
     side, width = grid.shape[0], value.shape[2]
     for plane in numba.prange(side):
@@ -125,7 +127,7 @@ def spread_loop(first: Any, value: Any, weights: Any, grid: Any) -> None:  # pra
 
 
 @parallel_loop  # type: ignore[untyped-decorator]
-def gather_loop(first: Any, parts: Any, grid: Any, out: Any) -> None:  # pragma: no cover
+def gather_loop(first: Any, parts: Any, grid: Any, out: Any) -> None:  # pragma: no cover - compiled
     side, width = grid.shape[0], parts.shape[3]
     for k in numba.prange(first.shape[0]):
         start = first[k, 0]
