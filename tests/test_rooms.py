@@ -101,7 +101,7 @@ def test_no_circles() -> None:
 
 def test_no_command_imports_another() -> None:
     """What two commands share is a library call."""
-    for path in sorted((SOURCE / "commands").glob("*.py")):
+    for path in sorted((SOURCE / "commands").rglob("*.py")):
         others = [n for n in imports_of(path) if n.startswith("commands.")]
         assert not others, f"{path.name}: {others}"
 

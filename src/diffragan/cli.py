@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from diffragan.commands.atoms import atoms
 from diffragan.commands.demo import demo
-from diffragan.commands.evaluate import evaluate
-from diffragan.commands.export import export
-from diffragan.commands.image import image
-from diffragan.commands.phase import phase
-from diffragan.commands.prepare import prepare
-from diffragan.commands.reconstruct import reconstruct
-from diffragan.commands.simulate import simulate
-from diffragan.commands.train import train
+from diffragan.commands.pairs.image import image
+from diffragan.commands.pairs.prepare import prepare
+from diffragan.commands.pairs.simulate import simulate
+from diffragan.commands.results.evaluate import evaluate
+from diffragan.commands.results.export import export
+from diffragan.commands.solve.atoms import atoms
+from diffragan.commands.solve.phase import phase
+from diffragan.commands.solve.reconstruct import reconstruct
+from diffragan.commands.solve.train import train
 from diffragan.errors import DiffraganError
 
 app = typer.Typer(

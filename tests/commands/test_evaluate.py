@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 
 from diffragan.api import evaluate
-from diffragan.commands.evaluate import metrics_table
+from diffragan.commands.results.evaluate import metrics_table
 from diffragan.files.store import ResultStore
 from phased_world import N, World
 from quick_runs import run

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from diffragan.commands.prepare import prepare
+from diffragan.commands.pairs.prepare import prepare
 from diffragan.errors import DiffraganError
 from diffragan.molecules.structure import load_structure
 from peptide import ATOMS, pdb_file, water

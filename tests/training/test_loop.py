@@ -332,7 +332,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(
 
 
 def test_command_trains_and_says_how_to_go_on(store: Path, tmp_path: Path) -> None:
-    from diffragan.commands.train import train as command
+    from diffragan.commands.solve.train import train as command
 
     app = typer.Typer()
     app.command()(command)

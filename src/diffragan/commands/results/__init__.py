@@ -1,0 +1,1 @@
+"""What came out: judged against a truth or without, and taken elsewhere."""
