@@ -129,6 +129,10 @@ def test_particles_carry_angles_and_verdicts(results: ResultStore, tmp_path: Pat
     assert results.trust is not None
     mean = results.trust[:, 1:].mean(-1)
     np.testing.assert_allclose(particles["diffraganTrust"], mean, atol=1e-5)
+    assert results.solved is not None
+    weights = np.where(results.solved, mean, 0)
+    np.testing.assert_allclose(particles["rlnParticleFigureOfMerit"], weights, atol=1e-5)
+    np.testing.assert_array_equal(particles["rlnRandomSubset"], np.arange(N) % 2 + 1)
 
 
 def test_particles_are_bright_where_the_potential_is(tmp_path: Path, simulated: Path) -> None:

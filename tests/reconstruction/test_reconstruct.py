@@ -11,8 +11,10 @@ import pytest
 import starfile
 
 from diffragan.files.store import open_results
+from diffragan.pairs.open import open_pairs
 from diffragan.rotations import rotations_from_relion
-from quick_runs import SET, run
+from diffragan.settings import load_settings
+from quick_runs import QUICK, SET, run
 
 
 def test_views_alone_give_a_map_that_the_truth_confirms(ball_map: Path) -> None:
@@ -43,6 +45,34 @@ def test_what_it_leaves_opens_elsewhere(ball_map: Path) -> None:
     assert results.rotation is not None
     assert np.abs(rotations_from_relion(angles) - results.rotation).max() < 1e-5
     assert not (ball_map / ".run").exists()
+
+
+def test_the_stack_is_protein_bright_at_the_sampling_of_the_band(
+    ball_map: Path, ball_views: Path
+) -> None:
+    """RELION sees the imaginary part of the wave: potential, with a plus sign and no contrast
+    transfer, on as many pixels as the pattern needs, on an empty background."""
+    pairs = open_pairs(ball_views, settings=load_settings(overrides=QUICK))
+    true = pairs.truth_wave(slice(0, pairs.n))
+    assert true is not None
+    with mrcfile.open(ball_map / "projections.mrcs") as file:
+        images = file.data.copy()
+        assert images.shape == (60, pairs.m, pairs.m)
+        assert float(file.voxel_size.x) == pytest.approx(30 / pairs.m)
+    for image, wave in zip(images, true, strict=True):
+        assert np.corrcoef(image.ravel(), (wave - 1).imag.ravel())[0, 1] > 0.9
+    axis = np.arange(pairs.m) - pairs.m // 2
+    outside = np.hypot(axis[:, None], axis[None, :]) > pairs.m / 2
+    np.testing.assert_allclose(images[:, outside].mean(-1), 0, atol=1e-4)
+    np.testing.assert_allclose(images[:, outside].std(-1), 1, atol=1e-4)
+    tables = starfile.read(ball_map / "projections.star", always_dict=True)
+    optics, particles = tables["optics"].iloc[0], tables["particles"]
+    assert (optics["rlnImageSize"], optics["rlnVoltage"]) == (pairs.m, 200)
+    assert optics["rlnImagePixelSize"] == pytest.approx(30 / pairs.m)
+    assert particles["rlnImageName"].iloc[0] == "000001@projections.mrcs"
+    assert particles["rlnRandomSubset"].tolist() == [1, 2] * 30
+    assert particles["rlnParticleFigureOfMerit"].between(0.5, 1).all()
+    assert not any("Defocus" in name for name in particles)
 
 
 def test_phase_is_the_same_run(ball_map: Path, ball_views: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diffragan import __version__
@@ -20,6 +21,7 @@ from diffragan.files.mrc import write_image_stack
 from diffragan.files.star import Particles, write_projections
 from diffragan.files.store import ResultStore
 from diffragan.files.tiff import write_tiff_stack
+from diffragan.fourier.grids import resample
 from diffragan.progress import Progress, no_progress
 from diffragan.rotations import relion_angles
 
@@ -106,7 +108,7 @@ def export_results(
                 files |= _write_stack(work, stack, name)
                 progress("stacks", len(files), total)
     if "star" in formats:
-        files |= _write_particles(work, results, items)
+        files |= write_particles(work / "particles.mrcs", results)
         progress("stacks", total, total)
     names = list(items)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*items.values(), strict=True)]
@@ -226,41 +228,96 @@ def _write_stack(folder: Path, stack: ExportStack, form: str) -> dict[str, Any]:
     }
 
 
-def _write_particles(
-    folder: Path, results: ResultStore, items: dict[str, list[Any]]
+def write_particles(
+    path: Path,
+    results: ResultStore,
+    *,
+    rows: NDArray[np.integer[Any]] | None = None,
+    shifts_A: NDArray[Any] | None = None,
+    side_px: int | None = None,
 ) -> dict[str, Any]:
-    """Normalised particles, protein bright: the imaginary part of the wave, which needs no CTF, or
-    the projection of a method that gives no wave."""
+    """Results as RELION particles: a stack `.mrcs`, and its STAR file of the same stem beside it.
+
+    An image is the imaginary part of the wave, which is the projected potential with protein
+    bright and has no contrast transfer to correct, at the sampling of the measured band; of a
+    method that gives no wave it is the projection. The background has mean 0 and standard
+    deviation 1.
+
+    Beside orientations the table holds `rlnRandomSubset` (even rows of the store and odd ones, as
+    the package's own half maps have them), `rlnParticleFigureOfMerit` (`particle_weights`, which
+    `relion_reconstruct --fom_weighting` reads), and what the run itself says in columns that
+    RELION passes on: diffraganSolved, diffraganTrust, diffraganRFactor, diffraganItem.
+
+    Args:
+        path: ends in `.mrcs`. rows: which results, all if not given.
+        shifts_A: (len(rows), 2) x and y of the molecule in its image, none: it is centred.
+        side_px: images are cut to this side in Fourier space, an even number of pixels.
+
+    Returns:
+        What export.json says of the two files.
+    """
+    chosen = np.arange(results.n) if rows is None else np.asarray(rows)
     waves = results.has("wave")
-    side = int(
-        (_wave(results, slice(0, 1)) if waves else results.projection(slice(0, 1))).shape[-1]
-    )
-    # Downstream of the molecule a thin object's potential is bright, upstream it is dark.
-    sign = 1 if results.centre_to_exit_A > _defocus_A(results) else -1
+    first = particle_images(results, chosen[:1])
+    side = side_px or int(first.shape[-1])
 
     def batches() -> Iterator[NDArray[np.floating[Any]]]:
-        for block in _blocks(results.n):
-            if waves:
-                wave = _wave(results, block)
-                beam = wave.mean((-2, -1), keepdims=True)
-                yield (wave * np.conj(beam) / np.abs(beam)).imag
-            else:
-                yield sign * results.projection(block)
+        for block in _blocks(len(chosen)):
+            yield particle_images(results, chosen[block], side)
 
+    items = item_columns(results)
     names = {"solved": "Solved", "trust": "Trust", "r_factor": "RFactor", "item": "Item"}
-    extra = {f"diffragan{names[n]}": np.asarray(items[n]) for n in names if n in items}
-    path = folder / "particles.mrcs"
+    columns = {f"diffragan{names[n]}": np.asarray(items[n])[chosen] for n in names if n in items}
+    columns |= {
+        "rlnRandomSubset": chosen % 2 + 1,
+        "rlnParticleFigureOfMerit": particle_weights(results)[chosen],
+    }
+    rotations = None if results.rotation is None else results.rotation[chosen]
+    particles = Particles(len(chosen), rotations, shifts_A, columns)
     pixel_A = results.box_A / side
-    particles = Particles(results.n, results.rotation, columns=extra)
     write_projections(path, batches(), particles, pixel_A, results.energy_ev)
     what = "imaginary part of the wave" if waves else "projection"
     about = {
         "content": f"{what}, protein bright, background of mean 0 and standard deviation 1",
         "unit": "standard deviation of the background",
-        "shape": [results.n, side, side],
+        "shape": [len(chosen), side, side],
         "pixel_A": pixel_A,
     }
-    return {path.name: about, "particles.star": {"content": f"RELION particles of {path.name}"}}
+    star = path.with_suffix(".star").name
+    return {path.name: about, star: {"content": f"RELION particles of {path.name}"}}
+
+
+def particle_images(
+    results: ResultStore, rows: NDArray[np.integer[Any]], side_px: int | None = None
+) -> NDArray[np.floating[Any]]:
+    """(len(rows), side, side) results as RELION wants to see them, protein bright; not normalised.
+
+    With exp(+i sigma V) the imaginary part of a wave whose direct beam has phase 0 is sigma V to
+    the first order: positive where atoms are.
+    """
+    if results.has("wave"):
+        wave = results.wave(rows)
+        assert wave is not None
+        beam = wave.mean((-2, -1), keepdims=True)
+        # A wave without a direct beam has no phase to count from.
+        images = (wave * np.conj(beam) / np.maximum(np.abs(beam), 1e-30)).imag
+    else:
+        # Downstream of the molecule a thin object's potential is bright, upstream it is dark.
+        sign = 1 if results.centre_to_exit_A > _defocus_A(results) else -1
+        images = sign * results.projection(rows)
+    if side_px is None or side_px == images.shape[-1]:
+        return images
+    resampled: NDArray[np.floating[Any]] = resample(torch.from_numpy(images), side_px).numpy()
+    return resampled
+
+
+def particle_weights(results: ResultStore) -> NDArray[np.float64]:
+    """(n,) how much each result should count, 0 to 1: its mean trust, 1 where the method tells
+    none, and 0 where the run judged it not solved."""
+    weights = np.ones(results.n)
+    if results.trust is not None:
+        weights = results.trust[:, 1:].mean(-1, dtype=np.float64).clip(0, 1)
+    return weights if results.solved is None else weights * results.solved
 
 
 def _summary(results: ResultStore, files: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
 from diffragan.files.csv import write_history
+from diffragan.files.export import write_particles
 from diffragan.files.mrc import write_map
-from diffragan.files.star import Particles, write_fsc, write_projections
-from diffragan.files.store import ResultStore, open_results
+from diffragan.files.star import write_fsc
+from diffragan.files.store import open_results
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, centred, moved
 from diffragan.pairs.pairs import Pairs
@@ -39,6 +40,7 @@ from diffragan.report.map_report import MapReport
 from diffragan.settings import Settings, settings_to_toml
 
 PHASED = "phased.zarr"
+STACK = "projections.mrcs"  # the phased views as RELION particles
 
 
 FINISHED = "metrics.json"  # written last: with it a folder is finished
@@ -145,7 +147,7 @@ def write_views(
     first, second = solution.half_maps.halves
     write_phased(store, pairs, solution, settings, progress)
     results = open_results(store)
-    write_stack(out, results, pairs, views.shifts_A.numpy(), settings)
+    write_particles(out / STACK, results, shifts_A=views.shifts_A.numpy())
     truth = truth_curve(
         pairs, views, combined.map, refined=settings.many_views.orientations != "given"
     )
@@ -199,32 +201,6 @@ def _metrics(
         "peak_memory_mb": peak_memory_mb(),
         "warnings": list(solution.selection.warnings),
     }
-
-
-def write_stack(
-    out: Path,
-    results: ResultStore,
-    pairs: Pairs,
-    shifts_A: NDArray[Any],
-    settings: Settings,
-) -> None:
-    """OUT/projections.mrcs and .star: the phased projections for RELION and its kin."""
-    n, px = results.n, results.projection([0]).shape[-1]
-    rotation = results.rotation
-    assert rotation is not None
-
-    def batches() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, n, 16):
-            # Potential makes a defocused projection dark here; RELION wants protein bright.
-            yield 1 - results.projection(slice(start, min(start + 16, n)))
-
-    write_projections(
-        out / "projections.mrcs",
-        batches(),
-        Particles(n, rotation, shifts_A, {"rlnRandomSubset": np.arange(n) % 2 + 1}),
-        pairs.box_A / px,
-        settings.energy_ev,
-    )
 
 
 def truth_curve(pairs: Pairs, views: Views, volume: Tensor, *, refined: bool) -> Tensor | None:
