@@ -10,10 +10,11 @@ from torch import Tensor
 from diffragan.atoms.model.atoms import Atoms, Riding
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.multislice import Multislice, plan_multislice
-from diffragan.atoms.model.scattering import CARBON, HYDROGEN
+from diffragan.atoms.model.scattering import HYDROGEN
 from diffragan.fourier.grids import frequency_grid
 from diffragan.fourier.slices import Slices
 from diffragan.fourier.volumes import volume_spectrum
+from diffragan.microscope.form_factors import CARBON
 from diffragan.optics import transfer_function
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.likelihood.patterns import PatternTarget

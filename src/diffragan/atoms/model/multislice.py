@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from diffragan.atoms.model.atoms import Atoms
-from diffragan.atoms.model.scattering import phase_shift_per_A
 from diffragan.fourier.grids import even_fast_length, frequency_grid
+from diffragan.microscope.form_factors import phase_shift_per_A
 from diffragan.optics import transfer_function
 
 _BAND = 2 / 3  # of the grid's half width: products of two waves within it do not fold back

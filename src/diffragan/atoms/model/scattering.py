@@ -1,4 +1,4 @@
-"""How atoms scatter electrons: form factors, and the phase shift that they make."""
+"""Atoms as scatterers: elements as carbons, and the object that atoms make, by direct sum."""
 
 from __future__ import annotations
 
@@ -6,30 +6,14 @@ import math
 from functools import lru_cache
 
 import torch
-from scipy import constants
 from torch import Tensor
 
 from diffragan.atoms.model.atoms import Atoms, Riding
-from diffragan.optics import wavelength_A
+from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
 
-HYDROGEN, CARBON = 1, 6
+HYDROGEN = 1
 _IN_CARBONS_TO = 0.85  # 1/Å
 _POINTS = 4_000_000  # products of points and atoms that a direct sum holds at a time
-
-
-def form_factor_A(atomic_number: int, q2: Tensor) -> Tensor:
-    """Electron form factor in Å at squared spatial frequencies q² (1/Å²), first Born approximation.
-
-    Five Gaussians (Peng et al., Acta Cryst. A 52, 257, 1996; International Tables C 4.3.2.2), of
-    argument sin(theta) / lambda = q / 2.
-    """
-    import gemmi
-
-    table = gemmi.Element(atomic_number).c4322
-    total = torch.zeros_like(q2)
-    for a, b in zip(table.a, table.b, strict=True):
-        total = total + a * torch.exp(-b * q2 / 4)
-    return total
 
 
 @lru_cache(maxsize=8)
@@ -45,14 +29,6 @@ def in_carbons(atomic_number: int) -> tuple[float, float]:
     ratio = torch.log(form_factor_A(atomic_number, q2) / carbon)
     found = torch.linalg.lstsq(carbon[:, None] * terms, (carbon * ratio)[:, None]).solution
     return math.exp(float(found[0])), float(found[1])
-
-
-def phase_shift_per_A(energy_ev: float, field_A: float) -> float:
-    """What a form factor of 1 Å puts into the object o at one frequency, in units of the plane
-    wave: gamma lambda / L², L the field's side (wave = beam + i o, o in radians)."""
-    rest_ev = constants.electron_mass * constants.c**2 / constants.e
-    gamma = 1 + energy_ev / float(rest_ev)
-    return gamma * wavelength_A(energy_ev) / field_A**2
 
 
 def object_at(
