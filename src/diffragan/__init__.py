@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         phase,
         prepare,
         reconstruct,
+        relion_particles,
         simulate,
         train,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "phase",
     "prepare",
     "reconstruct",
+    "relion_particles",
     "simulate",
     "train",
 ]

@@ -16,6 +16,9 @@ from torch import Tensor
 # super-Fibonacci spiral (Alexa, Super-Fibonacci Spirals, CVPR 2022).
 _PSI = 1.533751168755204288118041
 
+# Views that are compared each with each: beyond, every so many of them.
+_MOST_COMPARED = 2000
+
 
 def quasi_uniform(n: int, seed: int = 0) -> NDArray[np.float64]:
     """`n` rotation matrices (n, 3, 3), evenly spread over SO(3); the seed turns the whole set.
@@ -72,18 +75,24 @@ def angle_deg(a: Tensor, b: Tensor) -> Tensor:
     return result
 
 
-def misorientation_deg(estimate: Tensor, true: Tensor) -> Tensor:
-    """(v,) angles between two sets of rotations (v, 3, 3) after the one turn of the whole map,
-    estimate = true @ turn, that best lays one on the other (a few wrong views do not bend it)."""
+def common_turn(estimate: Tensor, true: Tensor) -> Tensor:
+    """(3, 3) the one turn of a whole map, estimate = true @ turn, that best lays two sets of
+    rotations (v, 3, 3) on each other (a few wrong views do not bend it)."""
     relative = true.double().mT @ estimate.double()
-    gap = torch.linalg.matrix_norm(relative[:, None] - relative[None])
-    turn = relative[gap.median(1).values.argmin()]
+    some = relative[:: 1 + len(relative) // _MOST_COMPARED]
+    gap = torch.linalg.matrix_norm(some[:, None] - some[None])
+    turn = some[gap.median(1).values.argmin()]
     for _ in range(20):
         weight = 1 / (torch.linalg.matrix_norm(relative - turn) + 0.02)
         u, _, vh = torch.linalg.svd((weight[:, None, None] * relative).sum(0))
         u[:, -1] *= torch.linalg.det(u @ vh)
         turn = u @ vh
-    return angle_deg(true.double() @ turn, estimate)
+    return turn
+
+
+def misorientation_deg(estimate: Tensor, true: Tensor) -> Tensor:
+    """(v,) angles between two sets of rotations (v, 3, 3) after their `common_turn`."""
+    return angle_deg(true.double() @ common_turn(estimate, true), estimate)
 
 
 def mean_rotation(rotations: Tensor) -> Tensor:

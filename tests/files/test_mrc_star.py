@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from diffragan.errors import DiffraganError
-from diffragan.files.csv import write_history
+from diffragan.files.csv import write_fsc, write_history
 from diffragan.files.mrc import read_map, write_map
-from diffragan.files.star import Particles, write_fsc, write_projections
+from diffragan.files.star import Particles, write_projections
 from diffragan.rotations import quasi_uniform
 
 

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffragan.api.sources import Source, as_paths
+from diffragan.errors import DiffraganError
 from diffragan.progress import Progress, Warn, no_progress
 from diffragan.settings import Settings
 
 if TYPE_CHECKING:
+    from diffragan.files.store import ResultStore
     from diffragan.pairs.pairs import Pairs
     from diffragan.reconstruction.run import Reconstruction
 
 
 def reconstruct(  # long: what it may be told, as the command lists it
-    pairs: Pairs | Source,
+    pairs: Pairs | ResultStore | Source,
     out: Path | str,
     *,
     method: str = "many-views",
+    engine: str = "fourier",
     orientations: Path | str | None = None,
     start: Path | str | None = None,
     structure: str | None = None,
@@ -41,9 +44,12 @@ def reconstruct(  # long: what it may be told, as the command lists it
 
     Args:
         pairs: pairs, or their stores and files, which count as one; for the method `merge` one
-            result store, whose phased waves are put into one map.
+            result store, whose phased waves are put into one map; for RELION one result store
+            or one STAR file of particles.
         out: folder to write: map.mrc, the half maps, FSC, report.html, metrics.json.
         method: `many-views`, or `merge`.
+        engine: `fourier`, this package's own; `relion`: phased results (a store, or a STAR file of
+            particles) to a map by RELION's programs, as `settings.relion` says.
         orientations: RELION .star with the angles of every pair, in order; none: the pairs' own.
         start: result store of the same pairs, whose phased waves make the start.
         structure: the molecule, where there are several.
@@ -59,11 +65,16 @@ def reconstruct(  # long: what it may be told, as the command lists it
         warn: told in a sentence what makes the result doubtful.
 
     Raises:
-        DiffraganError: input that will not do, an option that the method does not take, or
-            another reconstruction in `out`.
+        DiffraganError: input that will not do, an option that the method does not take, another
+            reconstruction in `out`, or a program of RELION's that fails.
     """
+    from diffragan.files.store import ResultStore
     from diffragan.reconstruction import run
 
+    method = method_of(method, engine)
+
+    if isinstance(pairs, ResultStore):
+        pairs = pairs.path
     source = as_paths(pairs) if isinstance(pairs, Path | str | Sequence) else pairs
     options = run.ReconstructionOptions(
         image=tuple(as_paths(image)),
@@ -80,3 +91,43 @@ def reconstruct(  # long: what it may be told, as the command lists it
     )
     where = run.Destination(Path(out), overwrite, command)
     return run.reconstruct(source, where, options, method=method, progress=progress, warn=warn)
+
+
+def method_of(method: str, engine: str) -> str:
+    """The way to a map by its method and its engine: RELION's is one of its own.
+
+    Raises:
+        DiffraganError: no such engine.
+    """
+    if engine == "fourier":
+        return method
+    if engine != "relion":
+        raise DiffraganError(f"There is no engine '{engine}'; choose fourier or relion.")
+    import diffragan.relion.run  # noqa: F401  # it enters itself in the list of ways
+
+    return "relion"
+
+
+def relion_particles(
+    phased: Path | str,
+    out: Path | str,
+    *,
+    settings: Settings | None = None,
+    warn: Warn = warnings.warn,
+) -> Path:
+    """The files that RELION would be given by `reconstruct(..., engine="relion")`, and no more.
+
+    Args:
+        phased: a result store, or a STAR file of particles.
+        out: OUT/relion is made.
+
+    Returns:
+        The STAR file; its stack lies beside it.
+
+    Raises:
+        DiffraganError: results that make no map.
+    """
+    from diffragan.relion.run import export_particles
+    from diffragan.settings import load_settings
+
+    return export_particles(Path(phased), Path(out), settings or load_settings(), warn)

@@ -300,7 +300,9 @@ def particle_images(
         assert wave is not None
         beam = wave.mean((-2, -1), keepdims=True)
         # A wave without a direct beam has no phase to count from.
-        images = (wave * np.conj(beam) / np.maximum(np.abs(beam), 1e-30)).imag
+        images: NDArray[np.floating[Any]] = (
+            wave * np.conj(beam) / np.maximum(np.abs(beam), 1e-30)
+        ).imag
     else:
         # Downstream of the molecule a thin object's potential is bright, upstream it is dark.
         sign = 1 if results.centre_to_exit_A > _defocus_A(results) else -1

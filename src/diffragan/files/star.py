@@ -1,4 +1,4 @@
-"""RELION's STAR files, read and written: particles and what is known of them, and FSC curves.
+"""RELION's STAR files, read and written: particles and what is known of them.
 
 RELION's words meet the package's here alone. Its angles (rot, tilt, psi) are ZYZ, see
 `diffragan.rotations`. Its origin is the move that centres an image, in Å: a molecule that lies
@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from diffragan.errors import DiffraganError
+from diffragan.errors import DiffraganError, one_line
 from diffragan.files.atomic import write_atomically
-from diffragan.files.csv import write_history
-from diffragan.files.mrc import as_array, read_mrc_stack, write_image_stack
+from diffragan.files.mrc import read_mrc_stack, write_image_stack
 from diffragan.rotations import relion_angles, rotations_from_relion
 
 _ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
@@ -104,7 +102,24 @@ def read_orientations(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float
 def write_relion_angles(path: Path, rotations: NDArray[np.float64]) -> None:
     """A STAR file with one row of RELION angles per orientation."""
     angles = np.round(relion_angles(rotations), 6)
-    _write(path, {"particles": dict(zip(_ANGLES, angles.T, strict=True))})
+    write_tables(path, {"particles": dict(zip(_ANGLES, angles.T, strict=True))})
+
+
+def read_column(path: Path, name: str, table: str = "particles") -> list[Any]:
+    """A column of a STAR file, or the one value of a list of values.
+
+    Raises:
+        DiffraganError: no such file, table or column.
+    """
+    import starfile
+
+    try:
+        found = starfile.read(path, always_dict=True)[table][name]
+    except Exception as error:  # starfile and pandas have several words for a damaged file
+        raise DiffraganError(
+            f"{path} has no column {name} in a table '{table}' ({one_line(error)}); is it whole?"
+        ) from None
+    return [found] if isinstance(found, str | int | float) else list(found)
 
 
 def read_particles(path: Path) -> Mapping[str, Any]:
@@ -328,10 +343,11 @@ def write_projections(
         "rlnOpticsGroup": np.ones(count, dtype=int),
         **{name: np.asarray(column) for name, column in particles.columns.items()},
     }
-    _write(path.with_suffix(".star"), {"optics": optics, "particles": table})
+    write_tables(path.with_suffix(".star"), {"optics": optics, "particles": table})
 
 
-def _write(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+def write_tables(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tables of columns by their names, as one STAR file; errors as `write_atomically`."""
     import pandas as pd
     import starfile
 
@@ -340,59 +356,3 @@ def _write(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         {name: pd.DataFrame(table) for name, table in tables.items()}, na_rep="nan"
     )
     write_atomically(path, text.encode())
-
-
-# What RELION writes for the resolution of shell 0, which has none.
-NO_RESOLUTION_A = 999.0
-
-_STAR_CURVES = {
-    "half": "rlnFourierShellCorrelationCorrected",
-    "masked": "rlnFourierShellCorrelationMaskedMaps",
-    "unmasked": "rlnFourierShellCorrelationUnmaskedMaps",
-}
-
-
-def write_fsc(folder: Path, q: Tensor, curves: Mapping[str, Tensor]) -> None:
-    """`fsc.csv` and `fsc.star` with one row per shell.
-
-    The CSV names the curves as given. The STAR table `data_fsc` calls the curve between half maps
-    ("half") rlnFourierShellCorrelationCorrected, "masked" and "unmasked" as RELION does, and any
-    other NAME rlnFourierShellCorrelationName. Shell 0 has the resolution 999 Å, as in RELION.
-    A value that is not known (nan) is an empty cell in the CSV and `nan` in the STAR table.
-
-    Args:
-        folder: must exist.
-        q: (s,) spatial frequencies in 1/Å, shell k at k steps; s at least 2.
-        curves: name to (s,).
-
-    Raises:
-        DiffraganError: fewer than two shells, a curve of another length, or the disk refuses.
-    """
-    at = as_array(q).astype(np.float64)
-    if len(at) < 2:
-        raise DiffraganError(f"An FSC of {len(at)} shells tells nothing; give two or more.")
-    values = {name: as_array(curve).astype(np.float64) for name, curve in curves.items()}
-    for name, curve in values.items():
-        if curve.shape != at.shape:
-            raise DiffraganError(
-                f"The FSC curve “{name}” has shape {curve.shape}, its frequencies {at.shape}."
-            )
-    with np.errstate(divide="ignore"):
-        resolution = np.where(at > 0, 1 / at, NO_RESOLUTION_A)
-    rows = [
-        dict(zip(("q_per_A", "resolution_A", *values), map(float, row), strict=True))
-        for row in zip(at, resolution, *values.values(), strict=True)
-    ]
-    write_history(folder / "fsc.csv", rows)
-    columns: dict[str, NDArray[Any]] = {
-        "rlnSpectralIndex": np.rint(at / (at[1] - at[0])).astype(int),
-        "rlnResolution": at,
-        "rlnAngstromResolution": resolution,
-    }
-    columns |= {_star_name(name): curve for name, curve in values.items()}
-    _write(folder / "fsc.star", {"fsc": columns})
-
-
-def _star_name(curve: str) -> str:
-    plain = "".join(part[:1].upper() + part[1:] for part in curve.replace("-", "_").split("_"))
-    return _STAR_CURVES.get(curve, f"rlnFourierShellCorrelation{plain}")

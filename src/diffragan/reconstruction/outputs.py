@@ -20,10 +20,9 @@ from diffragan.evaluation.map_model import MapModel, compare_map
 from diffragan.evaluation.metrics import metrics_of
 from diffragan.evaluation.scores import score
 from diffragan.files.atomic import write_atomically
-from diffragan.files.csv import write_history
+from diffragan.files.csv import write_fsc, write_history
 from diffragan.files.export import write_particles
 from diffragan.files.mrc import write_map
-from diffragan.files.star import write_fsc
 from diffragan.files.store import open_results
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, centred, moved

@@ -158,7 +158,7 @@ class Reconstruction:
             agree = (
                 f"Half maps of {metrics['n_views']} views agree to {metrics['fsc_0p143_A']:.2f} Å."
             )
-            return "\n".join([agree, *self._model_lines()])
+            return "\n".join([agree, *self._truth_lines(), *self._model_lines()])
         lines = [metrics["verdict"]]
         if self.converged:
             lines.append(
@@ -176,6 +176,20 @@ class Reconstruction:
             )
         lines.append(f"Hand: {metrics['hand']}.")
         return "\n".join(lines + self._model_lines())
+
+    def _truth_lines(self) -> list[str]:
+        """What the truth says of maps that another program made, where there is one."""
+        metrics, lines = self.metrics, []
+        if metrics.get("truth_fsc_0p5_A") is not None:
+            lines.append(
+                f"With the truth: the map's FSC falls to 0.5 at {metrics['truth_fsc_0p5_A']:.2f} Å."
+            )
+        if metrics.get("orientation_error_deg"):
+            lines.append(
+                f"Orientations lie {metrics['orientation_error_deg']:.1f}° from the given ones in "
+                f"the median; hand: {metrics['hand']}."
+            )
+        return lines
 
     def _model_lines(self) -> list[str]:
         """What the known structure says, where one was given."""
@@ -197,7 +211,8 @@ MapRun = Callable[[MapInput, Destination, ReconstructionOptions, Progress, Warn]
 class ReconstructionMethod:
     """One way to a map.
 
-    run: makes it. takes: the fields of `ReconstructionOptions` that it reads.
+    run: makes it. takes: the fields of `ReconstructionOptions` that it reads, and sections of the
+    settings.
     """
 
     run: MapRun
@@ -240,7 +255,9 @@ def reconstruct(
     return METHODS[method].run(source, destination, options, progress, warn)
 
 
-@reconstruction_method("many-views", *(f.name for f in fields(ReconstructionOptions)))
+@reconstruction_method(
+    "many-views", "many_views", "relion", *(f.name for f in fields(ReconstructionOptions))
+)
 def from_pairs(
     source: MapInput,
     destination: Destination,

@@ -280,6 +280,62 @@ class AtomsSettings(Frozen):
     slice_A: Positive = Field(default=3.0, description="thickest slice of the multislice")
 
 
+class RelionSettings(Frozen):
+    """A map by RELION's programs. What follows `ranks` is for finding and refining orientations."""
+
+    orientations: Literal["given", "refine", "find"] = "given"
+    size_px: Annotated[int, Field(ge=16, multiple_of=2)] | None = Field(
+        default=None, description="side of the images, cut in Fourier space; none: as they are"
+    )
+    unsolved: Literal["leave-out", "weigh", "keep"] = Field(
+        default="leave-out",
+        description="images judged not solved; weigh: every image counts by its mean trust",
+    )
+    symmetry: str = Field(default="C1", pattern=r"^[A-Za-z0-9]+$")
+    ranks: Annotated[int, Field(ge=3)] = Field(
+        default=3, description="processes of a refinement: a leader, and followers for each half"
+    )
+    threads: Annotated[int, Field(ge=1)] = Field(default=1, description="of each process")
+    launcher: str = Field(default="mpirun", description="program that starts several processes")
+    gpu: bool = False
+    diameter_A: Positive | None = Field(
+        default=None, description="of the images' mask; none: from the molecule, or 0.9 of the box"
+    )
+    offset_range_px: Positive = Field(
+        default=2.0, description="how far a molecule may lie from its image's centre, pixels"
+    )
+    initial_iterations: Annotated[int, Field(ge=10)] = Field(
+        default=50, description="of the ab initio search"
+    )
+    initial_resolution_A: tuple[Positive, Positive] = Field(
+        default=(15.0, 7.0), description="of its first and last iterations; RELION 3.1"
+    )
+    initial_subset: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        default=(60, 120), description="images in its first and last iterations; RELION 3.1"
+    )
+    initial_healpix_order: Annotated[int, Field(ge=0, le=4)] = Field(
+        default=1, description="of its orientations: 1 for steps of 30°, halved for the likely ones"
+    )
+    initial_poses: Annotated[int, Field(ge=1)] = Field(
+        default=50, description="of an image that count as likely"
+    )
+    initial_arguments: tuple[str, ...] = Field(
+        default=(), description="further words of the ab initio job's command line"
+    )
+    low_pass_A: Positive = Field(
+        default=12.0, description="to which a refinement's first map is filtered"
+    )
+    join_halves_A: Positive = Field(
+        default=20.0, description="resolution to which half maps are averaged, to stay in one frame"
+    )
+    healpix_order: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=2, description="of a refinement's first orientations, which it halves twice over"
+    )
+    refine_arguments: tuple[str, ...] = Field(
+        default=(), description="further words of the refinement's command line"
+    )
+
+
 class Settings(Frozen):
     """All of the above, with the seed that makes a run repeatable."""
 
@@ -295,3 +351,4 @@ class Settings(Frozen):
     phase: PhaseSettings = PhaseSettings()
     many_views: ManyViewsSettings = ManyViewsSettings()
     atoms: AtomsSettings = AtomsSettings()
+    relion: RelionSettings = RelionSettings()

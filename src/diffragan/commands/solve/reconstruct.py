@@ -38,13 +38,19 @@ def reconstruct(
         list[Path],
         typer.Argument(
             metavar="STORE...",
-            help="stores or files of pairs of one molecule; for `merge` one store of results",
+            help="stores or files of pairs of one molecule; for `merge` and RELION phased results",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write")],
     method: Annotated[
         str, typer.Option(help="many-views: pairs into a map; merge: phased waves into one")
     ] = "many-views",
+    engine: Annotated[
+        str, typer.Option(help="fourier: this package; relion: phased results by RELION's programs")
+    ] = "fourier",
+    export_only: Annotated[
+        bool, typer.Option("--export-only", help="of engine relion: write its files, run nothing")
+    ] = False,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="the images, where they are in a file of their own; once per input"),
@@ -97,7 +103,10 @@ def reconstruct(
     and the molecular weight alone, in two half sets that never meet. It stops
     by itself; a run that did not converge says so and ends with exit code 3.
     An interrupted run is continued by the same command. `merge` puts the
-    phased waves of a result store, whatever phased them, into one map.
+    phased waves of a result store, whatever phased them, into one map, and
+    `--engine relion` has RELION do that: at the orientations that the store
+    tells, refined from these (--refine-orientations), or from nothing
+    (--find-orientations). `--set relion.size_px=64` and its like say how.
 
     Several inputs, such as sessions of several days, count as one: their pairs
     follow each other in the order given.
@@ -115,6 +124,8 @@ def reconstruct(
         diffragan reconstruct monday.zarr tuesday.zarr --out map
 
         diffragan reconstruct phased.zarr --method merge --out merged
+
+        diffragan reconstruct phased.zarr --engine relion --out by-relion
     """
     from diffragan import api
     from diffragan.errors import DiffraganError
@@ -124,10 +135,18 @@ def reconstruct(
     given = {
         word: _LIBRARY_NAMES.get(name, name)
         for word, name in given_options(context).items()
-        if name not in ("out", "method", "overwrite")
+        if name not in ("out", "method", "engine", "export_only", "overwrite")
     }
-    given |= {f"--set {key}": "phase" for key in set_keys(set_) if key.startswith("phase.")}
+    sections = ("phase", "many_views", "relion")
+    given |= {
+        f"--set {key}": section
+        for key in set_keys(set_)
+        if (section := key.partition(".")[0]) in sections
+    }
+    method = api.reconstruction.method_of(method, engine)
     check_options(method, given, METHODS)
+    if export_only and engine != "relion":
+        raise DiffraganError("--export-only writes files for RELION; add --engine relion.")
     if find_orientations and (orientations is not None or refine_orientations):
         raise DiffraganError(
             "--find-orientations needs none; leave out --orientations and --refine-orientations."
@@ -139,8 +158,13 @@ def reconstruct(
         set_,
         seed=seed,
         many_views__iterations=iterations,
-        many_views__orientations=mode,
+        **{"relion__orientations" if method == "relion" else "many_views__orientations": mode},
     )
+    if export_only:
+        for store in stores:
+            star = api.relion_particles(store, out, settings=settings, warn=_warn)
+            typer.echo(f"Particles for RELION: {star}")
+        return
     with progress_bars() as progress:
         result = api.reconstruct(
             stores,
@@ -159,8 +183,13 @@ def reconstruct(
             overwrite=overwrite,
             command=shlex.join(["diffragan", *sys.argv[1:]]),
             progress=progress,
-            warn=lambda text: note(f"diffragan: {text}"),
+            engine=engine,
+            warn=_warn,
         )
     show_reconstruction(result)
     if not result.converged:
         raise typer.Exit(NOT_CONVERGED)
+
+
+def _warn(text: str) -> None:
+    note(f"diffragan: {text}")

@@ -1,0 +1,1 @@
+"""Maps by RELION: phased results to its files, its programs driven, its maps judged."""
