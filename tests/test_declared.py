@@ -15,8 +15,8 @@ IMPORTED_AS = {
     "pyfftw": "pyfftw",
     "scikit-image": "skimage",
 }
-# Declared though never imported here: abTEM leaves its FFT to pyFFTW, and TensorBoard is an extra.
-OPTIONAL = {"tensorboard"}
+# Declared though never imported here: abTEM leaves its FFT to pyFFTW, and the others are extras.
+OPTIONAL = {"tensorboard", "hdf5plugin", "pyterse", "rsciio"}
 
 
 def declared() -> set[str]:

@@ -37,6 +37,7 @@ ROOMS = (
     "molecules",
     "relion.programs",
     "files",
+    "files.instruments",
     "optics",
     "fourier",
     "settings rotations progress",

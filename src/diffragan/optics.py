@@ -106,6 +106,14 @@ def wavelength_A(energy_ev: float) -> float:
     return result
 
 
+def energy_of_wavelength_ev(wavelength_A: float) -> float:
+    """Kinetic energy (eV) of electrons of a wavelength in Å, the inverse of `wavelength_A`."""
+    rest = constants.electron_mass * constants.c**2 / constants.e
+    momentum_c_ev = constants.h * constants.c / constants.e / (wavelength_A * 1e-10)
+    result: float = math.hypot(momentum_c_ev, rest) - rest
+    return result
+
+
 def q_from_angle(angle_mrad: float, energy_ev: float) -> float:
     """Spatial frequency (1/Å) of a scattering angle, in the small-angle form q = theta / lambda."""
     return angle_mrad * 1e-3 / wavelength_A(energy_ev)

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError, one_line
+from diffragan.files.instruments.emd import read_emd
+from diffragan.files.instruments.folder import read_folder
+from diffragan.files.instruments.hdf5 import read_hdf5
+from diffragan.files.instruments.rosetta import MODULES, read_rosetta
+from diffragan.files.instruments.trpx import read_trpx
 from diffragan.files.mrc import read_mrc_stack
 from diffragan.files.star import read_particles
-from diffragan.optics import DEFOCUS_ARRAYS
+from diffragan.files.tiff import read_tiff_stack
 from diffragan.plugins import load_plugins
 
 # Entry points under which other packages offer readers; an entry's name is the suffix.
@@ -31,24 +35,32 @@ class Stack(Protocol):
 Reader = Callable[[Path], Mapping[str, Any]]
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a file of arrays holds, by name.
+
+    Args:
+        keys: `pattern` and `image` to the names of their data sets, in HDF5 and NPZ files that
+            name them otherwise.
 
     Returns:
         Lazy stacks (n, m, m) `pattern` and `image`, where the file has them; a file of one unnamed
         stack gives it as `pattern`. `pattern_mask` (m, m). Where the file tells them: `pixel_A`
         of the image, `rotation` (n, 3, 3), `shifts_A` (n, 2), `energy_ev`, `cs_mm`, and the images'
         defocus, one or (n,): `defocus_A`, or with astigmatism `defocus_u_A`, `defocus_v_A` and
-        `defocus_angle_deg` as `optics.Defocus` has them.
+        `defocus_angle_deg` as `optics.Defocus` has them. Of instruments also
+        `reciprocal_pixel_per_A` or `pixel_mrad` of a pattern, `detector_pixel_um`,
+        `camera_length_mm`, `exposure_s`, `scan_shape` (rows, columns), `centre_px` (y, x) of the
+        beam, `saturation` (counts that are no longer counted), and `notes`, sentences on what is
+        missing in the file.
 
     Raises:
         DiffraganError: there is no such file, no reader for it, or it is damaged.
     """
-    read = _reader(path)
+    read = read_folder if path.is_dir() else _reader(path)
     if not path.exists():
         raise DiffraganError(f"There is no file {path}; check the name.")
     try:
-        arrays = dict(read(path))
+        arrays = dict(_with_keys(path, keys)) if keys else dict(read(path))
         for name in ("pattern", "image"):
             if name in arrays and len(arrays[name].shape) == 2:
                 arrays[name] = np.asarray(arrays[name])[None]
@@ -56,6 +68,23 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # each library has its own word for a damaged file
         raise DiffraganError(f"{path} can't be read ({one_line(error)}); is it whole?") from None
+    return arrays
+
+
+def _with_keys(path: Path, keys: Mapping[str, str]) -> Mapping[str, Any]:
+    """What a file holds under names of its own."""
+    if path.suffix.lower() not in _WITH_KEYS:
+        raise DiffraganError(
+            f"{path} holds no data sets by name; --pattern-key and --image-key are for HDF5 and "
+            "NPZ files."
+        )
+    if path.suffix.lower() != ".npz":
+        return read_hdf5(path, keys)
+    arrays = dict(_npz(path))
+    for name, key in keys.items():
+        if key not in arrays:
+            raise DiffraganError(f"{path} has no array '{key}'; it has {', '.join(arrays)}.")
+        arrays[name] = arrays[key]
     return arrays
 
 
@@ -89,52 +118,21 @@ def _npz(path: Path) -> Mapping[str, Any]:
     return arrays
 
 
-def _h5(path: Path) -> Mapping[str, Any]:
-    import h5py
-
-    file = h5py.File(path, "r")
-    arrays: dict[str, Any] = {}
-    for name in ("pattern", "image"):
-        if name in file:
-            stack = file[name]
-            arrays[name] = _H5Stack(stack) if stack.ndim == 3 else np.asarray(stack)
-    if "pattern_mask" in file:
-        arrays["pattern_mask"] = np.asarray(file["pattern_mask"])
-    if "pixel_A" in file.attrs:
-        arrays["pixel_A"] = float(file.attrs["pixel_A"])
-    for name in ("energy_ev", "cs_mm", "defocus_A", *DEFOCUS_ARRAYS):
-        for holder in (file, file.attrs):
-            if name in holder:
-                arrays[name] = np.asarray(holder[name])
-    return arrays
-
-
-class _H5Stack:
-    """An HDF5 data set whose items may be asked for in any order."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self._data.shape)
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __getitem__(self, items: Any) -> NDArray[Any]:
-        chosen = np.atleast_1d(np.arange(len(self))[items])
-        ordered, back = np.unique(chosen, return_inverse=True)
-        return np.asarray(self._data[ordered])[back]
-
-
 READERS: dict[str, Reader] = {
     ".npy": _npy,
     ".npz": _npz,
     ".mrc": read_mrc_stack,
     ".mrcs": read_mrc_stack,
     ".star": read_particles,
-    ".h5": _h5,
-    ".hdf5": _h5,
+    ".tif": read_tiff_stack,
+    ".tiff": read_tiff_stack,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".nxs": read_hdf5,
+    ".trpx": read_trpx,
+    **dict.fromkeys(MODULES, read_rosetta),
+    ".emd": read_emd,
 }
-"""The package's own readers, by suffix."""
+"""The package's own readers, by suffix; a folder is read as one of .npy files."""
+
+_WITH_KEYS = (".h5", ".hdf5", ".nxs", ".emd", ".npz")

@@ -18,16 +18,20 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import replacing, write_atomically
+from diffragan.files.instruments.fei_header import fei_metadata
 
 
 def read_mrc_stack(path: Path) -> Mapping[str, Any]:
-    """A stack of images as `pattern`, (n, y, x), read from the disk by item, and `pixel_A`, the
-    header's pixel in Å or None."""
+    """A stack of images as `pattern`, (n, y, x), read from the disk by item, `pixel_A`, the
+    header's pixel in Å or None, and what an extended header tells (`fei_metadata`)."""
     import mrcfile
 
     with mrcfile.mmap(path, mode="r", permissive=False) as file:
         data, pixel = file.data, float(file.voxel_size.x)
-    return {"pattern": data[None] if data.ndim == 2 else data, "pixel_A": pixel or None}
+        fei = bytes(file.header.exttyp) in (b"FEI1", b"FEI2")
+        told = fei_metadata(file.indexed_extended_header) if fei else {}
+    stack = data[None] if data.ndim == 2 else data
+    return {"pattern": stack, "pixel_A": pixel or None, **told}
 
 
 _IMAGE_STACK, _VOLUME = 0, 1

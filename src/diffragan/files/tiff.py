@@ -11,9 +11,51 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import replacing
+from diffragan.files.instruments.stacks import FrameStack, frames_of
 
 # Classic TIFF counts its bytes in 32 bits; the margin is for the pages' tags.
 CLASSIC_BYTES = 2**32 - 2**25
+
+
+def read_tiff_stack(path: Path) -> dict[str, Any]:
+    """Pages of one size as `pattern`, (n, y, x), read page by page, and `pixel_A` where the file
+    is ImageJ's and tells its unit.
+
+    Raises:
+        DiffraganError: pages that are no grey images of one size.
+    """
+    import tifffile
+
+    file = tifffile.TiffFile(path)
+    series = file.series[0]
+    *_, y, x = series.shape if len(series.shape) >= 2 else (0, 0)
+    if series.axes[-2:] != "YX" or not y:
+        raise DiffraganError(
+            f"{path} holds {series.shape} ({series.axes}), not grey images of one size; save it as "
+            "a stack of grey pages."
+        )
+    stack = frames_of(tifffile.memmap(path, mode="r")) if series.dataoffset else None
+    if stack is None:
+        pages = FrameStack(
+            lambda numbers: np.stack([file.asarray(series=0, key=int(k)) for k in numbers]),
+            (len(series.pages), int(y), int(x)),
+        )
+        stack = pages if len(series.pages) * y * x == np.prod(series.shape) else None
+    if stack is None:
+        stack = frames_of(series.asarray())
+    return {"pattern": stack, **_imagej_pixel(file)}
+
+
+# One unit of ImageJ in Å.
+_UNITS_A = {"angstrom": 1.0, "Å": 1.0, "A": 1.0, "nm": 10.0, "pm": 0.01, "µm": 1e4, "um": 1e4}
+
+
+def _imagej_pixel(file: Any) -> dict[str, float]:
+    unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+    tag = file.pages[0].tags.get("XResolution")
+    if unit not in _UNITS_A or tag is None or not tag.value[0]:
+        return {}
+    return {"pixel_A": _UNITS_A[unit] * tag.value[1] / tag.value[0]}
 
 
 def write_tiff_stack(
