@@ -160,6 +160,14 @@ def test_blank_images_are_left_out_and_said(tmp_path: Path) -> None:
     assert table["rlnRandomSubset"].tolist() == [1, 2, 1, 1, 2, 1, 2]
 
 
+def test_fewer_views_are_spread_over_both_halves(tmp_path: Path) -> None:
+    """Every second of eight would be one half set alone."""
+    star = dg.relion_particles(store(tmp_path / "p.zarr"), tmp_path / "o", limit=5)
+    table = starfile.read(star, always_dict=True)["particles"]
+    assert len(table) == 5
+    assert sorted(table["rlnRandomSubset"]) == [1, 1, 1, 2, 2]
+
+
 def test_the_reason_of_a_failure() -> None:
     """The line after the last ERROR, whichever way RELION writes it; MPI's word for signals."""
     text = "x\nERROR: \nERROR: output directory does not exist!\n=== Backtrace  ===\nrefine()\n"

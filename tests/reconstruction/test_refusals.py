@@ -109,7 +109,7 @@ def test_an_unknown_finder_is_refused_before_anything_is_written(
     code, text = run(*words, "--set", "many_views.find_by=stars")
     assert code == 2
     assert "'stars'" in text
-    assert "images, lines" in " ".join(text.split())
+    assert "images, lines, relion" in " ".join(text.split())
     assert not (tmp_path / "o").exists()
 
 

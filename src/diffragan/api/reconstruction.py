@@ -112,6 +112,7 @@ def relion_particles(
     phased: Path | str,
     out: Path | str,
     *,
+    limit: int | None = None,
     settings: Settings | None = None,
     warn: Warn = warnings.warn,
 ) -> Path:
@@ -120,6 +121,7 @@ def relion_particles(
     Args:
         phased: a result store, or a STAR file of particles.
         out: OUT/relion is made.
+        limit: so many images, spread evenly.
 
     Returns:
         The STAR file; its stack lies beside it.
@@ -130,4 +132,5 @@ def relion_particles(
     from diffragan.relion.run import export_particles
     from diffragan.settings import load_settings
 
-    return export_particles(Path(phased), Path(out), settings or load_settings(), warn)
+    settings = settings or load_settings()
+    return export_particles(Path(phased), Path(out), settings, limit, warn)

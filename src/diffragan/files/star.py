@@ -21,6 +21,7 @@ from diffragan.files.atomic import write_atomically
 from diffragan.files.mrc import read_mrc_stack, write_image_stack
 from diffragan.rotations import relion_angles, rotations_from_relion
 
+ITEM_COLUMN = "diffraganItem"  # of particles, their place in the input that was phased
 _ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 _ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
 _DEFOCUS = {
@@ -97,6 +98,29 @@ def read_orientations(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float
             "particle); give a STAR file of particles."
         )
     return rotations, np.zeros((len(rotations), 2)) if shifts is None else shifts
+
+
+def items_in(file: Path) -> NDArray[np.int64] | None:
+    """(n,) which pair of the input each row is of, by the column of the particles that this package
+    writes and that RELION keeps; None where the file has none."""
+    try:
+        return np.asarray(read_column(file, ITEM_COLUMN), dtype=np.int64)
+    except (DiffraganError, ValueError, TypeError):
+        return None
+
+
+def by_stack(file: Path, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of the rows of a table (n, ...) in the order of its stack, as RELION may sort rows.
+
+    Raises:
+        DiffraganError: the table does not hold every image of one stack once.
+    """
+    places = [int(str(name).partition("@")[0]) - 1 for name in read_column(file, "rlnImageName")]
+    if sorted(places) != list(range(len(places))):
+        raise DiffraganError(f"{file} does not name each image of one stack once; was it changed?")
+    ordered = np.empty_like(values)
+    ordered[places] = values
+    return ordered
 
 
 def write_relion_angles(path: Path, rotations: NDArray[np.float64]) -> None:
@@ -290,7 +314,7 @@ def _lens(table: _ParticleTable) -> dict[str, Any]:
     return lens
 
 
-# RELION's default; nothing uses it, as the projections carry no CTF.
+# RELION's default; nothing uses it where the images carry no CTF.
 AMPLITUDE_CONTRAST = 0.1
 
 
@@ -301,6 +325,8 @@ def write_projections(
     pixel_A: float,
     energy_ev: float,
     cs_mm: float = 0,
+    *,
+    amplitude: float = AMPLITUDE_CONTRAST,
 ) -> None:
     """Projections as a RELION particle stack `.mrcs` with a `.star` of the same stem beside it.
 
@@ -314,6 +340,7 @@ def write_projections(
             protein positive.
         pixel_A: side of a pixel in Å.
         energy_ev, cs_mm: beam energy in eV and spherical aberration in mm, for the optics table.
+        amplitude: part of amplitude contrast, for images with a contrast transfer.
 
     Raises:
         DiffraganError: numbers of images, rotations or columns differ, an image is not square or
@@ -332,7 +359,7 @@ def write_projections(
         "rlnOpticsGroupName": ["opticsGroup1"],
         "rlnVoltage": [energy_ev / 1000],
         "rlnSphericalAberration": [float(cs_mm)],
-        "rlnAmplitudeContrast": [AMPLITUDE_CONTRAST],
+        "rlnAmplitudeContrast": [amplitude],
         "rlnImagePixelSize": [pixel_A],
         "rlnImageSize": [side],
         "rlnImageDimensionality": [2],

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.files.star import read_orientations
+from diffragan.files.star import items_in, read_orientations
 from diffragan.files.store import ResultStore
 from diffragan.pairs.pairs import Pairs
 from diffragan.rotations import quasi_uniform
@@ -52,7 +52,8 @@ def choose_views(
 
     Args:
         structure: the molecule to take of a store that holds several.
-        limit: so many views, spread evenly. orientations: STAR file with a row per pair.
+        limit: so many views, spread evenly. orientations: STAR file with a row per pair, or rows
+            that tell the pair that they are of; pairs that it leaves out take no part.
         find: the orientations are to be found; none are needed.
         mass_kda: molecular weight; the store's if not given.
 
@@ -61,6 +62,9 @@ def choose_views(
     """
     index = _molecule(pairs, structure)
     items = np.flatnonzero(pairs.structure_index == index)
+    given = None if find else _orientations(pairs, orientations)
+    if given is not None:
+        items = items[given.known[items]]
     if limit is not None and limit < len(items):
         items = items[(np.arange(limit) * len(items)) // limit]
     if len(items) < LEAST_VIEWS:
@@ -87,15 +91,9 @@ def choose_views(
             "ends wrap around or are cut off."
         )
     rotations, shifts = None, np.zeros((len(items), 2))
-    if not find:
-        rotations, shifts = _orientations(pairs, items, orientations)
-        cone = missing_cone_deg(rotations)
-        if cone > _CONE_WARNING_DEG:
-            warnings.append(
-                f"No view's slice comes closer than {cone:.0f}° to some directions: a missing cone "
-                f"of {cone:.0f}° half angle, along which the map is smeared; add views from the "
-                "side."
-            )
+    if given is not None:
+        rotations, shifts = given.rotations[items], given.shifts_A[items]
+        warnings += _cone_warning(rotations)
     mass = mass_kda or info.mass_kda or None
     return ViewSelection(items, rotations, shifts, info.stem, mass, tuple(warnings))
 
@@ -158,22 +156,63 @@ def _molecule(pairs: Pairs, structure: str | None) -> int:
     return int(present[0])
 
 
-def _orientations(
-    pairs: Pairs, items: NDArray[np.int64], file: Path | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rotations and shifts of the items, from the STAR file or the input itself."""
+def _cone_warning(rotations: NDArray[np.float64]) -> list[str]:
+    cone = missing_cone_deg(rotations)
+    if cone <= _CONE_WARNING_DEG:
+        return []
+    return [
+        f"No view's slice comes closer than {cone:.0f}° to some directions: a missing cone of "
+        f"{cone:.0f}° half angle, along which the map is smeared; add views from the side."
+    ]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Orientations of all pairs of an input: rotations (n, 3, 3), shifts_A (n, 2), and known (n,),
+    for which of them they are told."""
+
+    rotations: NDArray[np.float64]
+    shifts_A: NDArray[np.float64]
+    known: NDArray[np.bool_]
+
+
+def _orientations(pairs: Pairs, file: Path | None) -> _Given:
+    """Orientations from a STAR file or the input itself."""
+    every = np.ones(pairs.n, dtype=bool)
     if file is not None:
         rotations, shifts = read_orientations(file)
+        if (items := items_in(file)) is not None:
+            return _by_item(pairs, file, items, rotations, shifts)
         if len(rotations) != pairs.n:
             raise DiffraganError(
                 f"{file} has {len(rotations)} rows and {pairs.name} {pairs.n} pairs; give one row "
                 "per pair, in the same order."
             )
-        return rotations[items], shifts[items]
+        return _Given(rotations, shifts, every)
     if pairs.rotation is None:
         raise DiffraganError(
             f"{pairs.unoriented}; give them with --orientations FILE.star, or have "
             "them found with --find-orientations."
         )
     shifts = np.zeros((pairs.n, 2)) if pairs.shifts_A is None else pairs.shifts_A
-    return pairs.rotation[items], shifts[items]
+    return _Given(pairs.rotation, shifts, every)
+
+
+def _by_item(
+    pairs: Pairs,
+    file: Path,
+    items: NDArray[np.int64],
+    rotations: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+) -> _Given:
+    """Rows in any order, of some of the pairs, each with the number of its pair."""
+    if len(np.unique(items)) != len(items) or items.min() < 0 or items.max() >= pairs.n:
+        raise DiffraganError(
+            f"{file} tells orientations of pairs that {pairs.name} does not have, or twice of one "
+            f"(diffraganItem runs from {items.min()} to {items.max()}, and there are {pairs.n} "
+            "pairs); give the input that its particles were phased from."
+        )
+    all_rotations, all_shifts = np.tile(np.eye(3), (pairs.n, 1, 1)), np.zeros((pairs.n, 2))
+    known = np.zeros(pairs.n, dtype=bool)
+    all_rotations[items], all_shifts[items], known[items] = rotations, shifts, True
+    return _Given(all_rotations, all_shifts, known)

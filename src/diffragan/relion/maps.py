@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from diffragan import __version__
 from diffragan.errors import DiffraganError
 from diffragan.files.mrc import read_map
-from diffragan.files.star import read_column, read_orientations
+from diffragan.files.star import by_stack, read_orientations
 from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import HALF_SET_THRESHOLD, TRUTH_THRESHOLD, fsc, resolution_at
 from diffragan.fourier.slices import slices
@@ -124,15 +123,12 @@ def orientations_of(star: Path, count: int) -> NDArray[np.float64]:
         DiffraganError: particles of the stack that the table does not hold once each.
     """
     rotations, _ = read_orientations(star)
-    names = [str(name) for name in read_column(star, "rlnImageName")]
-    places = np.array([int(re.split("@", name)[0]) - 1 for name in names])
-    if sorted(places.tolist()) != list(range(count)):
+    if len(rotations) != count:
         raise DiffraganError(
-            f"{star} names {len(places)} images and {count} were shown to RELION; was it changed?"
+            f"{star} holds {len(rotations)} images, and {count} were shown to RELION; was it "
+            "changed?"
         )
-    ordered = np.empty_like(rotations)
-    ordered[places] = rotations
-    return ordered
+    return by_stack(star, rotations)
 
 
 def _laid_on(found: Tensor, known: Tensor) -> tuple[Tensor, str, Tensor]:

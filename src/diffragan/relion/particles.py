@@ -153,11 +153,17 @@ def _of_star(path: Path) -> ParticleSource:
 
 
 def show(
-    source: ParticleSource, folder: Path, settings: RelionSettings, *, write: bool = True
+    source: ParticleSource,
+    folder: Path,
+    settings: RelionSettings,
+    *,
+    limit: int | None = None,
+    write: bool = True,
 ) -> ShownParticles:
     """Choose the images that RELION is shown and write them into its folder.
 
     Args:
+        limit: so many images, spread evenly over each half set.
         write: whether the files are written; an interrupted run has them.
 
     Raises:
@@ -181,6 +187,10 @@ def show(
             f"{side} a side; cut them with --set relion.size_px={side - 1}."
         )
     rows, warnings = _chosen(source, settings)
+    if limit is not None and limit < len(rows):
+        halves = rows[rows % 2 == 0], rows[rows % 2 == 1]
+        spread = ((half, (limit + 1 - k) // 2) for k, half in enumerate(halves))
+        rows = np.sort(np.concatenate([h[(np.arange(n) * len(h)) // n] for h, n in spread]))
     if write:
         _write(source, folder, rows, side)
     return ShownParticles(source, rows, side, tuple(warnings))

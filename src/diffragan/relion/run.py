@@ -54,19 +54,21 @@ _SHARED_PRIOR = (
 )
 
 
-def export_particles(source: Path, out: Path, settings: Settings, warn: Warn) -> Path:
+def export_particles(
+    source: Path, out: Path, settings: Settings, limit: int | None, warn: Warn
+) -> Path:
     """The files that RELION would be given, and no more: the STAR file in OUT/relion.
 
     Raises:
         DiffraganError: as `show`.
     """
-    shown = show(open_source(source), out / FOLDER, settings.relion)
+    shown = show(open_source(source), out / FOLDER, settings.relion, limit=limit)
     for warning in shown.warnings:
         warn(warning)
     return out / FOLDER / STAR
 
 
-@reconstruction_method("relion", "mass_kda", "model", "settings", "relion")
+@reconstruction_method("relion", "limit", "mass_kda", "model", "settings", "relion")
 def by_relion(
     source: MapInput,
     destination: Destination,
@@ -133,10 +135,10 @@ def _begun(
     if destination.overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     source, there = open_source(path), (folder / STAR).exists()
-    shown = show(source, folder, settings.relion, write=False)
+    shown = show(source, folder, settings.relion, limit=options.limit, write=False)
     destination.make()
-    claim(folder, _key(path, settings, options.mass_kda, relion.version))
-    return shown if there else show(source, folder, settings.relion)
+    claim(folder, _key(path, options, relion.version))
+    return shown if there else show(source, folder, settings.relion, limit=options.limit)
 
 
 def _numbers(project: RelionProject, shown: ShownParticles, judged: JudgedMaps) -> dict[str, Any]:
@@ -213,14 +215,14 @@ def _one_file(source: MapInput) -> Path:
     return source[0]
 
 
-def _key(
-    path: Path, settings: Settings, mass_kda: float | None, version: tuple[int, int]
-) -> dict[str, Any]:
+def _key(path: Path, options: ReconstructionOptions, version: tuple[int, int]) -> dict[str, Any]:
     """What an unfinished run must share with the command that goes on with it."""
+    settings = options.settings or load_settings()
     free = {"ranks", "threads", "launcher", "gpu"}
     return {
         "input": file_sha256(path),
-        "mass_kda": mass_kda,
+        "mass_kda": options.mass_kda,
+        "limit": options.limit,
         "relion": list(version),
         "settings": {
             "seed": settings.seed,

@@ -251,7 +251,8 @@ class ManyViewsSettings(Frozen):
     orientations: Literal["given", "refine", "find"] = "given"
     find_by: str = Field(
         default="images",
-        description="what orientations are found by: images, or lines that patterns share",
+        description="what orientations are found by: images, lines that patterns share, or "
+        "relion on the images",
     )
     find_starts: Annotated[int, Field(ge=1)] = Field(
         default=12, description="random starts tried at most, until two agree"
@@ -321,6 +322,10 @@ class RelionSettings(Frozen):
     )
     initial_arguments: tuple[str, ...] = Field(
         default=(), description="further words of the ab initio job's command line"
+    )
+    place_iterations: Annotated[int, Field(ge=1)] = Field(
+        default=8,
+        description="that place all images, where orientations are found for this package",
     )
     low_pass_A: Positive = Field(
         default=12.0, description="to which a refinement's first map is filtered"

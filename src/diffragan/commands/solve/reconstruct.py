@@ -162,7 +162,7 @@ def reconstruct(
     )
     if export_only:
         for store in stores:
-            star = api.relion_particles(store, out, settings=settings, warn=_warn)
+            star = api.relion_particles(store, out, limit=views, settings=settings, warn=_warn)
             typer.echo(f"Particles for RELION: {star}")
         return
     with progress_bars() as progress:

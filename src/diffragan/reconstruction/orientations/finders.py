@@ -10,6 +10,7 @@ from diffragan.progress import Progress
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
 from diffragan.reconstruction.orientations.from_lines import find_from_lines
+from diffragan.reconstruction.orientations.from_relion import find_from_relion
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.settings import Settings
 
@@ -54,7 +55,14 @@ def by_lines(
     return find_from_lines(views, seed=settings.seed, progress=progress)
 
 
-FINDERS: dict[str, Finder] = {"images": by_images, "lines": by_lines}
+def by_relion(
+    views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress, /
+) -> OrientationSearchResult:
+    """RELION's ab initio search on the images with their contrast transfer (`from_relion`)."""
+    return find_from_relion(views, settings, scratch, progress)
+
+
+FINDERS: dict[str, Finder] = {"images": by_images, "lines": by_lines, "relion": by_relion}
 
 
 def find_finder(name: str) -> Finder:
@@ -92,5 +100,11 @@ def doubts(result: OrientationSearchResult, name: str) -> list[str]:
             "Two halves of the views that were placed first put others "
             f"{result.agree_deg or 0:.0f}° apart, so the orientations are doubtful; give patterns "
             "of more electrons, or look by the images (--set many_views.find_by=images)."
+        ]
+    if name == "relion":
+        return [
+            f"The best two of RELION's starts put views {result.agree_deg or 0:.0f}° apart, so the "
+            "orientations are doubtful; give more views, or more starts (--set "
+            "many_views.find_starts=...)."
         ]
     return [f"Finder '{name}' is not sure of the orientations; try another many_views.find_by."]

@@ -82,7 +82,8 @@ def run_program(
         )
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        file.write(f"$ {' '.join(words)}\n".encode())
+        # What was cut off before need not have ended its line.
+        file.write(f"{chr(10) if file.tell() else ''}$ {' '.join(words)}\n".encode())
         file.flush()
         start = file.tell()
         try:

@@ -132,6 +132,29 @@ def initial_model_words(project: RelionProject) -> list[str]:
     return [*words, *_computing(project), *settings.initial_arguments]
 
 
+def place_images(project: RelionProject, reference: str) -> Path:
+    """The STAR file with the orientations of all images against a map that is improved on the way,
+    by expectation and maximisation of `relion_refine`."""
+    total = project.settings.place_iterations
+    data = project.folder / f"place/run_it{total:03d}_data.star"
+    if not _filled(data):
+        (project.folder / "place").mkdir(exist_ok=True)
+        last = last_iteration(project.folder / "place")
+        words = ["relion_refine", "--o", "place/run", "--iter", str(total)]
+        if last:
+            words += ["--continue", f"place/{last}"]
+        else:
+            words += ["--i", project.star, "--ref", reference, "--K", "1"]
+            words += ["--ini_high", f"{project.settings.low_pass_A:g}", "--tau2_fudge", "2"]
+            words += ["--sym", project.settings.symmetry, "--flatten_solvent", "--zero_mask"]
+            words += ["--norm", "--scale", *_common(project)]
+        words += ["--oversampling", "1", "--healpix_order", str(project.settings.healpix_order)]
+        words += ["--maxsig", str(project.settings.initial_poses), "--offset_step", "2"]
+        words += ["--offset_range", f"{project.settings.offset_range_px:g}", "--pad", "1"]
+        project.call("placing images", [*words, *_computing(project)], total)
+    return _given(data, project.log("placing images"))
+
+
 def auto_refine(
     project: RelionProject, reference: str, *, local: bool, mask: str | None = None
 ) -> RefinedMaps:
