@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,40 @@ def test_an_interrupted_program_is_ended(tmp_path: Path) -> None:
     pid = int(log.read_text().split()[-1])
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_killed_run_leaves_no_program_behind(tmp_path: Path) -> None:
+    """RELION ends with the run that called it, which a signal ends without a word."""
+    inner = "import os,time; print('pid', os.getpid(), flush=True); time.sleep(60)"
+    log = tmp_path / "x.log"
+    outer = (
+        "import sys; from pathlib import Path\n"
+        "from diffragan.relion.programs.call import Watch, run_program\n"
+        f"run_program([sys.executable, '-c', {inner!r}], Path({str(tmp_path)!r}), "
+        f"Path({str(log)!r}), Watch('x', lambda *words: None))"
+    )
+    run_of_it = subprocess.Popen([sys.executable, "-c", outer])
+    pid = 0
+    for _ in range(600):
+        said = log.read_text().splitlines() if log.exists() else []
+        if said and said[-1].startswith("pid"):
+            pid = int(said[-1].split()[1])
+            break
+        time.sleep(0.1)
+    assert pid
+    run_of_it.kill()
+    run_of_it.wait()
+    for _ in range(100):
+        if not alive(pid):
+            break
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that waits to be collected does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def project(folder: Path, version: tuple[int, int] = (3, 1), **settings: Any) -> RelionProject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -16,6 +18,7 @@ from diffragan.progress import Progress
 
 _MPI_SIGNAL = re.compile(r"exited on signal (\d+)")
 _NO_WORD = re.compile(r"ERROR:|=== ?Backtrace|=+|-+|mpirun.*|MPI_ABORT.*|in: .*")
+_PR_SET_PDEATHSIG = 1  # Linux, <sys/prctl.h>
 _TAIL = 65536  # bytes of a log that are looked at for the reason of a failure
 
 
@@ -95,6 +98,7 @@ def run_program(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         except OSError as error:
             raise DiffraganError(
@@ -163,6 +167,13 @@ def _output(program: subprocess.Popen[bytes]) -> Iterator[bytes]:
     with program.stdout:
         while part := os.read(program.stdout.fileno(), 65536):
             yield part
+
+
+def _end_with_parent() -> None:
+    """Between fork and exec: have Linux end the program when this process dies, however it does,
+    as nobody could watch or stop it then."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:

@@ -233,7 +233,8 @@ def last_iteration(folder: Path) -> str | None:
         match = _ITERATION.fullmatch(file.name)
         root = file.name.removesuffix("_optimiser.star")
         whole = any(all(_filled(folder / f"{root}{end}") for end in ends) for ends in _WHOLE)
-        if match is not None and whole and _filled(file):
+        # Iteration 0 is the start, which is as quickly made anew.
+        if match is not None and int(match[1]) and whole and _filled(file):
             found.append((int(match[1]), file.name))
     return max(found)[1] if found else None
 
