@@ -72,9 +72,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
         lambda t: particles(t / "s", rlnImagePixelSize=[1.5, 1.7]), [], "rlnImagePixelSize",
     ),
     "an odd box": (lambda t: particles(t / "s", side=13), [], "relion.size_px=12"),
-    "more pixels than there are": (
-        lambda t: store(t / "p.zarr"), ["--set", "relion.size_px=64"], "relion.size_px",
-    ),
     "an odd size": (lambda t: store(t / "p.zarr"), ["--set", "relion.size_px=33"], "multiple of 2"),
     "two processes": (lambda t: store(t / "p.zarr"), ["--set", "relion.ranks=2"], "relion.ranks"),
     "another method's settings": (

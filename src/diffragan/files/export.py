@@ -251,7 +251,7 @@ def write_particles(
     Args:
         path: ends in `.mrcs`. rows: which results, all if not given.
         shifts_A: (len(rows), 2) x and y of the molecule in its image, none: it is centred.
-        side_px: images are cut to this side in Fourier space, an even number of pixels.
+        side_px: images are cut or padded to this side in Fourier space, an even number of pixels.
 
     Returns:
         What export.json says of the two files.

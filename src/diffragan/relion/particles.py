@@ -176,11 +176,6 @@ def show(
             "or phase pairs that have them."
         )
     side = settings.size_px or source.side
-    if side > source.side:
-        raise DiffraganError(
-            f"The images of {source.path} have {source.side} pixels a side, fewer than "
-            f"relion.size_px = {side}; leave that out or name less."
-        )
     if side % 2:
         raise DiffraganError(
             f"RELION wants an even number of pixels, and the images of {source.path} have "

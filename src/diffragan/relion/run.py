@@ -197,7 +197,9 @@ def _postprocessed(
         star = postprocess(project, maps, "mask.mrc", shown.pixel_A)
         return float(read_column(star, "rlnFinalResolution", table="general")[0])
     except DiffraganError as error:
-        warn(f"RELION's postprocess gave nothing: {error}")
+        # It gives up on maps that are too much alike to make their phases random beyond a shell.
+        reason = str(error).partition("; its log")[0]
+        warn(f"There is no resolution by RELION's postprocess: {reason}.")
         return None
 
 

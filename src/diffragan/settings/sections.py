@@ -286,7 +286,8 @@ class RelionSettings(Frozen):
 
     orientations: Literal["given", "refine", "find"] = "given"
     size_px: Annotated[int, Field(ge=16, multiple_of=2)] | None = Field(
-        default=None, description="side of the images, cut in Fourier space; none: as they are"
+        default=None,
+        description="side of the images, cut or padded in Fourier space; none: as it is",
     )
     unsolved: Literal["leave-out", "weigh", "keep"] = Field(
         default="leave-out",

@@ -146,6 +146,7 @@ def place_images(project: RelionProject, reference: str) -> Path:
         else:
             words += ["--i", project.star, "--ref", reference, "--K", "1"]
             words += ["--ini_high", f"{project.settings.low_pass_A:g}", "--tau2_fudge", "2"]
+            words += ["--firstiter_cc"]  # as in `auto_refine_words`
             words += ["--sym", project.settings.symmetry, "--flatten_solvent", "--zero_mask"]
             words += ["--norm", "--scale", *_common(project)]
         words += ["--oversampling", "1", "--healpix_order", str(project.settings.healpix_order)]
@@ -198,6 +199,8 @@ def auto_refine_words(
         order = 4 if local else settings.healpix_order
         words += ["--auto_refine", "--split_random_halves", "--i", project.star]
         words += ["--ref", reference, "--ini_high", f"{settings.low_pass_A:g}"]
+        # A map by gradient descent is many times too weak for the images that made it.
+        words += [] if local else ["--firstiter_cc"]
         words += ["--oversampling", "1", "--healpix_order", str(order)]
         words += ["--auto_local_healpix_order", "4", "--sym", settings.symmetry]
         words += ["--offset_range", f"{settings.offset_range_px:g}", "--offset_step", "2"]
