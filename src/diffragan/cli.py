@@ -11,6 +11,7 @@ import typer
 
 from diffragan.commands.demo import demo
 from diffragan.commands.pairs.image import image
+from diffragan.commands.pairs.plan import plan
 from diffragan.commands.pairs.prepare import prepare
 from diffragan.commands.pairs.simulate import simulate
 from diffragan.commands.results.evaluate import evaluate
@@ -29,7 +30,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, prepare, simulate, image, train, phase, evaluate, reconstruct, atoms, export):
+for command in (
+    demo, plan, prepare, simulate, image, train, phase, evaluate, reconstruct, atoms, export
+):  # fmt: skip
     app.command()(command)
 
 

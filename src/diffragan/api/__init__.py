@@ -8,6 +8,7 @@ what lies at `out`; `progress` is told the stage, how much of it is done, and of
 from diffragan.api.atoms import build_atoms
 from diffragan.api.measurement import make_pairs, open_pairs
 from diffragan.api.phasing import evaluate, export, phase, train
+from diffragan.api.planning import plan
 from diffragan.api.reconstruction import reconstruct, relion_particles
 from diffragan.api.simulation import prepare, simulate
 from diffragan.settings import load_settings
@@ -20,6 +21,7 @@ __all__ = [
     "make_pairs",
     "open_pairs",
     "phase",
+    "plan",
     "prepare",
     "reconstruct",
     "relion_particles",

@@ -162,7 +162,7 @@ def _metrics(
 def _free_correlation(result: AtomsResult, views: Views) -> Tensor:
     """(rings,) expected correlation of half a run's atoms with the truth, told by the patterns of
     the other half; the mean of both."""
-    both = torch.stack([sums.correlation(views.electrons) for sums in result.half_sums])
+    both = torch.stack([sums.correlation(views.electrons_by_ring) for sums in result.half_sums])
     return both.nanmean(0)
 
 

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from diffragan.fourier.grids import double_angle_grid, frequency_grid, resample
 from diffragan.microscope.noise import (
+    DEAD_PIXELS,
     DEFOCUS,
     IMAGE_NOISE,
     PATTERN_NOISE,
     counted,
     image_dose,
 )
+from diffragan.microscope.specimen import in_specimen, is_ideal
+from diffragan.microscope.water import zero_loss
 from diffragan.optics import (
     Defocus,
     Optics,
@@ -64,15 +67,28 @@ def measure(
     Args:
         defocus: of each image; none: as the settings have it, a spread drawn by the seeds.
     """
-    pattern, mask = diffraction_pattern(exit_wave, optics, settings.pattern)
-    if settings.pattern.dose_e_per_A2 is not None:
-        electrons = settings.pattern.dose_e_per_A2 * optics.box_A**2
+    ideal = is_ideal(settings.specimen)
+    specimen = None if ideal else in_specimen(exit_wave, optics, settings, seeds)
+    if specimen is None:
+        pattern, mask = diffraction_pattern(exit_wave, optics, settings.pattern)
+    else:
+        pattern, mask = masked_pattern(specimen.intensity(), optics, settings.pattern)
+    pattern, mask = detected(pattern, mask, settings)
+    electrons = counted_electrons(optics, settings)
+    if electrons is not None:
         pattern = counted(pattern, electrons, seeds, PATTERN_NOISE)
     m = pattern.shape[-1]
     if defocus is None:
         defocus = drawn_defocus(settings.image, seeds)
     expected = defocused_image(exit_wave, optics, settings.image, m, defocus)
     dose = image_dose(expected, optics, settings.image)
+    if specimen is not None:
+        wave = specimen.imaged_wave(dose)
+        expected = defocused_image(wave, optics, settings.image, m, defocus)
+        if settings.specimen.energy_filter:
+            dose = dose * zero_loss(settings.specimen)
+        else:  # what lost energy is out of focus, and even
+            expected = 1 + zero_loss(settings.specimen) * (expected - 1)
     image = counted(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)
     return Measured(pattern, mask, image, dose)
 
@@ -86,6 +102,46 @@ def diffraction_pattern(
     spectrum = torch.fft.fft2(resample(exit_wave, m), norm="forward")
     intensity = torch.fft.fftshift(spectrum.abs() ** 2, dim=(-2, -1)).to(torch.float32)
     return intensity * mask, mask
+
+
+def masked_pattern(
+    intensity: Tensor, optics: Optics, settings: PatternSettings
+) -> tuple[Tensor, Tensor]:
+    """Patterns (b, m, m) and their mask from intensities (b, y, x) on the exit waves' grid, in FFT
+    order."""
+    m = pattern_pixels(optics.box_A, settings.max_angle_mrad, optics.energy_ev)
+    mask = pattern_mask(m, optics, settings).to(intensity.device)
+    centred = torch.fft.fftshift(intensity, dim=(-2, -1))
+    side = intensity.shape[-1]
+    before = m // 2 - side // 2
+    after = m - side - before
+    pattern = torch.nn.functional.pad(centred, (before, after, before, after))
+    return pattern.to(torch.float32) * mask, mask
+
+
+def detected(pattern: Tensor, mask: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Expected patterns (b, m, m) as the detector spreads them, and the pixels (m, m) that work."""
+    detector = settings.detector
+    if detector.blur_px:
+        q2 = frequency_grid(pattern.shape[-1], pattern.shape[-1], pattern.device)
+        spread = torch.exp(-2 * (torch.pi * detector.blur_px) ** 2 * q2)
+        blurred = torch.fft.ifft2(torch.fft.fft2(pattern.double()) * spread).real
+        pattern = blurred.clamp_min(0).to(pattern.dtype)
+    if detector.dead_fraction:
+        generator = np.random.default_rng([settings.seed, DEAD_PIXELS])
+        dead = generator.random(tuple(mask.shape)) < detector.dead_fraction
+        mask = mask & ~torch.from_numpy(dead).to(mask.device)
+    return pattern * mask, mask
+
+
+def counted_electrons(optics: Optics, settings: Settings) -> float | None:
+    """Electrons of a pattern's exposure that a detector would count if nothing scattered; None
+    where patterns have no counting noise. A pattern's values are fractions of them."""
+    dose = settings.pattern.dose_e_per_A2
+    if dose is None:
+        return None
+    passed = zero_loss(settings.specimen) if settings.specimen.ice_nm else 1.0
+    return dose * optics.box_A**2 * passed * settings.detector.dqe
 
 
 def pattern_mask(m: int, optics: Optics, settings: PatternSettings) -> Tensor:

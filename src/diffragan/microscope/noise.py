@@ -18,7 +18,7 @@ from diffragan.optics import Optics
 from diffragan.settings import ImageSettings
 
 # What is drawn for an item, each from a seed of its own.
-PATTERN_NOISE, IMAGE_NOISE, DEFOCUS = 0, 1, 2
+PATTERN_NOISE, IMAGE_NOISE, DEFOCUS, MOTION, ICE, DEAD_PIXELS = range(6)
 
 
 def image_dose(expected: Tensor, optics: Optics, settings: ImageSettings) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from diffragan.devices import to_device
+from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors
 from diffragan.fourier.volumes import CPU, volume_spectrum
 from diffragan.pairs.pairs import Pairs
@@ -20,7 +21,7 @@ from diffragan.reconstruction import many_views
 from diffragan.reconstruction.checkpoint import SCRATCH, STATE, claim, restored, run_key, save_state
 from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
-from diffragan.reconstruction.maps.load_views import load_views
+from diffragan.reconstruction.maps.load_views import load_views, with_background
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.finders import doubts, find_finder
 from diffragan.reconstruction.orientations.hand import hand_of
@@ -77,7 +78,7 @@ def solve_views(
     scratch = out / SCRATCH
     claim(scratch, run_key(pairs, selection, settings, start_waves))
     began = time.perf_counter()
-    views = to_device(_load(pairs, selection, scratch, progress), device)
+    views = to_device(_load(pairs, selection, settings, scratch, progress), device)
     if selection.rotations is None:
         views, warnings = _oriented(views, selection.mass_kda, settings, scratch, progress)
         selection = replace(selection, warnings=(*selection.warnings, *warnings))
@@ -106,11 +107,17 @@ def solve_views(
     )
 
 
-def _load(pairs: Pairs, selection: ViewSelection, scratch: Path, progress: Progress) -> Views:
-    """The selected views, with orientations to be found as the identity."""
+def _load(
+    pairs: Pairs, selection: ViewSelection, settings: Settings, scratch: Path, progress: Progress
+) -> Views:
+    """The selected views, with orientations to be found as the identity, and their background.
+
+    Raises:
+        DiffraganError: there is a background, and no molecular weight to tell it by.
+    """
     count = len(selection.items)
     identity = torch.eye(3, dtype=torch.float64).expand(count, 3, 3).numpy()
-    return load_views(
+    views = load_views(
         pairs,
         selection.items,
         identity if selection.rotations is None else selection.rotations,
@@ -118,6 +125,17 @@ def _load(pairs: Pairs, selection: ViewSelection, scratch: Path, progress: Progr
         shifts_A=selection.shifts_A,
         progress=progress,
     )
+    specimen, background = pairs.settings.specimen, settings.many_views.background
+    if background is None:
+        background = bool(specimen.ice_nm or specimen.damage)
+    if not background or views.electrons is None:
+        return views
+    if selection.mass_kda is None:
+        raise DiffraganError(
+            "What scatters beside the molecule is told by its weight; give it "
+            "(--set many_views.mass_kda=...), or leave it (--set many_views.background=false)."
+        )
+    return with_background(views, selection.mass_kda)
 
 
 def _iterate(half_maps: HalfMaps, state_file: Path, began: float, progress: Progress) -> None:

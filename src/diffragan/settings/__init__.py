@@ -1,5 +1,11 @@
 """Every choice a run depends on: its sections, their layers, and the keys of earlier versions."""
 
+from diffragan.settings.exposures import (
+    DetectorSettings,
+    ImageSettings,
+    PatternSettings,
+    SpecimenSettings,
+)
 from diffragan.settings.layers import (
     given_by_hand,
     load_settings,
@@ -9,10 +15,8 @@ from diffragan.settings.layers import (
 )
 from diffragan.settings.sections import (
     AtomsSettings,
-    ImageSettings,
     ManyViewsSettings,
     NetworkSettings,
-    PatternSettings,
     PhaseSettings,
     PrepareSettings,
     ProjectionSettings,
@@ -24,6 +28,7 @@ from diffragan.settings.sections import (
 
 __all__ = [
     "AtomsSettings",
+    "DetectorSettings",
     "ImageSettings",
     "ManyViewsSettings",
     "NetworkSettings",
@@ -34,6 +39,7 @@ __all__ = [
     "RelionSettings",
     "Settings",
     "SimulationSettings",
+    "SpecimenSettings",
     "TrainSettings",
     "given_by_hand",
     "load_settings",

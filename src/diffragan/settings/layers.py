@@ -165,5 +165,7 @@ def _plain(error: ValidationError) -> str:
         names = ", ".join(sorted(model.model_fields))
         return f"There is no setting '{key}'; here the settings are {names}."
     reason = first["msg"].removeprefix("Value error, ")
+    if not key:  # settings that do not go together
+        return f"{reason}."
     reason = reason[0].lower() + reason[1:]
     return f"The setting {key} can't be {first['input']!r}: {reason}."

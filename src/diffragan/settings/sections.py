@@ -8,16 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-
-
-class Frozen(BaseModel):
-    """Base of all settings: immutable, and no unknown key passes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from diffragan.settings.base import Frozen, NotNegative, Positive
+from diffragan.settings.exposures import (
+    DetectorSettings,
+    ImageSettings,
+    PatternSettings,
+    SpecimenSettings,
+)
 
 
 class PrepareSettings(Frozen):
@@ -48,48 +47,6 @@ class SimulationSettings(Frozen):
     max_outside: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.02, description="largest fraction of atoms that may lie outside the box"
     )
-
-
-class PatternSettings(Frozen):
-    """The far-field exposure."""
-
-    max_angle_mrad: Annotated[float, Field(gt=0, le=100)] = 20.0
-    beam_mask_px: NotNegative = Field(
-        default=0.5, description="pixels within this radius of the direct beam are masked"
-    )
-    dose_e_per_A2: Positive | None = Field(
-        default=None, description="none: expected intensities, no counting noise"
-    )
-
-
-class ImageSettings(Frozen):
-    """The defocused real-space exposure. A dose, where given, wins over `snr`."""
-
-    defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -1000.0
-    defocus_spread_A: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        default=0.0, description="simulated images: standard deviation of their defoci"
-    )
-    astigmatism_A: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(
-        default=0.0, description="defocus along the astigmatism's angle less that across it"
-    )
-    astigmatism_angle_deg: Annotated[float, Field(ge=-360, le=360)] = Field(
-        default=0.0, description="from x towards y, as RELION's rlnDefocusAngle"
-    )
-    aperture_mrad: Annotated[float, Field(gt=0, le=100)] = 5.0
-    cs_mm: Annotated[float, Field(ge=-10, le=10)] = 0.0
-    focal_spread_A: NotNegative = 0.0
-    dose_e_per_A2: Positive | None = None
-    snr: Positive | None = 0.8
-    snr_band_A: tuple[Positive, Positive] = (8.0, 5.0)
-    snr_field_A: Positive = Field(
-        default=70.0, description="side of the field whose noise counts in the SNR"
-    )
-
-    @model_validator(mode="after")
-    def _band_runs_outward(self) -> Self:
-        if self.snr_band_A[0] <= self.snr_band_A[1]:
-            raise ValueError("runs from the coarser to the finer resolution, for example [8, 5]")
-        return self
 
 
 class ProjectionSettings(Frozen):
@@ -211,6 +168,11 @@ class ManyViewsSettings(Frozen):
     )
     likelihood_passes: Annotated[int, Field(ge=1)] = Field(
         default=40, description="of scatterers over the views of each half set"
+    )
+    background: bool | None = Field(
+        default=None,
+        description="intensity beside the molecule's is estimated, from its weight; none: where "
+        "the specimen has ice or is damaged",
     )
     ewald: bool = Field(
         default=True, description="slices on the curved Ewald sphere, Friedel mates apart"
@@ -350,6 +312,8 @@ class Settings(Frozen):
     prepare: PrepareSettings = PrepareSettings()
     simulate: SimulationSettings = SimulationSettings()
     pattern: PatternSettings = PatternSettings()
+    specimen: SpecimenSettings = SpecimenSettings()
+    detector: DetectorSettings = DetectorSettings()
     image: ImageSettings = ImageSettings()
     projection: ProjectionSettings = ProjectionSettings()
     network: NetworkSettings = NetworkSettings()
@@ -358,3 +322,13 @@ class Settings(Frozen):
     many_views: ManyViewsSettings = ManyViewsSettings()
     atoms: AtomsSettings = AtomsSettings()
     relion: RelionSettings = RelionSettings()
+
+    @model_validator(mode="after")
+    def _specimen_needs_counts(self) -> Self:
+        s = self.specimen
+        if self.pattern.dose_e_per_A2 is None and (s.damage or s.ice_nm):
+            raise ValueError(
+                "Damage and ice (specimen.damage, specimen.ice_nm) need patterns that were "
+                "counted; give their dose (pattern.dose_e_per_A2)"
+            )
+        return self

@@ -191,7 +191,7 @@ def renewed(
 
 def _score(sums: RingSums, views: Views) -> float:
     """Mean expected correlation with the truth between two resolutions, by patterns never used."""
-    curve = sums.correlation(views.electrons)
+    curve = sums.correlation(views.electrons_by_ring)
     q = torch.arange(len(curve)) / views.optics.box_A
     coarse, fine = CORRELATION_BAND_A
     band = (q >= 1 / coarse) & (q <= 1 / fine) & torch.isfinite(curve)

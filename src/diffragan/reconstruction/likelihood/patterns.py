@@ -46,9 +46,12 @@ class RingSums:
         slope = ((mi - m * i) / (mm - m**2).clamp_min(_TINY)).clamp(0, 1.2)
         return torch.maximum(i - slope * m, _FLOOR * i).clamp_min(_TINY)
 
-    def correlation(self, electrons: float | None) -> Tensor:
+    def correlation(self, electrons: float | Tensor | None) -> Tensor:
         """(rings,) expected correlation of the model's wave with the true one: the root of the
         intensities' correlation, counting noise taken off; nan where there is too little to tell.
+
+        Args:
+            electrons: `Views.electrons_by_ring`.
         """
         count = self.one.clamp_min(1)
         m, i, mm, mi, ii = (x / count for x in (self.m, self.i, self.mm, self.mi, self.ii))
@@ -102,7 +105,8 @@ class PatternTarget:
 
     def weights(self) -> Tensor:
         """(rings,) electrons that a ring's pixels count as; the direct beam's ring has none."""
-        each = 0.0 if self.views.electrons is None else 1 / self.views.electrons
+        electrons = self.views.electrons_by_ring
+        each = 0.0 if electrons is None else 1 / electrons
         weight = 1 / (each + 2 * self.unexplained)
         weight[0] = 0
         return weight

@@ -75,6 +75,9 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     rings = rings.repeat(2) if geometry.curved else rings
     valid = (geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)).double()
     every = geometry.valid.sum(0).clamp_min(1)
+    electrons = views.electrons_by_pair
+    if geometry.curved and isinstance(electrons, Tensor):
+        electrons = electrons.repeat(2)
     measurements = torch.ones(1, device=views.device) if geometry.curved else every
     sums = torch.zeros(7, count, dtype=torch.float64, device=views.device)
     half, core = volume_spectrum(volume), step.free.to(torch.complex64)
@@ -86,7 +89,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
         goal = views.observed(block, geometry).double()
         goal = goal if views.electrons is not None else goal**2
         share = views.weights[block][:, None].double() * valid * inside
-        noise = goal / (measurements * views.electrons) if views.electrons is not None else 0 * goal
+        noise = 0 * goal if electrons is None else goal / (measurements * electrons)
         one = torch.ones_like(goal)
         terms = (one, model, goal, model**2, goal**2 - noise, model * goal, noise)
         for total, term in zip(sums, terms, strict=True):

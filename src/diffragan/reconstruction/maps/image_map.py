@@ -29,13 +29,16 @@ class ImageMap:
 
 
 def ring_power(views: Views) -> Tensor:
-    """Mean measured intensity by ring of 1 / box, (rings,), over all views."""
+    """Mean measured intensity by ring of 1 / box, (rings,), over all views, background off."""
     rings = ring_of(views)
     total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64, device=views.device)
     for block in views.blocks():
         observed = views.observed(block, views.flat).double()
         intensity = observed if views.electrons is not None else observed**2
         total.index_add_(0, rings, intensity.sum(0))
+    if views.background is not None:
+        total.index_add_(0, rings, -len(views) * views.background.double())
+        total.clamp_min_(0)
     return (total / torch.bincount(rings).clamp_min(1) / len(views)).float()
 
 

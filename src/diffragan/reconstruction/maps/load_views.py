@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,18 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.grids import double_angle_grid, frequency_grid
 from diffragan.fourier.slices import Slices, slices
-from diffragan.microscope.imaging import contrast_of_images
+from diffragan.microscope.effective_dose import protein_intensity
+from diffragan.microscope.imaging import contrast_of_images, counted_electrons
+from diffragan.microscope.specimen import pattern_fade
 from diffragan.optics import lens_envelope
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.image_map import ring_of, ring_power
 from diffragan.reconstruction.maps.image_transfer import ImageTransfer, OwnDefocus
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
+
+_SHAPE_FROM_PER_A = 0.2
+_READ = {"seed", "image", "pattern", "specimen", "detector"}  # settings that arrays depend on
 
 
 def load_views(
@@ -43,9 +50,11 @@ def load_views(
     curved = slices(mask, optics.box_A, optics.wavelength_A, curved=True)
     transfer = _transfer(flat, pairs, items)
     v, k, ki = len(items), len(flat), len(transfer)
-    dose = pairs.settings.pattern.dose_e_per_A2
+    electrons = counted_electrons(optics, pairs.settings)
+    q = flat.radius.double() / optics.box_A
+    fade = pattern_fade(q, optics.energy_ev, pairs.settings)
     measured, contrast, noise = _arrays(
-        scratch, pairs, items, flat, ki, exact=dose is None, progress=progress
+        scratch, pairs, items, flat, ki, exact=electrons is None, fade=fade, progress=progress
     )
     assert measured.shape == (v, 2, k)
     shifts = np.zeros((v, 2)) if shifts_A is None else shifts_A
@@ -62,8 +71,27 @@ def load_views(
         shifts_A=torch.from_numpy(np.ascontiguousarray(shifts)).float(),
         weights=torch.ones(v),
         items=items,
-        electrons=None if dose is None else dose * optics.box_A**2,
+        electrons=electrons,
+        fade=None if fade is None else fade.float(),
     )
+
+
+def with_background(views: Views, mass_kda: float) -> Views:
+    """Counted views with the intensity, ring by ring, that a molecule of this weight does not
+    explain: what ice, damage and lost energy add.
+
+    Beyond 5 Å a protein's mean intensity is that of its atoms one by one; nearer to the beam, where
+    it has a shape of its own, the background goes on as it is at 5 Å, or as all that was measured,
+    if that is less.
+    """
+    rings = ring_of(views)
+    q = torch.arange(int(rings.max()) + 1, dtype=torch.float64) / views.optics.box_A
+    own = protein_intensity(q, views.optics, mass_kda)
+    beside = (ring_power(replace(views, background=None)).double().cpu() - own).clamp_min(0)
+    inner = q < _SHAPE_FROM_PER_A
+    near = (q >= _SHAPE_FROM_PER_A) & (q <= 1.2 * _SHAPE_FROM_PER_A)
+    beside[inner] = beside[inner].clamp(max=float(beside[near].mean()))
+    return replace(views, background=beside.float().to(views.device)[rings])
 
 
 def _transfer(flat: Slices, pairs: Pairs, items: NDArray[np.int64]) -> ImageTransfer:
@@ -104,6 +132,7 @@ def _arrays(
     ki: int,
     *,
     exact: bool,
+    fade: Tensor | None,
     progress: Progress,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Measured amplitudes, image spectra and noise from the scratch folder, filled where needed."""
@@ -112,7 +141,7 @@ def _arrays(
     types = {"measured": np.float32, "contrast": np.complex64}
     key = {
         "input": pairs.sha256,
-        "settings": pairs.settings.model_dump(mode="json", include={"seed", "image", "pattern"}),
+        "settings": pairs.settings.model_dump(mode="json", include=_READ),
         "items": [int(i) for i in items],
         "box_A": pairs.box_A,
         "energy_ev": pairs.optics.energy_ev,
@@ -135,6 +164,8 @@ def _arrays(
             pattern = pairs.pattern(chosen).reshape(len(chosen), -1)
             values = np.maximum(np.stack((pattern[:, flat.pixel], pattern[:, flat.mate]), 1), 0)
             values = values * flat.valid.numpy()
+            if fade is not None:
+                values = values / fade.numpy()
             opened["measured"][span] = np.sqrt(values) if exact else values
             opened["contrast"][span] = image_spectrum(torch.from_numpy(pairs.image(chosen)))[
                 :, flat.pixel[:ki]

@@ -45,6 +45,10 @@ class Views:
     rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y of the molecule in its image.
     weights: (v,) float32, how much each view counts.
     electrons: total electrons of one pattern's exposure, None for exact intensities.
+    fade: (k,) part of the coherent intensities that damage left, by which `measured` is divided;
+        None where nothing faded.
+    background: (k,) intensity of what scatters beside the molecule, in the units of `measured`,
+        as far as it is known; None where there is none.
     """
 
     optics: Optics
@@ -60,6 +64,8 @@ class Views:
     weights: Tensor
     items: NDArray[np.int64]
     electrons: float | None = None
+    fade: Tensor | None = None
+    background: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -76,6 +82,24 @@ class Views:
     def device(self) -> torch.device:
         """Where the work on these views is done."""
         return self.rotations.device
+
+    @property
+    def electrons_by_pair(self) -> float | Tensor | None:
+        """Electrons with which an intensity was counted: damage leaves fewer to tell of it. One
+        number, or (k,)."""
+        if self.electrons is None or self.fade is None:
+            return self.electrons
+        return self.electrons * self.fade
+
+    @property
+    def electrons_by_ring(self) -> float | Tensor | None:
+        """The same by ring of 1 / field: one number, or (rings,)."""
+        each = self.electrons_by_pair
+        if not isinstance(each, Tensor):
+            return each
+        rings = (self.flat.radius + 0.5).long()
+        total = each.new_zeros(int(rings.max()) + 1).index_add_(0, rings, each)
+        return total / torch.bincount(rings).clamp_min(1)
 
     @property
     def volume_box_A(self) -> float:
@@ -111,6 +135,8 @@ class Views:
             measured=self.measured[:, :, :count],
             contrast=self.contrast[:, :count],
             transfer=self.transfer.leading(count),
+            fade=None if self.fade is None else self.fade[:count],
+            background=None if self.background is None else self.background[:count],
         )
 
     def every_second(self, first: int) -> Views:

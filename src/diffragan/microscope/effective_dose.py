@@ -1,0 +1,69 @@
+"""What a pattern is worth beside that of an undamaged molecule in vacuum.
+
+A pixel counts n (F I + (1 - F) I + b) electrons, n the exposure, I the molecule's intensity, F what
+damage and motion leave coherent of it, and b all that scatters beside it. What that tells of I is
+n F² / (1 + b / I) in place of n: the effective dose (Poisson information at the mean intensity).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffragan.microscope import water
+from diffragan.microscope.damage import critical_exposure_e_per_A2, intensity_fade
+from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.optics import Optics
+from diffragan.settings import DetectorSettings, SpecimenSettings
+
+DALTONS_PER_CARBON = 14.1  # of a protein: an atom that scatters like carbon, its hydrogens with it
+_LEAST, _MOST = 0.05, 200.0  # e/Å² of an exposure that is looked at
+
+
+def protein_intensity(q: Tensor, optics: Optics, mass_kda: float) -> Tensor:
+    """Mean intensity of a protein as a fraction of the beam on the field in a pixel of 1 / field,
+    at q (1/Å): that of its atoms one by one (Wilson, Nature 150, 152, 1942), beyond some 5 Å."""
+    atoms = 1e3 * mass_kda / DALTONS_PER_CARBON
+    scale = phase_shift_per_A(optics.energy_ev, optics.box_A) ** 2 * atoms
+    result: Tensor = scale * form_factor_A(CARBON, q**2) ** 2
+    return result
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A molecule of some weight in a specimen, under a beam.
+
+    optics: of the field that the beam's diameter is compared with. mass_kda: of the molecule.
+    """
+
+    optics: Optics
+    mass_kda: float
+    specimen: SpecimenSettings
+    detector: DetectorSettings
+
+    def beside(self, q: Tensor) -> Tensor:
+        """Intensity of ice and of electrons that lost energy, over the molecule's, at q."""
+        own = protein_intensity(q, self.optics, self.mass_kda)
+        return water.beside_molecule(q, self.optics, self.specimen) / own
+
+    def coherent(self, q: Tensor, exposure_e_per_A2: float) -> Tensor:
+        """Part of the molecule's intensity that damage and motion leave coherent, at q."""
+        critical = critical_exposure_e_per_A2(q, self.optics.energy_ev, self.specimen)
+        left = intensity_fade(critical, exposure_e_per_A2, 0.0)
+        return left * torch.exp(-self.specimen.motion_b_A2 * q**2 / 2)
+
+    def effective_e_per_A2(self, q: Tensor, exposure_e_per_A2: float) -> Tensor:
+        """What a pattern of this exposure is worth at q (1/Å), e/Å²."""
+        passed = water.zero_loss(self.specimen) * self.detector.dqe
+        left = self.coherent(q, exposure_e_per_A2)
+        return exposure_e_per_A2 * passed * left**2 / (1 + self.beside(q))
+
+    def best_exposure_e_per_A2(self, resolution_A: float) -> float:
+        """The exposure of most worth at a resolution; the longest looked at where nothing fades."""
+        q = torch.tensor([1 / resolution_A], dtype=torch.float64)
+        steps = round(200 * math.log10(_MOST / _LEAST))
+        tried = [_LEAST * 10 ** (k / 200) for k in range(steps + 1)]
+        return max(tried, key=lambda n: float(self.effective_e_per_A2(q, n)))

@@ -1,0 +1,137 @@
+"""What an experiment needs: exposures, patterns and hours, from the law of the effective dose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from diffragan.microscope.damage import critical_exposure_e_per_A2
+from diffragan.microscope.effective_dose import Exposure
+
+# e/Å² of effective dose in all patterns together from which molecules of 5.5 to 47 kDa (likelihood:
+# 5.5 and 8.6) were solved to 2 Å, by way to a map (docs/experiment.md).
+THRESHOLDS_E_PER_A2: Mapping[str, float] = {"likelihood": 1.5e4, "projections": 5e4}
+SPREAD = 1.5  # factor on either side, between which runs may be solved or not
+_IMAGE_AT_A = 7.0  # where a defocused image shows most
+_BEST_OF_AMPLITUDES = 2 * 1.256  # critical exposures: then n (mean amplitude)² is largest
+_LARGE_KDA, _DEFOCUS_A, _LARGE_DEFOCUS_A = 30.0, -1000.0, -3000.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment to a resolution.
+
+    exposure_e_per_A2: of a pattern. worth_e_per_A2: its effective dose. coherent: what damage and
+    motion leave of the molecule's intensity. beside: what scatters beside the molecule, over it.
+    patterns: so many by way to a map (`many_views.climb_by`), good to a factor `SPREAD`.
+    image_e_per_A2: the best exposure of the image, after the pattern; None where nothing fades.
+    helps: factor on a pattern's worth of what could be changed, the largest first.
+    """
+
+    resolution_A: float
+    exposure_e_per_A2: float
+    worth_e_per_A2: float
+    coherent: float
+    beside: float
+    patterns: Mapping[str, float]
+    patterns_per_s: float
+    image_e_per_A2: float | None
+    image_defocus_A: float
+    helps: Mapping[str, float]
+
+    def hours(self, way: str) -> float:
+        """Time for the patterns, without what the search for molecules takes."""
+        return self.patterns[way] / self.patterns_per_s / 3600
+
+    @property
+    def summary(self) -> str:
+        """The plan in words."""
+        image = "as the microscope allows"
+        if self.image_e_per_A2 is not None:
+            image = f"{self.image_e_per_A2:.2g} e/Å2, after it"
+        lines = [
+            f"To {self.resolution_A:g} Å: {self.exposure_e_per_A2:.2g} e/Å2 a pattern, of which "
+            f"{self.coherent:.0%} stays coherent; beside the molecule {self.beside:.2g} times its "
+            f"own intensity. So a pattern is worth {self.worth_e_per_A2:.2g} e/Å2 on an undamaged "
+            "molecule in vacuum.",
+            f"Image: {image}, defocus {self.image_defocus_A:g} Å.",
+        ]
+        lines += [
+            f"By the {way}: {count:.2g} patterns ({count / SPREAD:.2g} to {count * SPREAD:.2g}), "
+            f"{self.hours(way):.2g} hours at {self.patterns_per_s:g} a second."
+            for way, count in self.patterns.items()
+        ]
+        if self.helps:
+            told = ", ".join(f"{name} x {gain:.1f}" for name, gain in self.helps.items())
+            lines.append(f"What would help, as a factor on a pattern's worth: {told}.")
+        return "\n".join(lines)
+
+
+def plan_experiment(
+    exposure: Exposure,
+    resolution_A: float,
+    exposure_e_per_A2: float | None = None,
+    patterns_per_s: float = 100.0,
+) -> Plan:
+    """What a molecule in a specimen needs to be solved to a resolution.
+
+    Args:
+        exposure_e_per_A2: of a pattern; none: the one of most worth at this resolution.
+    """
+    q = torch.tensor([1 / resolution_A], dtype=torch.float64)
+    own = exposure_e_per_A2 or exposure.best_exposure_e_per_A2(resolution_A)
+    worth = float(exposure.effective_e_per_A2(q, own))
+    return Plan(
+        resolution_A=resolution_A,
+        exposure_e_per_A2=own,
+        worth_e_per_A2=worth,
+        coherent=float(exposure.coherent(q, own)),
+        beside=float(exposure.beside(q)),
+        patterns={way: least / worth for way, least in THRESHOLDS_E_PER_A2.items()},
+        patterns_per_s=patterns_per_s,
+        image_e_per_A2=_image_exposure(exposure),
+        image_defocus_A=_LARGE_DEFOCUS_A if exposure.mass_kda > _LARGE_KDA else _DEFOCUS_A,
+        helps=what_would_help(exposure, resolution_A),
+    )
+
+
+def what_would_help(exposure: Exposure, resolution_A: float) -> dict[str, float]:
+    """Factor on a pattern's worth, at its best exposure, of changes that could be made; the largest
+    first, and none that changes little."""
+    specimen, detector = exposure.specimen, exposure.detector
+    changes: dict[str, dict[str, object]] = {
+        "ice half as thick": {"ice_nm": specimen.ice_nm / 2},
+        "no ice": {"ice_nm": 0.0},
+        "an energy filter": {"energy_filter": True},
+        "molecules that are alike": {"motion_b_A2": 0.0},
+    }
+    if specimen.beam_diameter_A is not None:
+        changes["a beam half as wide"] = {"beam_diameter_A": specimen.beam_diameter_A / 2}
+    changed = {
+        name: replace(exposure, specimen=specimen.model_copy(update=change))
+        for name, change in changes.items()
+    }
+    counts_all = detector.model_copy(update={"dqe": 1.0})
+    changed["a perfect detector"] = replace(exposure, detector=counts_all)
+    now = _best_worth(exposure, resolution_A)
+    gains = {name: _best_worth(other, resolution_A) / now for name, other in changed.items()}
+    ordered = sorted(gains.items(), key=lambda item: -item[1])
+    return {name: gain for name, gain in ordered if gain > 1.02}
+
+
+def _best_worth(exposure: Exposure, resolution_A: float) -> float:
+    q = torch.tensor([1 / resolution_A], dtype=torch.float64)
+    best = exposure.best_exposure_e_per_A2(resolution_A)
+    return float(exposure.effective_e_per_A2(q, best))
+
+
+def _image_exposure(exposure: Exposure) -> float | None:
+    """Where an image's signal over its noise is best; None where nothing fades."""
+    if exposure.specimen.damage is None:
+        return None
+    at = torch.tensor([1 / _IMAGE_AT_A], dtype=torch.float64)
+    energy_ev = exposure.optics.energy_ev
+    critical = critical_exposure_e_per_A2(at, energy_ev, exposure.specimen)
+    return _BEST_OF_AMPLITUDES * float(critical)
