@@ -107,9 +107,12 @@ def make_views(
     edge_A: float = EDGE_A,
     image_shifts_A: NDArray[np.float64] | None = None,
     defocus: Defocus | None = None,
+    left: float = 1.0,
+    beside: float = 0.0,
 ) -> Views:
     """Views of a molecule in random orientations; doses in e/Å², `dose` None for exact patterns.
-    Without a defocus of their own the images are at -1000 Å.
+    Without a defocus of their own the images are at -1000 Å. Of the intensity a part `left` is
+    coherent, the rest even, and `beside` times the mean of each ring lies beside it, all known.
 
     Patterns lie on the Ewald sphere; images hold their transfer times the flat slice, and noise.
     """
@@ -130,14 +133,21 @@ def make_views(
     shifts = np.zeros((count, 2)) if image_shifts_A is None else image_shifts_A
     measured = np.empty((count, 2, len(flat)), dtype=np.float32)
     contrast = np.empty((count, ki), dtype=np.complex64)
+    even = np.zeros(2 * len(flat))
+    if left < 1 or beside:
+        points = curved.points.double().numpy() / BOX_A
+        every = [np.abs(transform(positions @ turn.T, points)) ** 2 for turn in rotations]
+        even = (1 - left + beside) * ring_means(np.mean(every, 0), flat)
     for v, turn in enumerate(rotations):
         # k @ R for column vectors r' = R r: the atoms turn instead.
         turned = positions @ turn.T
         values = np.abs(transform(turned, curved.points.double().numpy() / BOX_A)) ** 2
+        if left < 1 or beside:
+            values = left * values + even
         if dose is not None:
             values = rng.poisson(values * dose * BOX_A**2) / (dose * BOX_A**2)
         values = values if dose is not None else np.sqrt(values)
-        measured[v] = values.reshape(2, -1) * flat.valid.numpy()
+        measured[v] = values.reshape(2, -1) * flat.valid.numpy() / left
         q = flat.points[:ki].double().numpy() / BOX_A
         ramp = np.exp(-2j * math.pi * (q[:, :2] @ shifts[v]))
         drawn = rng.normal(size=(2, ki)) * math.sqrt(noise / 2)
@@ -156,7 +166,18 @@ def make_views(
         weights=torch.ones(count),
         items=np.arange(count),
         electrons=None if dose is None else dose * BOX_A**2,
+        fade=torch.full((len(flat),), left) if left < 1 else None,
+        background=torch.from_numpy(even[: len(flat)] / left).float() if even.any() else None,
     )
+
+
+def ring_means(values: NDArray[np.float64], flat: Slices) -> NDArray[np.float64]:
+    """(2 k,) mean over each pixel's ring of 1 / box."""
+    rings = np.tile((flat.radius + 0.5).long().numpy(), 2)
+    means: NDArray[np.float64] = (np.bincount(rings, values) / np.bincount(rings).clip(min=1))[
+        rings
+    ]
+    return means
 
 
 def own_transfer(

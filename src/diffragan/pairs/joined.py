@@ -29,6 +29,13 @@ _COMMON = {
     "image.cs_mm": "the spherical aberration",
     "image.focal_spread_A": "the focal spread",
     "pattern.dose_e_per_A2": "the patterns' dose",
+    "specimen.damage": "the law of damage",
+    "specimen.damage_b_A2_per_e": "the damage of 1 e/Å2",
+    "specimen.image_first": "whether the image came first",
+    "specimen.ice_nm": "the ice's thickness",
+    "specimen.beam_diameter_A": "the beam's diameter",
+    "specimen.energy_filter": "the energy filter",
+    "detector.dqe": "the detector's efficiency",
 }
 
 
@@ -233,20 +240,22 @@ def _remedy(first: Pairs, other: Pairs, key: str) -> str:
     return "reconstruct each by itself"
 
 
-def _setting(settings: Settings, key: str) -> float | None:
+def _setting(settings: Settings, key: str) -> bool | float | str | None:
     section, _, name = key.partition(".")
-    value: float | None = getattr(getattr(settings, section), name)
+    value: bool | float | str | None = getattr(getattr(settings, section), name)
     return value
 
 
-def _same(one: float | None, two: float | None) -> bool:
-    if one is None or two is None:
-        return one is two
+def _same(one: bool | float | str | None, two: bool | float | str | None) -> bool:
+    if one is None or two is None or isinstance(one, str) or isinstance(two, str):
+        return one == two
     return math.isclose(one, two, rel_tol=_CLOSE)
 
 
-def _worded(value: float | None) -> str:
-    return "none" if value is None else f"{value:.10g}"
+def _worded(value: bool | float | str | None) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else value if isinstance(value, str) else f"{value:.10g}"
 
 
 def _molecules(

@@ -92,7 +92,7 @@ def _refuse_other_optics(parts: Sequence[Pairs], run: Settings | None) -> None:
     if run is None or not all(part.carries_settings for part in parts):
         return
     keys = ["energy_ev"]
-    for section in ("pattern", "image", "projection"):
+    for section in ("pattern", "specimen", "detector", "image", "projection"):
         keys += [f"{section}.{name}" for name in type(getattr(run, section)).model_fields]
     for key in keys:
         own, mine = attrgetter(key)(parts[0].settings), attrgetter(key)(run)

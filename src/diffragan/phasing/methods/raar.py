@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffragan.errors import DiffraganError
 from diffragan.phasing import support
 from diffragan.phasing.method import (
     ITERATION_OPTIONS,
@@ -65,8 +66,17 @@ def from_image(batch: PairBatch, context: Context) -> Phased:
 
 
 def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
-    """The measured amplitudes (b, 1, ·, ·) with what counting allows."""
+    """The measured amplitudes (b, 1, ·, ·) with what counting allows.
+
+    Raises:
+        DiffraganError: the pattern is not the molecule's alone.
+    """
     settings = batch.settings
+    if settings.specimen.damage or settings.specimen.ice_nm:
+        raise DiffraganError(
+            "A single pattern through ice, or of a molecule that fades, does not tell the "
+            "molecule's amplitudes; phase many views together (`diffragan reconstruct`)."
+        )
     mask = torch.fft.ifftshift(batch.pattern_mask)
     dose = settings.pattern.dose_e_per_A2
     kind = "exact" if dose is None else settings.phase.noise

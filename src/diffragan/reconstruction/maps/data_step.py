@@ -79,25 +79,29 @@ class DataStep:
             counted.add(weight, views.rotations[block], geometry.points)
         slices = counted.spectrum().real
         damping = torch.full_like(slices, self.damping)
-        reached = slices > 1e-3
-        electrons = views.electrons_by_ring
-        if electrons is not None:
-            if views.background is not None:
-                # Of a correction, what is the molecule's in the counts it comes from.
-                part = power_by_voxel(self._molecules_part(), views.n, geometry.padding)
-                slices, damping = slices * part, damping * part
+        if views.electrons is not None:
             # A correction's noise, 1 / (4 electrons slices), against the signal it corrects.
-            told = power_by_voxel(self.power * electrons, views.n, geometry.padding)
-            damping = damping + 0.25 / told.clamp_min(1e-30)
-        return torch.where(reached, 1 / (slices + damping), 0.0)
+            signal = power_by_voxel(self._counted_power(), views.n, geometry.padding)
+            damping = damping + 0.25 / (views.electrons * signal.clamp_min(1e-30))
+        return torch.where(slices > 1e-3, 1 / (slices + damping), 0.0)
 
-    def _molecules_part(self) -> Tensor:
-        """(rings,) the molecule's part of the intensity."""
-        assert self.views.background is not None
-        rings = ring_of(self.views)
-        beside = torch.zeros_like(self.power).index_add_(0, rings, self.views.background)
-        beside = beside / torch.bincount(rings, minlength=len(self.power)).clamp_min(1)
-        return self.power / (self.power + beside).clamp_min(1e-30)
+    def _counted_power(self) -> Tensor:
+        """(rings,) the power that would be as well told by `electrons` if nothing had faded and
+        nothing lay beside it."""
+        views = self.views
+        if views.background is None and views.fade is None:
+            return self.power
+        rings = ring_of(views)
+        size = torch.bincount(rings, minlength=len(self.power)).clamp_min(1)
+        blank = torch.zeros_like(rings, dtype=torch.float32)
+        beside, left = (
+            torch.zeros_like(self.power).index_add_(0, rings, values) / size
+            for values in (
+                blank if views.background is None else views.background,
+                blank + 1 if views.fade is None else views.fade,
+            )
+        )
+        return left * self.power**2 / (self.power + beside).clamp_min(1e-30)
 
     def __call__(self, x: Tensor, image_weight: float = 0.0) -> Tensor:
         """The volume after its slices were corrected.
@@ -130,8 +134,7 @@ class DataStep:
 
         Exact amplitudes A: A / |P| - 1. Counts c with expectation mu = |P|² N: (c - mu) / 2 mu,
         mu floored: without bias, and of the same noise, 1 / (4 N), at every frequency, so that
-        plain averaging over views is right. Beside a background b mu is |P|² N + b, and a faint
-        pixel, which tells less, pulls less.
+        plain averaging over views is right. Beside a background b mu is (|P|² + b) N.
         """
         geometry = self.geometry
         if self.views.electrons is None:
@@ -140,12 +143,11 @@ class DataStep:
             model = abs_squared(slices)
             floor = _COUNT_FLOOR * self.power[ring_of(self.views)].clamp_min(1e-30)
             floor = floor.repeat(2) if geometry.curved else floor
-            background = self.views.background
-            if background is None:
-                factor = 0.5 * (observed - model) / torch.maximum(model, floor)
-            else:
-                expected = model + (background.repeat(2) if geometry.curved else background)
-                factor = 0.5 * (observed - expected) / torch.maximum(expected, floor)
+            expected = model
+            if self.views.background is not None:
+                beside = self.views.background
+                expected = model + (beside.repeat(2) if geometry.curved else beside)
+            factor = 0.5 * (observed - expected) / torch.maximum(model, floor)
         if geometry.curved:
             factor = factor * geometry.valid.reshape(-1)
         return factor
