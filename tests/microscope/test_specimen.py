@@ -122,7 +122,7 @@ def test_the_table_of_water() -> None:
     q = torch.linspace(0.1, 1.1, 501, dtype=torch.float64)
     intensity = water.intensity_per_molecule_A2(q)
     ring = 1 / float(q[:150][intensity[:150].argmax()])
-    assert ring == pytest.approx(3.7, abs=0.2)
+    assert ring == pytest.approx(3.7, abs=0.3)
     assert water.molecules_per_A3() == pytest.approx(0.0314, abs=2e-4)
 
 

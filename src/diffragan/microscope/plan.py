@@ -59,7 +59,8 @@ class Plan:
             f"Image: {image}, defocus {self.image_defocus_A:g} Å.",
         ]
         lines += [
-            f"By the {way}: {count:.2g} patterns ({count / SPREAD:.2g} to {count * SPREAD:.2g}), "
+            f"By the {way}: {_rounded(count)} patterns ({_rounded(count / SPREAD)} to "
+            f"{_rounded(count * SPREAD)}), "
             f"{self.hours(way):.2g} hours at {self.patterns_per_s:g} a second."
             for way, count in self.patterns.items()
         ]
@@ -67,6 +68,12 @@ class Plan:
             told = ", ".join(f"{name} x {gain:.1f}" for name, gain in self.helps.items())
             lines.append(f"What would help, as a factor on a pattern's worth: {told}.")
         return "\n".join(lines)
+
+
+def _rounded(count: float) -> str:
+    """A number of patterns to two figures."""
+    figures = max(0, len(str(round(count))) - 2)
+    return f"{round(count, -figures):,.0f}"
 
 
 def plan_experiment(
