@@ -54,7 +54,7 @@ def load_views(
     q = flat.radius.double() / optics.box_A
     fade = pattern_fade(q, optics.energy_ev, pairs.settings)
     measured, contrast, noise = _arrays(
-        scratch, pairs, items, flat, ki, exact=electrons is None, fade=fade, progress=progress
+        scratch, pairs, items, flat, ki, fade=fade, progress=progress
     )
     assert measured.shape == (v, 2, k)
     shifts = np.zeros((v, 2)) if shifts_A is None else shifts_A
@@ -131,12 +131,12 @@ def _arrays(
     flat: Slices,
     ki: int,
     *,
-    exact: bool,
     fade: Tensor | None,
     progress: Progress,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Measured amplitudes, image spectra and noise from the scratch folder, filled where needed."""
     scratch.mkdir(parents=True, exist_ok=True)
+    exact = pairs.settings.pattern.dose_e_per_A2 is None
     shapes = {"measured": (len(items), 2, len(flat)), "contrast": (len(items), ki)}
     types = {"measured": np.float32, "contrast": np.complex64}
     key = {
