@@ -6,7 +6,7 @@ Here atoms are only left out and renamed; `complete` adds what is missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
@@ -21,6 +21,8 @@ EditKind = Literal[
     "chain dropped",
     "waters removed",
     "hetero atoms removed",
+    "waters kept",
+    "hetero atoms kept",
     "residue removed",
     "alternative resolved",
     "residue replaced",
@@ -29,6 +31,8 @@ EditKind = Literal[
     "heavy atoms added",
     "terminal atoms added",
     "hydrogens added",
+    "hydrogens missing",
+    "hydrogens removed",
     "gap not filled",
     "tail not built",
 ]
@@ -91,7 +95,7 @@ class Edit:
 
 
 def clean_chain(
-    structure: gemmi.Structure, wanted: str | None, name: str
+    structure: gemmi.Structure, wanted: str | None, name: str, keep: Collection[str] = ()
 ) -> tuple[gemmi.Chain, list[Edit]]:
     """One protein chain of the first model: standard residues, heavy atoms only, no alternatives.
 
@@ -99,6 +103,7 @@ def clean_chain(
         structure: as read, with entities set up; not altered.
         wanted: the chain's (author's) name; None takes A, or else the first protein chain.
         name: what error messages call the input.
+        keep: "ligands" and "waters" that `hetero_residues` gives: here they are named as kept.
 
     Raises:
         DiffraganError: no protein, no such chain, or no residue with a backbone.
@@ -118,7 +123,7 @@ def clean_chain(
     hetero: Counter[str] = Counter()
     hydrogens = 0
     for _, conformers in groupby(source, key=lambda r: (str(r.seqid), r.subchain)):
-        residue = _one_conformer(list(conformers), cleaned.name, changes)
+        residue = one_conformer(list(conformers), cleaned.name, changes)
         where = f"{cleaned.name} {residue.seqid}"
         if residue.is_water():
             waters += 1
@@ -136,10 +141,10 @@ def clean_chain(
             "give an all-atom model."
         )
     if waters:
-        changes.append(Edit("waters removed", cleaned.name, f"{waters} water{'s' * (waters > 1)}"))
-    changes += [
-        Edit("hetero atoms removed", cleaned.name, f"{n} x {het}") for het, n in hetero.items()
-    ]
+        kind: EditKind = "waters kept" if "waters" in keep else "waters removed"
+        changes.append(Edit(kind, cleaned.name, f"{waters} water{'s' * (waters > 1)}"))
+    kind = "hetero atoms kept" if "ligands" in keep else "hetero atoms removed"
+    changes += [Edit(kind, cleaned.name, f"{n} x {het}") for het, n in hetero.items()]
     if hydrogens:
         changes.append(Edit("hydrogens rebuilt", cleaned.name, f"{hydrogens} in the input"))
     for residue in list(cleaned)[:-1]:
@@ -153,6 +158,28 @@ def clean_chain(
 def chain_sequence(chain: gemmi.Chain) -> str:
     """One-letter sequence of a cleaned chain."""
     return "".join(ONE_LETTER[residue.name] for residue in chain)
+
+
+def hetero_residues(
+    structure: gemmi.Structure, wanted: str | None, name: str, keep: Collection[str]
+) -> list[gemmi.Residue]:
+    """Ligands, metals and waters of the chain that `clean_chain` takes, no alternatives.
+
+    Args:
+        keep: "ligands", "waters", or both.
+
+    Raises:
+        DiffraganError: as `clean_chain`.
+    """
+    source = _choose_chain(structure[0], wanted, name, [])
+    kept = []
+    for _, conformers in groupby(source, key=lambda r: (str(r.seqid), r.subchain)):
+        residue = one_conformer(list(conformers), source.name, [])
+        kind = "waters" if residue.is_water() else "ligands"
+        if kind in keep and not _in_protein(residue):
+            residue.het_flag = "H"
+            kept.append(residue)
+    return kept
 
 
 def _choose_chain(
@@ -196,7 +223,7 @@ def _contents(chain: gemmi.Chain) -> str:
     return ", ".join(f"{what}: {n}" for what, n in counts.items() if n)
 
 
-def _one_conformer(
+def one_conformer(
     conformers: list[gemmi.Residue], chain: str, changes: list[Edit]
 ) -> gemmi.Residue:
     """The best-occupied alternative of a residue (ties: first letter), which may name it too."""

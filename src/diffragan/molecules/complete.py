@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import random
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.molecules.clean import HEAVY_ATOMS, Edit, empty_copy, is_bonded
+from diffragan.molecules.structure import HETERO_KEPT
 
 # Any number but 0, which OpenMM takes as "a new seed every time".
 _SEED = 1
@@ -112,8 +114,12 @@ def _completed_by_pdbfixer(start: gemmi.Chain, ph: float, name: str) -> _Complet
     return _Completion(list(fixer.topology.residues()), positions_A, heavy, ends, relaxed)
 
 
-def mmcif_text(chain: gemmi.Chain, name: str) -> str:
-    """A one-chain structure as mmCIF, complete with sequence; no dates, no program names."""
+def mmcif_text(chain: gemmi.Chain, name: str, hetero: Sequence[gemmi.Residue] = ()) -> str:
+    """A one-chain structure as mmCIF, complete with sequence; no dates, no program names.
+
+    Args:
+        hetero: ligands, metals and waters, written after the chain under its name.
+    """
     entity = gemmi.Entity("1")
     entity.entity_type = gemmi.EntityType.Polymer
     entity.polymer_type = gemmi.PolymerType.PeptideL
@@ -131,16 +137,37 @@ def mmcif_text(chain: gemmi.Chain, name: str) -> str:
     structure.info["_entry.id"] = name
     structure.entities.append(entity)
     structure.add_model(model)
+    if hetero:
+        _add_hetero(structure, hetero)
     structure.assign_serial_numbers()
     groups = gemmi.MmcifOutputGroups(False)
     for group in ("block_name", "entry", "entity", "entity_poly", "entity_poly_seq"):
         setattr(groups, group, True)
     for group in ("struct_asym", "atoms", "group_pdb", "auth_all"):
         setattr(groups, group, True)
+    groups.title_keywords = bool(hetero)
     options = gemmi.cif.WriteOptions()
     options.misuse_hash = True
     options.align_loops = 20
     return str(structure.make_mmcif_block(groups).as_string(options)).rstrip() + "\n"
+
+
+def _add_hetero(structure: gemmi.Structure, hetero: Sequence[gemmi.Residue]) -> None:
+    """Residues beside the chain, each a molecule of its own, and the word that they were kept."""
+    chain = structure[0][0]
+    for name in dict.fromkeys(residue.name for residue in hetero):
+        entity = gemmi.Entity(str(len(structure.entities) + 1))
+        water = gemmi.find_tabulated_residue(name).is_water()
+        kind = gemmi.EntityType
+        entity.entity_type = kind.Water if water else kind.NonPolymer
+        for residue in hetero:
+            if residue.name == name:
+                added = chain.add_residue(residue)
+                added.subchain, added.entity_id = f"{chain.name}x{len(chain)}", entity.name
+                added.entity_type, added.het_flag, added.label_seq = entity.entity_type, "H", None
+                entity.subchains = [*entity.subchains, added.subchain]
+        structure.entities.append(entity)
+    structure.info["_struct_keywords.text"] = HETERO_KEPT
 
 
 def _place_cb(residue: gemmi.Residue) -> bool:

@@ -16,7 +16,7 @@ from diffragan.molecules.structure import load_structure
 from diffragan.settings import PrepareSettings
 
 # Settings that decide what is written; the others only say where it comes from.
-_DECISIVE = ("chain", "ph")
+_DECISIVE = ("chain", "ph", "keep")
 _SOFTWARE = ("diffragan", "gemmi", "openmm", "pdbfixer")
 
 
@@ -96,7 +96,9 @@ def read_report(output: Path) -> PreparationReport | None:
 def still_holds(report: PreparationReport, sha256_in: str, settings: PrepareSettings) -> bool:
     """Whether the same input would be prepared to the same bytes now."""
     now = settings.model_dump(mode="json")
-    same_settings = all(report.settings.get(key) == now[key] for key in _DECISIVE)
+    usual = PrepareSettings().model_dump(mode="json")  # reports of earlier versions lack some
+    then = usual | dict(report.settings)
+    same_settings = all(then[key] == now[key] for key in _DECISIVE)
     same_input = report.sha256_in == sha256_in
     return same_input and report.software == software_versions() and same_settings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffragan.errors import DiffraganError
-from diffragan.molecules.clean import chain_sequence, clean_chain
+from diffragan.molecules.clean import chain_sequence, clean_chain, hetero_residues
 from diffragan.molecules.fetch import locate, read_coordinates, source_stem
 from diffragan.molecules.preparation_report import (
     PreparationReport,
@@ -90,8 +90,14 @@ def prepare_structure(source: str, out_dir: Path, settings: PrepareSettings) -> 
 
     from diffragan.molecules.complete import complete_chain, mmcif_text
 
-    cleaned, removed = clean_chain(structure, settings.chain, source)
+    cleaned, removed = clean_chain(structure, settings.chain, source, settings.keep)
     complete, added = complete_chain(cleaned, settings.ph, source)
+    beside = hetero_residues(structure, settings.chain, source, settings.keep)
+    if beside:
+        from diffragan.molecules.hetero import complete_hetero
+
+        complete, beside, more = complete_hetero(complete, beside)
+        added += more
 
     def report_on(draft: Path) -> PreparationReport:
         # Read back before it takes its place: what is written is what will be simulated.
@@ -115,7 +121,7 @@ def prepare_structure(source: str, out_dir: Path, settings: PrepareSettings) -> 
             software=software_versions(),
         )
 
-    return _written(output, mmcif_text(complete, stem), report_on)
+    return _written(output, mmcif_text(complete, stem, beside), report_on)
 
 
 def read_sequence(source: str, settings: PrepareSettings) -> str:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
-from diffragan.molecules.clean import HEAVY_ATOMS, chain_sequence
+from diffragan.molecules.clean import HEAVY_ATOMS, ONE_LETTER
 from diffragan.molecules.fetch import path_stem, read_coordinates
+
+# The keyword by which a prepared file says that ligands, metals or waters belong to it.
+HETERO_KEPT = "prepared with hetero atoms"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +26,9 @@ class Structure:
 
     Attributes:
         stem: the name under which stores and reports keep it.
-        numbers: (atoms,) atomic numbers.
+        numbers: (atoms,) atomic numbers, ligands and waters among them if they were kept.
         positions_A: (atoms, 3) x, y, z in Å; the centre of mass is the origin.
-        sequence: one letter per residue.
+        sequence: one letter per residue of the protein.
         sha256: hex digest of the file's bytes.
     """
 
@@ -94,14 +97,27 @@ def load_structure(path: Path) -> Structure:
         stem=path_stem(path),
         numbers=numbers,
         positions_A=positions_A,
-        sequence=chain_sequence(chain),
+        sequence="".join(ONE_LETTER[residue.name] for residue in chain if not _beside(residue)),
         sha256=sha256,
     )
+
+
+def keeps_hetero(structure: gemmi.Structure) -> bool:
+    """Whether a file was prepared with its ligands, metals or waters."""
+    key = "_struct_keywords.text"
+    return key in structure.info and structure.info[key] == HETERO_KEPT
+
+
+def _beside(residue: gemmi.Residue) -> bool:
+    """A ligand, metal or water beside the chain."""
+    return residue.het_flag == "H"
 
 
 def _require_prepared(structure: gemmi.Structure, path: Path) -> None:
     model = structure[0]
     residues = [residue for chain in model for residue in chain]
+    if keeps_hetero(structure):
+        residues = [residue for residue in residues if not _beside(residue)]
     if not any(residue.name in HEAVY_ATOMS for residue in residues):
         raise DiffraganError(f"There is no protein in {path}; give a file with a protein chain.")
     atoms = [atom for residue in residues for atom in residue]
@@ -115,7 +131,7 @@ def _require_prepared(structure: gemmi.Structure, path: Path) -> None:
         problem = f"it has other residues than the twenty ({', '.join(sorted(other)[:5])})"
     elif len(model) > 1:
         problem = f"it has {len(model)} chains"
-    elif any(atom.has_altloc() for atom in atoms):
+    elif any(atom.has_altloc() for chain in model for r in chain for atom in r):
         problem = "it has alternative locations"
     elif 1 not in elements:
         problem = "it has no hydrogens"

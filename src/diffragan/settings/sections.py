@@ -24,6 +24,9 @@ class PrepareSettings(Frozen):
 
     chain: str | None = None
     ph: Annotated[float, Field(ge=0, le=14)] = 7.0
+    keep: tuple[Literal["ligands", "waters"], ...] = Field(
+        default=(), description="hetero atoms of the chain: ligands (metals too), waters, or both"
+    )
     base_url: str = "https://files.rcsb.org/download"
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     cache_dir: Path | None = None

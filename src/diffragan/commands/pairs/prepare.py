@@ -36,6 +36,14 @@ def prepare(
     ph: Annotated[
         float | None, typer.Option(help="pH at which hydrogens are added (default: 7).")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="Keep the chain's ligands and metals, its waters, or both: "
+            "ligands, waters or ligands,waters (default: neither).",
+        ),
+    ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +63,7 @@ def prepare(
 
     Takes the first model and one chain; resolves alternative locations;
     turns nonstandard residues into standard ones; leaves out waters and
-    hetero atoms; adds missing heavy atoms and hydrogens, but no missing
+    hetero atoms unless --keep names them; adds missing heavy atoms and hydrogens, but no missing
     residues.
 
     Writes DIR/NAME.cif, DIR/NAME.json with every change, and
@@ -67,13 +75,18 @@ def prepare(
 
         diffragan prepare entry.cif.gz --chain B --ph 6.5 --out structures
 
+        diffragan prepare entry.pdb --keep ligands,waters --out structures
+
         diffragan prepare train/*.pdb --test test/ --out structures
     """
     from rich.console import Console
 
     from diffragan import api
 
-    settings = read_settings(preset, config, set_, prepare__chain=chain, prepare__ph=ph)
+    kept = None if keep is None else [word.strip() for word in keep.split(",")]
+    settings = read_settings(
+        preset, config, set_, prepare__chain=chain, prepare__ph=ph, prepare__keep=kept
+    )
     with progress_bars() as progress:
         reports = api.prepare(
             sources,
