@@ -202,11 +202,23 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, str]:
         rows["recall within 0.5 Å"] = f"{atoms['recall']:.3f}"
         rows["precision, of the confirmed"] = f"{atoms['confirmed_precision']:.3f}"
         rows["rms of right atoms"] = f"{atoms['rms_A']:.3f} Å"
+    for element, row in atoms.get("elements_confusion", {}).items():
+        read = [f"{n} as {e}" for e, n in row.items() if n]
+        if read:
+            what = "atoms that are none" if element == "none" else f"atoms of {element}"
+            rows[f"{what}, read"] = ", ".join(read)
+    for name, row in atoms.get("hetero", {}).items():
+        rows[f"{name} beside the chain"] = (
+            f"{row['true']}; found {row['found']}, confirmed {row['confirmed']}, named "
+            f"{row['named']}; called so elsewhere {row['wrong']}"
+        )
     model = metrics.get("model", {})
     if model.get("residues"):
         pieces = len(model["fragments"])
         rows["residues read"] = f"{model['residues']}, in {pieces} piece{'s' * (pieces > 1)}"
         rows["mean probability of their types"] = f"{model['mean_type_probability']:.3f}"
+    if model.get("beside_the_chain"):
+        rows["beside the chain"] = model["beside_the_chain"]
     if model.get("sequence_fits"):
         rows["of the sequence, in the model"] = f"{model['sequence_coverage']:.3f}"
         rows["docking, over shuffled sequences"] = f"{model['docking_z']:.0f} standard deviations"

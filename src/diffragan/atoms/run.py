@@ -170,7 +170,8 @@ def _against(
     out["atoms"] |= pulls(result.atoms.positions_A.double().numpy(), result.errors_A.numpy(), heavy)
     if result.molecule is not None:
         found = against_structure(result.molecule, result.model, known, fit)
-        out["atoms"] |= {name: found.pop(name) for name in ("elements", "elements_right")}
+        of_atoms = ("elements_confusion", "elements_right", "hetero")
+        out["atoms"] |= {name: found.pop(name) for name in of_atoms if name in found}
         out["model"] |= found
     return out
 

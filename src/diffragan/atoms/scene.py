@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.atoms.building.peaks import peaks
+from diffragan.atoms.building.peaks import heights, peaks
 from diffragan.atoms.comparison.local_fit import local_fit
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import bonded
@@ -80,6 +78,8 @@ def shown_atoms(result: AtomsResult, fit: Tensor) -> ShownAtoms:
     weights = atoms.weights.cpu().numpy()
     neighbours = molecule.graph.neighbours if molecule else bonded(places, weights)
     bonds = [(i, j) for i, near in enumerate(neighbours) for j in near if i < j]
+    if molecule:
+        bonds = list(dict.fromkeys(bonds + [b for group in molecule.unbound for b in group.bonds]))
     hydrogens = torch.cat((riding.parent[:, None].float(), riding.on(atoms).positions_A), dim=1)
     return ShownAtoms(
         places,
@@ -132,16 +132,12 @@ _LOOKS: dict[str, tuple[str, str, float, Style, str]] = {
 def difference_peaks(difference: Tensor, folder: ReconstructionFolder) -> list[Peak]:
     """The highest and lowest places of a difference map (n, n, n) in FFT order, in standard
     deviations of the map, largest first; those in the mask only."""
-    from scipy.ndimage import map_coordinates
-
-    values = difference.cpu().numpy()
-    spread, side = float(values.std()), values.shape[-1]
+    spread = float(difference.std(correction=0))
     places: list[Peak] = []
     for sign in (1, -1):
         at = peaks(sign * difference.cpu(), folder.box_A, _MOST_PEAKS, inside=folder.mask)
-        index: NDArray[Any] = at.numpy()[:, ::-1].T / folder.box_A * side
-        heights = map_coordinates(values, index, order=3, mode="grid-wrap")
-        for place, height in zip(at.tolist(), heights, strict=True):
+        found = heights(difference, folder.box_A, at).tolist()
+        for place, height in zip(at.tolist(), found, strict=True):
             if abs(height) >= _PEAK_SIGMA * spread:
-                places.append(Peak((place[0], place[1], place[2]), float(height) / spread))
+                places.append(Peak((place[0], place[1], place[2]), height / spread))
     return sorted(places, key=lambda peak: -abs(peak.height))[:_MOST_PEAKS]

@@ -37,18 +37,21 @@ class KnownModel:
 
 
 def read_model(path: Path) -> KnownModel:
-    """The first model of a PDB or mmCIF file, waters left out.
+    """The first model of a PDB or mmCIF file; waters are left out, unless it was prepared with
+    them.
 
     Raises:
         DiffraganError: the file is missing, damaged or holds no atoms.
     """
     from diffragan.molecules.fetch import read_coordinates
+    from diffragan.molecules.structure import keeps_hetero
 
     structure, _ = read_coordinates(path)
+    waters = keeps_hetero(structure)
     numbers, places, masses, residues, names = [], [], [], [], []
     for chain in structure[0]:
         for residue in chain:
-            if residue.is_water():
+            if residue.is_water() and not waters:
                 continue
             for atom in residue:
                 if atom.altloc not in ("\0", "A"):

@@ -10,7 +10,7 @@ import torch
 
 from built_atoms import Truth, built, ferredoxin, ten_residues
 from diffragan.atoms.bonds.geometry import geometry
-from diffragan.atoms.model.atoms import Atoms, atoms_at, together
+from diffragan.atoms.model.atoms import Atoms, atoms_at
 from diffragan.atoms.molecule.molecule import Molecule, read_molecule
 from diffragan.molecules.clean import HEAVY_ATOMS, ONE_LETTER
 
@@ -88,17 +88,6 @@ def test_a_broken_chain_is_two_fragments(truth: Truth) -> None:
     part = truth.part((residues < 20) | (residues >= 24))
     molecule = read(built(part))
     assert sorted(len(chain) for chain in molecule.chains) == [20, 31]
-
-
-def test_what_no_bond_joins_to_the_chain_is_named(truth: Truth) -> None:
-    """Waters are single atoms and a cluster is a group; neither becomes a residue."""
-    water = atoms_at(torch.tensor([[40.0, 0, 0], [44.0, 0, 0]]))
-    four = 2.0 * torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]) + 60
-    cluster = atoms_at(four, weight=2.5)
-    molecule = read(together(together(built(truth), water), cluster))
-    assert [len(group) for group in molecule.unbound] == [4, 1, 1]
-    assert [len(chain) for chain in molecule.chains] == [55]
-    assert [molecule.symbols[g[0]] for g in molecule.unbound[1:]] == ["O", "O"]
 
 
 def test_disulphides_are_bonds_between_sulphurs() -> None:

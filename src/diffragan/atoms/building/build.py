@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffragan.atoms.building.multiple_scattering import with_multiple_scattering
-from diffragan.atoms.building.peaks import peaks
+from diffragan.atoms.building.peaks import heights, peaks
 from diffragan.atoms.building.refine import refine
 from diffragan.atoms.building.targets import Target, map_target
 from diffragan.atoms.model.atoms import Atoms, Riding, atoms_at, no_hydrogens, together
@@ -28,6 +28,7 @@ from diffragan.settings import AtomsSettings
 DALTON_PER_ATOM = 14.1  # of a protein, its hydrogens shared out over the other atoms
 FAINT = 0.45  # carbons: what scatters less is no atom
 _NEW_WEIGHT, _NEW_B_A2 = 0.6, 6.0
+_HEAVY, _MOST = 1.8, 4.0  # of the median peak's height
 CORRELATION_BAND_A = (4.0, 1.25)  # the free correlation's band
 _PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
 _FALLS = 0.02  # of the watched correlation, which ends the cycles
@@ -81,7 +82,7 @@ def build(
     target: Target = map_target(
         volume, box_A, (settings.coarsest_A, settings.finest_A), by_ring, count
     )
-    atoms = atoms_at(peaks(volume, box_A, count, inside=mask))
+    atoms = _starting(volume, box_A, peaks(volume, box_A, count, inside=mask))
     total = settings.map_cycles + settings.pattern_cycles
     for cycle in range(settings.map_cycles):
         if cycle > 1:
@@ -90,6 +91,17 @@ def build(
         atoms = refine(atoms, grid, target, settings.map_steps)
         progress("building atoms", cycle + 1, total, f"({len(atoms)} atoms)")
     return _against_patterns(atoms, grid, views, mask, count, settings, progress)
+
+
+def _starting(volume: Tensor, box_A: float, places: Tensor) -> Atoms:
+    """Atoms of weight 1 at places; where the map is far higher than at the others, its share of
+    their height, since a weight moves slowly."""
+    atoms = atoms_at(places)
+    height = heights(volume, box_A, places)
+    share = height / height.median() if len(height) else height
+    return replace(
+        atoms, weights=torch.where(share > _HEAVY, share.clamp_max(_MOST), atoms.weights)
+    )
 
 
 def _against_patterns(

@@ -73,6 +73,15 @@ def peaks(
     return torch.from_numpy(np.ascontiguousarray(places[taken])).float()
 
 
+def heights(volume: Tensor, box_A: float, places_A: Tensor) -> Tensor:
+    """(k,) float32 values of a map (n, n, n) in FFT order at places (k, 3), Å."""
+    from scipy.ndimage import map_coordinates
+
+    index = places_A.cpu().numpy()[:, ::-1].T / box_A * volume.shape[-1]
+    values = map_coordinates(volume.cpu().numpy(), index, order=3, mode="grid-wrap")
+    return torch.from_numpy(values).float()
+
+
 def _vertex(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Voxel coordinates (k, 3) of maxima, between voxels: a parabola along each axis."""
     side, out = values.shape[0], at.astype(float)

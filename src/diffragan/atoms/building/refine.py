@@ -10,7 +10,7 @@ from diffragan.atoms.building.targets import Target
 from diffragan.atoms.model.atoms import Atoms, Riding
 from diffragan.atoms.model.density import AtomGrid
 
-HEAVIEST = 3.0  # carbons; sulphur is 2
+HEAVIEST = 6.0  # carbons; sulphur is 2, iron 2.4, iodine 4
 # Below 0 only as far as the common form factor, carbon's, is wider than another element's.
 SMALLEST_B_A2, LARGEST_B_A2 = -2.0, 40.0
 # Steps of Adam at the start, in each field's own unit: Å, carbons, Å².

@@ -19,6 +19,8 @@ from diffragan.atoms.model.atoms import Atoms, Riding, no_hydrogens
 _BOND_A = (1.10, 1.72)  # C, N and O among themselves
 _SULPHUR_BOND_A = (1.60, 2.20)
 _SULPHUR_FROM = 1.6  # carbons
+# A sulphur of a protein has a carbon at 1.8 Å; what binds a metal is at 2.0 Å or more.
+_TO_SULPHUR_A, _LIGAND_A, _HEAVY_APART_A = 1.92, 2.6, 2.65
 _CARBON_H_A, _NITROGEN_H_A = 1.09, 1.01
 _OUT_OF_PLANE_A = 0.27  # of three neighbours' plane: flatter is sp2, ideal sp3 has 0.5
 _METHYLENE_BOND_A = 1.46  # mean of two bonds: shorter ones are aromatic or a peptide's N
@@ -30,11 +32,13 @@ _METHYL_DEG = 109.5
 def riding_hydrogens(atoms: Atoms) -> Riding:
     """The hydrogens that the geometry of atoms (heavy ones only) tells."""
     places = atoms.positions_A.detach().cpu().double().numpy()
-    neighbours = bonded(places, atoms.weights.detach().cpu().numpy())
+    weights = atoms.weights.detach().cpu().numpy()
+    neighbours = bonded(places, weights)
+    binding = _binds(places, weights)
     parents: list[int] = []
     offsets: list[NDArray[np.float64]] = []
     for k, near in enumerate(neighbours):
-        if float(atoms.weights[k]) >= _SULPHUR_FROM:
+        if float(weights[k]) >= _SULPHUR_FROM or binding[k]:
             continue
         for offset in _carried(k, near, places, neighbours):
             parents.append(k)
@@ -54,6 +58,7 @@ def bonded(
     window_A: tuple[float, float] = _BOND_A,
 ) -> list[list[int]]:
     """For each atom (n, 3) those at the distance of a bond; sulphurs, by weight, reach further.
+    Metals and what else is `inorganic` have none.
 
     Args:
         window_A: shortest and longest bond of other atoms than sulphur.
@@ -61,14 +66,52 @@ def bonded(
     from scipy.spatial import cKDTree
 
     tree = cKDTree(places_A)
-    heavy = weights >= _SULPHUR_FROM
+    heavy, apart = weights >= _SULPHUR_FROM, inorganic(places_A, weights)
     out: list[list[int]] = [[] for _ in range(len(places_A))]
     for i, j in sorted(tree.query_pairs(_SULPHUR_BOND_A[1])):
+        if apart[i] or apart[j]:
+            continue
         low, high = _SULPHUR_BOND_A if heavy[i] or heavy[j] else window_A
         if low <= np.linalg.norm(places_A[i] - places_A[j]) <= high:
             out[i].append(j)
             out[j].append(i)
     return out
+
+
+def inorganic(places_A: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) bool: metals, and sulphides between them. They scatter like sulphur or more, no light
+    atom is bonded to them, and they are alone or among others of their kind; two heavy atoms with
+    nothing else near are a disulphide."""
+    from scipy.spatial import cKDTree
+
+    out = np.zeros(len(weights), dtype=bool)
+    heavy = np.flatnonzero(weights >= _SULPHUR_FROM)
+    if not len(heavy):
+        return out
+    near = cKDTree(places_A).query_ball_point(places_A[heavy], _HEAVY_APART_A)
+    for k, some in zip(heavy.tolist(), near, strict=True):
+        others = [j for j in some if j != k]
+        apart = np.linalg.norm(places_A[others] - places_A[k], axis=1)
+        is_heavy = weights[others] >= _SULPHUR_FROM
+        light = apart[~is_heavy]
+        # Noise may move a cysteine's carbon out to where a metal's nitrogen would be, but a metal
+        # has more of those, or other sulphurs.
+        one = int((light < _SULPHUR_BOND_A[1]).sum()) == 1 and int(is_heavy.sum()) < 3
+        carbon = one or bool((light < _TO_SULPHUR_A).any())
+        bond = bool((apart[is_heavy] < _SULPHUR_BOND_A[1]).any())
+        out[k] = not carbon and (len(others) > 1 or not bond)
+    return out
+
+
+def _binds(places_A: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) bool, those with a metal so near that they have no room for a hydrogen between."""
+    from scipy.spatial import cKDTree
+
+    metals = places_A[inorganic(places_A, weights)]
+    if not len(metals):
+        return np.zeros(len(weights), dtype=bool)
+    result: NDArray[np.bool_] = cKDTree(metals).query(places_A)[0] < _LIGAND_A
+    return result
 
 
 def _carried(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
+import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +18,9 @@ from diffragan.evaluation.known_model import KnownModel
 from diffragan.molecules.clean import ONE_LETTER
 
 _ATOM_WITHIN_A = 0.5
+_CALIBRATED = (0.0, 0.6, 0.8, 0.95, 0.99, 1.01)
 _CA_WITHIN_A = 1.0
 _MAIN_CHAIN = ("N", "CA", "C", "O")
-_NUMBERS = {6: "C", 7: "N", 8: "O", 16: "S"}
 
 
 def against_structure(
@@ -26,17 +28,22 @@ def against_structure(
 ) -> dict[str, Any]:
     """The metrics of elements and residues against a structure laid on the atoms.
 
-    `elements`: rows of the truth's C, N, O, S and of atoms that are none of its, columns as read.
+    `elements_confusion`: rows of the truth's elements and of atoms that are none of its, columns as
+    read. `elements_calibration`: how often atoms are what they are called, by how probable that was
+    said to be. `hetero`: what the truth has beside the chain, `hetero_right`.
     `types_right`: part of the truth's residues that have a CA within 1 Å, of the right type as the
     atoms alone tell it. With a docked sequence `residues_right`: part of the truth's residues of
     the right type and number, CA within 1 Å; and the rms of their N, CA, C and O.
     """
     places = molecule.graph.places_A * (-1 if molecule.mirrored else 1)
     confusion = element_confusion(places, molecule.symbols, known, fit)
-    right = sum(confusion[e][e] for e in ELEMENTS)
-    count = sum(sum(confusion[e].values()) for e in ELEMENTS)
+    right = sum(row.get(e, 0) for e, row in confusion.items())
+    count = sum(sum(row.values()) for e, row in confusion.items() if e != "none")
+    hetero = hetero_right(places, molecule, known, fit)
     return {
-        "elements": confusion,
+        "elements_confusion": confusion,
+        "elements_calibration": element_calibration(places, molecule, known, fit),
+        **({"hetero": hetero} if hetero else {}),
         "elements_right": right / count if count else None,
         "types_right": types_right(places, molecule, known, fit),
         **({} if model is None else _model_metrics(molecule, model, known, fit)),
@@ -93,17 +100,83 @@ def places_in(sequence: str, types: list[str]) -> list[int | None]:
 def element_confusion(
     places_A: NDArray[np.float64], symbols: list[str], model: KnownModel, fit: Fit
 ) -> dict[str, dict[str, int]]:
-    """Counts by true element ("none" for atoms that lie on none) and element as read."""
+    """Counts by true element ("none" for atoms that lie on none) and element as read: C, N, O, S,
+    and what else either has."""
     heavy = model.places_A[model.heavy]
-    numbers = model.numbers[model.heavy]
-    out = {row: dict.fromkeys(ELEMENTS, 0) for row in (*ELEMENTS, "none")}
+    true = [gemmi.Element(int(z)).name for z in model.numbers[model.heavy]]
+    columns = [*ELEMENTS, *sorted({*symbols} - {*ELEMENTS})]
+    rows = [*ELEMENTS, *sorted({*true} - {*ELEMENTS}), "none"]
+    out = {row: dict.fromkeys(columns, 0) for row in rows}
     pairs = zip(*nearest_pairs(places_A, fit(heavy), _ATOM_WITHIN_A), strict=True)
-    true = {int(k): _NUMBERS.get(int(numbers[j])) for k, j in pairs}
+    found = {int(k): true[int(j)] for k, j in pairs}
     for k, symbol in enumerate(symbols):
-        row = true.get(k, "none")
-        if row is not None:
-            out[row][symbol] += 1
+        out[found.get(k, "none")][symbol] += 1
     return out
+
+
+def element_calibration(
+    places_A: NDArray[np.float64], molecule: Molecule, model: KnownModel, fit: Fit
+) -> list[dict[str, float]]:
+    """Of atoms on one of the truth, by the probability of the element that they are called: how
+    many, the mean of that probability, and the part that is right."""
+    heavy = model.places_A[model.heavy]
+    true = [gemmi.Element(int(z)).name for z in model.numbers[model.heavy]]
+    one, other = nearest_pairs(places_A, fit(heavy), _ATOM_WITHIN_A)
+    symbols, sure = molecule.symbols, np.array(molecule.certainty)[one]
+    right = np.array([symbols[k] == true[j] for k, j in zip(one, other, strict=True)], dtype=bool)
+    out = []
+    for low, high in pairwise(_CALIBRATED):
+        some = (sure >= low) & (sure < high)
+        if some.any():
+            row = {"from": low, "to": min(high, 1.0), "atoms": int(some.sum())}
+            mean, part = float(sure[some].mean()), float(right[some].mean())
+            out.append(row | {"mean_probability": mean, "right": part})
+    return out
+
+
+def hetero_right(
+    places_A: NDArray[np.float64], molecule: Molecule, model: KnownModel, fit: Fit
+) -> dict[str, dict[str, int]]:
+    """What the truth has beside its chain, by element, waters apart: how many atoms there are, how
+    many have an atom within 0.5 Å, how many of these a confirmed one, and how many of the confirmed
+    are named right; and how many confirmed atoms are called so where the truth has none (`wrong`).
+    Empty where the truth has a chain only."""
+    heavy = np.flatnonzero(model.heavy)
+    beside = [_beside_name(model, int(k)) for k in heavy]
+    if not any(beside):
+        return {}
+    called: dict[int, str] = {}
+    for group in molecule.unbound:
+        for k, symbol in zip(group.atoms, group.elements, strict=True):
+            if molecule.graph.sure[k]:
+                called[k] = "water" if group.kind == "water" else symbol
+    names = [*dict.fromkeys(name for name in beside if name)]
+    names += sorted({*called.values()} - {*names, *ELEMENTS})
+    keys = ("true", "found", "confirmed", "named", "wrong")
+    out = {name: dict.fromkeys(keys, 0) for name in names}
+    for name in filter(None, beside):
+        out[name]["true"] += 1
+    one, other = nearest_pairs(places_A, fit(model.places_A[heavy]), _ATOM_WITHIN_A)
+    true = {int(k): beside[int(j)] for k, j in zip(one, other, strict=True)}
+    for k, name in true.items():
+        if name:
+            out[name]["found"] += 1
+            out[name]["confirmed"] += int(molecule.graph.sure[k])
+            out[name]["named"] += called.get(k) == name
+    for k, name in called.items():
+        if name in out and true.get(k) != name:
+            out[name]["wrong"] += 1
+    return out
+
+
+def _beside_name(model: KnownModel, k: int) -> str:
+    """An atom's element, or that it is a water, where it is no part of a protein; else nothing."""
+    residue = model.residues[k].split()[-1]
+    if residue in ONE_LETTER:
+        return ""
+    if gemmi.find_tabulated_residue(residue).is_water():
+        return "water"
+    return str(gemmi.Element(int(model.numbers[k])).name)
 
 
 def types_right(

@@ -21,6 +21,7 @@ from diffragan.atoms.bonds.side_chains import (
 )
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.docking import LETTERS, UNKNOWN, Docking, dock
+from diffragan.atoms.molecule.unbound import Unbound, in_words, unbound
 
 _DISULPHIDE_A = 2.3
 
@@ -56,7 +57,7 @@ class Molecule:
 
     graph: the atoms, of the other hand where `mirrored`. elements: (n, 4) probability of C, N, O
     and S. chains: fragments of main chain, residues from N to C. l_centres, d_centres: CA by hand.
-    disulphides: pairs of sulphurs. unbound: groups of atoms that no bond joins to the chain.
+    disulphides: pairs of sulphurs. unbound: groups of atoms that no residue holds, by name.
     docking: to a sequence, where one was given; residues are numbered only where it fits.
     """
 
@@ -67,7 +68,7 @@ class Molecule:
     d_centres: int
     mirrored: bool
     disulphides: tuple[tuple[int, int], ...]
-    unbound: tuple[tuple[int, ...], ...]
+    unbound: tuple[Unbound, ...]
     docking: Docking | None = None
 
     @property
@@ -78,7 +79,20 @@ class Molecule:
     @property
     def symbols(self) -> list[str]:
         """(n,) the most probable element of each atom."""
-        return [ELEMENTS[k] for k in self.elements.argmax(1)]
+        out = [ELEMENTS[k] for k in self.elements.argmax(1)]
+        for group in self.unbound:
+            for k, symbol in zip(group.atoms, group.elements, strict=True):
+                out[k] = symbol
+        return out
+
+    @property
+    def certainty(self) -> list[float]:
+        """(n,) the probability of each atom's most probable element."""
+        out: list[float] = self.elements.max(1).tolist() if len(self.graph) else []
+        for group in self.unbound:
+            for k, p in zip(group.atoms, group.probabilities, strict=True):
+                out[k] = p
+        return out
 
     @property
     def words(self) -> str:
@@ -95,7 +109,8 @@ class Molecule:
         if self.docking is not None and self.docking.fits:
             number = sum(residue.number is not None for residue in self.residues)
             said += f"; {number} of the sequence's {len(self.docking.sequence)} are in the model"
-        return said + "."
+        beside = in_words(self.unbound)
+        return said + (f". Beside it: {beside}." if beside else ".")
 
 
 def read_molecule(
@@ -119,7 +134,8 @@ def read_molecule(
     if mirrored:
         # The ends of fragments are read by the hand of their CA.
         graph, fragments = trace(graph.mirrored())
-    evidence = element_evidence(graph, learnt(graph, fragments))
+    scattering = learnt(graph, fragments)
+    evidence = element_evidence(graph, scattering)
     backbones = [backbone for fragment in fragments for backbone in fragment]
     readings = side_chains(graph, backbones, evidence)
     odds = posterior(evidence_table(readings))
@@ -139,16 +155,17 @@ def read_molecule(
         docking = _docked(graph, chains, sequence)
         if docking.fits:
             chains = tuple(_numbered(chain, docking, f) for f, chain in enumerate(chains))
-    elements = element_probabilities(graph, evidence, fragments)
+    elements = _by_type(element_probabilities(graph, evidence, fragments), chains)
+    held = [residue.atoms for chain in chains for residue in chain]
     return Molecule(
         graph,
-        _by_type(elements, chains),
+        elements,
         chains,
         left,
         right,
         mirrored,
         disulphides(graph),
-        unbound(graph, chains),
+        unbound(graph, held, elements, scattering),
         docking,
     )
 
@@ -196,11 +213,3 @@ def disulphides(graph: AtomGraph) -> tuple[tuple[int, int], ...]:
         for j in graph.neighbours[i]
         if j > i and graph.sulphur[j] and graph.apart_A(i, j) < _DISULPHIDE_A
     )
-
-
-def unbound(
-    graph: AtomGraph, chains: tuple[tuple[Residue, ...], ...]
-) -> tuple[tuple[int, ...], ...]:
-    """Groups of bonded atoms none of which belongs to a main chain, largest first."""
-    main = {k for chain in chains for residue in chain for k in residue.backbone.atoms}
-    return tuple(tuple(group) for group in graph.groups() if not main & set(group))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from diffragan.atoms.bonds.scattering import ELEMENTS
 from diffragan.atoms.molecule.model import Model
 from diffragan.atoms.molecule.model_cif import confidence
 from diffragan.atoms.molecule.molecule import Molecule
+from diffragan.atoms.molecule.unbound import in_words
 from diffragan.files.csv import Row
 from diffragan.molecules.clean import ONE_LETTER
 
 _DOUBTFUL = 0.5
+_LEAST_NAMED = 0.01  # probability of a candidate
 
 
 def atom_rows(molecule: Molecule) -> list[Row]:
-    """Rows of atoms.csv: place in the map's frame, weight, B, the probability of each element, and
-    the part it plays: fragment, residue in it, type and name."""
+    """Rows of atoms.csv: place in the map's frame, weight, B, the probability of each element, the
+    most probable one, and the part it plays: fragment, residue in it, type and name; or the number
+    of the group beside the chain, from 1, and its kind."""
     graph, sign = molecule.graph, -1 if molecule.mirrored else 1
     parts: dict[int, dict[str, int | str]] = {}
     for f, chain in enumerate(molecule.chains, 1):
@@ -25,14 +29,48 @@ def atom_rows(molecule: Molecule) -> list[Row]:
                 parts[k] = {"fragment": f, "residue": r, "type": residue.name, "name": name}
                 if residue.number is not None:
                     parts[k]["number"] = residue.number
+    for number, group in enumerate(molecule.unbound, 1):
+        parts |= {k: {"beside": number, "kind": group.kind} for k in group.atoms}
     out: list[Row] = []
+    symbols, sure = molecule.symbols, molecule.certainty
     for k in range(len(graph)):
         row: dict[str, float | int | str | None] = {"atom": k + 1}
         row |= dict(zip(("x_A", "y_A", "z_A"), map(float, sign * graph.places_A[k]), strict=True))
         row |= {"weight": float(graph.weights[k]), "b_A2": float(graph.b_A2[k])}
         row |= {"confirmed": int(graph.sure[k])}
         row |= {f"p_{e}": float(p) for e, p in zip(ELEMENTS, molecule.elements[k], strict=True)}
+        row |= {"element": symbols[k], "p_element": sure[k]}
         out.append(row | parts.get(k, {}))
+    return out
+
+
+def unbound_rows(molecule: Molecule) -> list[dict[str, Any]]:
+    """Every confirmed group beside the chain: kind, numbers of its atoms as in atoms.csv, elements
+    with probabilities, candidates of metals, its middle in the map's frame, the distance to the
+    nearest other atom, and the atoms of residues that it is bonded to: by number where they are
+    docked, else by fragment and place in it."""
+    graph, sign = molecule.graph, -1 if molecule.mirrored else 1
+    labels = {
+        k: f"{residue.name} {residue.number or f'{f}/{r}'} {name}"
+        for f, chain in enumerate(molecule.chains, 1)
+        for r, residue in enumerate(chain, 1)
+        for name, k in residue.atoms.items()
+    }
+    out: list[dict[str, Any]] = []
+    for number, group in enumerate(molecule.unbound, 1):
+        if not group.confirmed:
+            continue
+        bound = sorted({labels[j] for pair in group.bonds for j in pair if j in labels})
+        row: dict[str, Any] = {"number": number, "kind": group.kind, "formula": group.formula}
+        row |= {"atoms": [k + 1 for k in group.atoms], "elements": list(group.elements)}
+        row |= {"probabilities": [round(p, 4) for p in group.probabilities]}
+        row["candidates"] = {
+            str(k + 1): {e: round(p, 4) for e, p in odds.items() if p >= _LEAST_NAMED}
+            for k, odds in group.candidates.items()
+        }
+        row["place_A"] = [float(x) for x in sign * graph.places_A[list(group.atoms)].mean(0)]
+        row |= {"nearest_A": group.nearest_A, "bound_to": bound}
+        out.append(row)
     return out
 
 
@@ -69,8 +107,10 @@ def molecule_metrics(molecule: Molecule, model: Model | None) -> dict[str, Any]:
         "d_centres": molecule.d_centres,
         "mirrored": molecule.mirrored,
         "disulphides": len(molecule.disulphides),
-        "unbound_groups": [len(group) for group in molecule.unbound],
-        "elements": {e: molecule.symbols.count(e) for e in ELEMENTS},
+        "unbound": unbound_rows(molecule),
+        "unbound_not_confirmed": sum(len(g) for g in molecule.unbound if not g.confirmed),
+        "beside_the_chain": in_words(molecule.unbound),
+        "elements": dict(sorted(Counter(molecule.symbols).items())),
         **_sequence_metrics(molecule, model),
     }
 
