@@ -292,6 +292,17 @@ def test_it_goes_on_from_the_last_whole_iteration(tmp_path: Path) -> None:
     assert "--ref" not in words
 
 
+def test_a_map_of_another_scale_is_compared_by_correlation_first(tmp_path: Path) -> None:
+    """One by gradient descent; and found orientations may be kept near, from their own table."""
+    found = auto_refine_words(project(tmp_path, orientations="find"), "a.mrc", local=False)
+    assert "--firstiter_cc" in found
+    assert found[found.index("--healpix_order") + 1] == "2"
+    near = auto_refine_words(project(tmp_path), "a.mrc", local=True, star="initial/x.star")
+    assert "--firstiter_cc" not in near
+    assert near[near.index("--i") + 1] == "initial/x.star"
+    assert near[near.index("--healpix_order") + 1] == "4"
+
+
 def test_a_version_that_is_not_told_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,20 +166,23 @@ _WAYS = {
 
 def _maps(project: RelionProject, shown: ShownParticles, mass_kda: float | None) -> RefinedMaps:
     """RELION's maps, by the way that the settings name."""
-    mode = project.settings.orientations
+    mode, star = project.settings.orientations, None
     if mode != "find":
         known = known_angles(project, weighted=project.settings.unsolved == "weigh")
         if mode == "given":
             return known
         start = known.map
     else:
-        start, _ = initial_model(project)
+        start, found = initial_model(project)
+        if not project.settings.search_again:
+            star = str(found.relative_to(project.folder))
     mask = project.folder / "refine_mask.mrc"
     if not mask.exists():
         soft = soft_mask(volume_of(start), shown.source.box_A, mass_kda, **_FIRST_MASK)
         write_map(mask, centred(soft), shown.pixel_A, "mask of the refinement")
     reference = str(start.relative_to(project.folder))
-    return auto_refine(project, reference, local=mode == "refine", mask=mask.name)
+    local = mode == "refine" or star is not None
+    return auto_refine(project, reference, local=local, mask=mask.name, star=star)
 
 
 def _postprocessed(

@@ -157,7 +157,12 @@ def place_images(project: RelionProject, reference: str) -> Path:
 
 
 def auto_refine(
-    project: RelionProject, reference: str, *, local: bool, mask: str | None = None
+    project: RelionProject,
+    reference: str,
+    *,
+    local: bool,
+    mask: str | None = None,
+    star: str | None = None,
 ) -> RefinedMaps:
     """Gold-standard refinement of two half sets that never meet, by `relion_refine_mpi`.
 
@@ -165,6 +170,7 @@ def auto_refine(
         reference: the map to start from, filtered to `relion.low_pass_A`.
         local: whether orientations are looked for near the given ones alone.
         mask: a map from 0 to 1 in the folder, of where the molecule is.
+        star: the table with the given orientations, where it is not the project's.
 
     Raises:
         DiffraganError: it fails, or ends without converging.
@@ -178,7 +184,7 @@ def auto_refine(
     files = (maps.map, *maps.halves, maps.data)
     if not all(_filled(file) for file in files):
         done.mkdir(exist_ok=True)
-        words = auto_refine_words(project, reference, local=local, mask=mask)
+        words = auto_refine_words(project, reference, local=local, mask=mask, star=star)
         launcher = mpi_words(project.settings.launcher, project.settings.ranks)
         project.call("auto-refine", [*launcher, *words], mpi=True)
     for file in files:
@@ -187,9 +193,14 @@ def auto_refine(
 
 
 def auto_refine_words(
-    project: RelionProject, reference: str, *, local: bool, mask: str | None = None
+    project: RelionProject,
+    reference: str,
+    *,
+    local: bool,
+    mask: str | None = None,
+    star: str | None = None,
 ) -> list[str]:
-    """The command line of the refinement, after the launcher's words."""
+    """The command line after the launcher's words; arguments as `auto_refine`."""
     settings = project.settings
     last = last_iteration(project.folder / "refine")
     words = ["relion_refine_mpi", "--o", "refine/run"]
@@ -197,10 +208,10 @@ def auto_refine_words(
         words += ["--continue", f"refine/{last}"]
     else:
         order = 4 if local else settings.healpix_order
-        words += ["--auto_refine", "--split_random_halves", "--i", project.star]
+        words += ["--auto_refine", "--split_random_halves", "--i", star or project.star]
         words += ["--ref", reference, "--ini_high", f"{settings.low_pass_A:g}"]
         # A map by gradient descent is many times too weak for the images that made it.
-        words += [] if local else ["--firstiter_cc"]
+        words += ["--firstiter_cc"] if project.settings.orientations == "find" else []
         words += ["--oversampling", "1", "--healpix_order", str(order)]
         words += ["--auto_local_healpix_order", "4", "--sym", settings.symmetry]
         words += ["--offset_range", f"{settings.offset_range_px:g}", "--offset_step", "2"]
