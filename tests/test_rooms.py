@@ -28,6 +28,8 @@ ROOMS = (
     "reconstruction.maps",
     "phasing phasing.methods",
     "training",
+    "inspection",
+    "inspection.detector",
     "report",
     "evaluation",
     "atoms.model",

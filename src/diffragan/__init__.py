@@ -13,8 +13,9 @@ From a PDB entry to phases and a map, each step one call and each call a command
     print(found.summary)
     print(dg.build_atoms(found, "atoms").summary)                  # atoms, beyond the patterns
 
-Measured pairs come by `dg.open_pairs`, choices by `settings=dg.load_settings(...)`, networks by
-`dg.train`; `dg.export` writes MRC, TIFF and RELION files. `help(dg.phase)` says what a call takes.
+Measured pairs come by `dg.inspect` or `dg.open_pairs`, choices by
+`settings=dg.load_settings(...)`, networks by `dg.train`; `dg.export` writes MRC, TIFF and RELION
+files. `help(dg.phase)` says what a call takes.
 The calls are those of `diffragan.api`; they load what they need when they are first used.
 """
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         build_atoms,
         evaluate,
         export,
+        inspect,
         load_settings,
         make_pairs,
         open_pairs,
@@ -42,6 +44,7 @@ __all__ = [
     "build_atoms",
     "evaluate",
     "export",
+    "inspect",
     "load_settings",
     "make_pairs",
     "open_pairs",

@@ -11,6 +11,7 @@ import typer
 
 from diffragan.commands.demo import demo
 from diffragan.commands.pairs.image import image
+from diffragan.commands.pairs.inspect import inspect
 from diffragan.commands.pairs.plan import plan
 from diffragan.commands.pairs.prepare import prepare
 from diffragan.commands.pairs.simulate import simulate
@@ -31,7 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    demo, plan, prepare, simulate, image, train, phase, evaluate, reconstruct, atoms, export
+    demo, plan, prepare, simulate, image, inspect, train, phase, evaluate, reconstruct, atoms,
+    export,
 ):  # fmt: skip
     app.command()(command)
 

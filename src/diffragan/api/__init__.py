@@ -6,7 +6,7 @@ what lies at `out`; `progress` is told the stage, how much of it is done, and of
 """
 
 from diffragan.api.atoms import build_atoms
-from diffragan.api.measurement import make_pairs, open_pairs
+from diffragan.api.measurement import inspect, make_pairs, open_pairs
 from diffragan.api.phasing import evaluate, export, phase, train
 from diffragan.api.planning import plan
 from diffragan.api.reconstruction import reconstruct, relion_particles
@@ -17,6 +17,7 @@ __all__ = [
     "build_atoms",
     "evaluate",
     "export",
+    "inspect",
     "load_settings",
     "make_pairs",
     "open_pairs",

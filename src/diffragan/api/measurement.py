@@ -12,6 +12,7 @@ from diffragan.settings import Settings, load_settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from diffragan.inspection.findings import Findings
     from diffragan.pairs.pairs import Pairs
 
 
@@ -54,6 +55,50 @@ def make_pairs(  # long: what it may be told, as the command lists it
         progress=progress,
     )
     return open_pairs(written, settings=chosen)
+
+
+def inspect(  # long: what it may be told, as the command lists it
+    files: Source,
+    out: Path | str,
+    *,
+    image: Source = (),
+    box_A: float | None = None,
+    mask: Path | str | None = None,
+    pattern_key: str | None = None,
+    image_key: str | None = None,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Findings:
+    """Files of an instrument to a measurement store: centre, mask, calibration, resampling.
+
+    Args:
+        files: of patterns, of one detector.
+        out: measurement store to write, .zarr; a picture (.png) and the numbers (.json) lie beside
+            it. Without images only these are written.
+        image: the images, in the patterns' order.
+        box_A: side of the field in Å; none: the detector's own.
+        mask: a file of good pixels, true or above 0.
+        pattern_key: the patterns' data set in HDF5 and NPZ files; image_key: that of the images.
+        settings: what the files do not tell, under `inspect`, `image` and `pattern`.
+
+    Raises:
+        DiffraganError: files that can't be read or used; the message names what to give.
+    """
+    from diffragan.inspection import run
+
+    return run.inspect(
+        as_paths(files),
+        Path(out),
+        settings or load_settings(),
+        images=as_paths(image),
+        box_A=box_A,
+        mask=None if mask is None else Path(mask),
+        pattern_key=pattern_key,
+        image_key=image_key,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def open_pairs(

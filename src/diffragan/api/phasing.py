@@ -51,10 +51,11 @@ def phase(  # long: what it may be told, as the command lists it
     """
     from diffragan.devices import pick_device
     from diffragan.files.store import open_results
+    from diffragan.inspection.doubts import pair_doubts
     from diffragan.pairs.open import replace_run
     from diffragan.pairs.pairs import Pairs
     from diffragan.phasing.methods import METHODS
-    from diffragan.phasing.run import load_context, phase_pairs, with_method
+    from diffragan.phasing.run import choose_items, load_context, phase_pairs, with_method
     from diffragan.phasing.trust import r_warning
 
     given = pairs if isinstance(pairs, Pairs) else open_pairs(pairs, settings=settings)
@@ -78,6 +79,8 @@ def phase(  # long: what it may be told, as the command lists it
             warn=warn,
         )
     else:
+        for sentence in pair_doubts(given, choose_items(given.n, limit)):
+            warn(sentence)
         phase_pairs(
             given, Path(out), chosen, context, limit=limit, overwrite=overwrite, progress=progress
         )
@@ -116,6 +119,7 @@ def evaluate(
     from diffragan.evaluation.metrics import metrics_of
     from diffragan.evaluation.scores import score
     from diffragan.files.store import ResultStore, open_results
+    from diffragan.inspection.doubts import pair_doubts
     from diffragan.pairs.of_results import pairs_of_results
     from diffragan.pairs.pairs import Pairs
     from diffragan.phasing.stability import stability_of_results
@@ -127,7 +131,8 @@ def evaluate(
     scores = score(store, pairs, progress=progress)
     metrics = metrics_of(store, scores)
     doubt = None if store.r_factor is None else r_warning(store.r_factor, store.items)
-    metrics["warnings"] = [] if doubt is None else [doubt]
+    doubts = pair_doubts(pairs, store.items)
+    metrics["warnings"] = doubts + ([] if doubt is None else [doubt])
     if stability:
         metrics["stability"] = stability_of_results(store, pairs, stability)
     evaluation = Evaluation(store, pairs, scores, metrics)

@@ -18,6 +18,7 @@ from diffragan.devices import pick_device
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import read_model
 from diffragan.files.store import ResultStore, open_results
+from diffragan.inspection.doubts import pair_doubts
 from diffragan.pairs.open import open_all
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Method
@@ -25,7 +26,7 @@ from diffragan.phasing.registry import check_options
 from diffragan.phasing.solvers import find_solver
 from diffragan.progress import Progress, Warn, no_progress
 from diffragan.reconstruction.checkpoint import SCRATCH, clear
-from diffragan.reconstruction.choose_views import choose_views
+from diffragan.reconstruction.choose_views import ViewSelection, choose_views
 from diffragan.reconstruction.merge_results import merge_results
 from diffragan.reconstruction.orientations.finders import find_finder
 from diffragan.reconstruction.outputs import FINISHED, PHASED, write_map_folder, write_views
@@ -255,6 +256,14 @@ def reconstruct(
     return METHODS[method].run(source, destination, options, progress, warn)
 
 
+def _doubted(pairs: Pairs, selection: ViewSelection, warn: Warn) -> ViewSelection:
+    """The selection with what makes its pairs doubtful, told."""
+    doubts = pair_doubts(pairs, selection.items)
+    for warning in (*selection.warnings, *doubts):
+        warn(warning)
+    return replace(selection, warnings=(*selection.warnings, *doubts))
+
+
 @reconstruction_method(
     "many-views", "many_views", "relion", *(f.name for f in fields(ReconstructionOptions))
 )
@@ -292,8 +301,7 @@ def from_pairs(
         find=find,
         mass_kda=many.mass_kda,
     )
-    for warning in selection.warnings:
-        warn(warning)
+    selection = _doubted(pairs, selection, warn)
     destination.make()
     try:
         solution = solve_views(

@@ -15,6 +15,7 @@ from diffragan.settings.layers import (
 )
 from diffragan.settings.sections import (
     AtomsSettings,
+    InspectSettings,
     ManyViewsSettings,
     NetworkSettings,
     PhaseSettings,
@@ -30,6 +31,7 @@ __all__ = [
     "AtomsSettings",
     "DetectorSettings",
     "ImageSettings",
+    "InspectSettings",
     "ManyViewsSettings",
     "NetworkSettings",
     "PatternSettings",

@@ -312,6 +312,34 @@ class RelionSettings(Frozen):
     )
 
 
+class InspectSettings(Frozen):
+    """What files of an instrument do not tell of themselves; none: as they tell, or measured."""
+
+    reciprocal_pixel_per_A: Positive | None = Field(
+        default=None, description="side of a detector's pixel in the pattern, 1/Å"
+    )
+    camera_length_mm: Positive | None = None
+    detector_pixel_um: Positive | None = None
+    rings_A: tuple[Positive, ...] = Field(
+        default=(), description="spacings of rings in the pattern, to calibrate it by"
+    )
+    centre_px: tuple[float, float] | None = Field(
+        default=None, description="row and column of the beam, to look around"
+    )
+    beam_diameter_A: Positive | None = Field(
+        default=None, description="of the beam on the specimen: with the direct beam, the dose"
+    )
+    counts_per_electron: Positive = 1.0
+    image_pixel_A: Positive | None = None
+    image_centre_px: tuple[float, float] | None = Field(
+        default=None, description="row and column of the molecule in its image; none: found"
+    )
+    placement: Literal["auto", "as-is", "flipped", "turned", "flipped-turned"] = Field(
+        default="auto", description="how images lie to patterns; auto: the likeliest"
+    )
+    scan_shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+
+
 class Settings(Frozen):
     """All of the above, with the seed that makes a run repeatable."""
 
@@ -329,6 +357,7 @@ class Settings(Frozen):
     phase: PhaseSettings = PhaseSettings()
     many_views: ManyViewsSettings = ManyViewsSettings()
     atoms: AtomsSettings = AtomsSettings()
+    inspect: InspectSettings = InspectSettings()
     relion: RelionSettings = RelionSettings()
 
     @model_validator(mode="after")

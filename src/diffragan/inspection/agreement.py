@@ -1,0 +1,248 @@
+"""Does an image fit its pattern? How likely each way to lay one over the other is.
+
+Pattern and image share one exit wave. Of a weak object with Friedel-symmetric intensities P, the
+image's Fourier coefficients have the known modulus A = 2 |sin chi| sqrt(P) times the lens's
+envelope, and complex normal noise of power N from counting: their moduli follow Rice's distribution
+(Rice, Bell Syst. Tech. J. 24, 46, 1945). Its likelihood compares flips, quarter turns, defocus and
+the pattern's dose. A turn by 180 degrees, or the sign of the defocus with Cs = 0, leaves A as it
+is; the sign shows in the image itself, where a molecule's potential is positive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import i0e
+
+from diffragan.fourier.grids import frequency_grid, quarter_turn
+from diffragan.microscope.imaging import contrast_of_images
+from diffragan.optics import Optics, q_from_angle
+from diffragan.settings import ImageSettings
+
+Stack = NDArray[np.float64]
+
+# What the weak-phase model leaves unexplained, in parts of the power that it explains.
+_MODEL_ERROR = 0.15
+_COARSEST_A = 25.0  # below this frequency the field's surroundings rule, not the molecule
+# Ways to lay an image over its pattern that differ under Friedel's symmetry, and words for them.
+PLACEMENTS = {
+    "as-is": "as it is",
+    "flipped": "flipped (rows reversed)",
+    "turned": "turned by 90°",
+    "flipped-turned": "flipped and turned by 90°",
+}
+
+
+def placed(images: Stack, placement: str) -> Stack:
+    """Images (n, m, m) flipped (rows reversed), turned, or both; about pixel [m // 2, m // 2]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    if placement.startswith("flipped"):
+        tensor = torch.flip(tensor, (-2,))
+        if tensor.shape[-1] % 2 == 0:
+            tensor = torch.roll(tensor, 1, -2)
+    if placement.endswith("turned"):
+        tensor = quarter_turn(tensor)
+    return tensor.numpy()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well pairs fit when laid over each other in some way.
+
+    gain: log likelihood over that of an image that knows nothing of its pattern, by pair (n,).
+    share: part of the image's power above noise that the pattern explains, all pairs together.
+    scale: the factor on the patterns with which they were compared.
+    """
+
+    gain: NDArray[np.float64]
+    share: float
+    scale: float
+
+    @property
+    def total(self) -> float:
+        """Of all pairs."""
+        return float(self.gain.sum())
+
+
+def agreement(  # long: pattern, image, and the optics that tie them
+    patterns: Stack,
+    mask: NDArray[np.bool_],
+    images: Stack,
+    image_dose: NDArray[np.float64],
+    optics: Optics,
+    settings: ImageSettings,
+    pattern_scale: float | None = 1.0,
+) -> Agreement:
+    """How well images fit their patterns with the lens that the settings tell.
+
+    Args:
+        patterns: (n, m, m), fraction of the beam, zero frequency at [m // 2, m // 2]. mask: (m, m).
+        images: (n, m, m), mean 1. image_dose: (n,) e/Å², infinite without noise.
+        optics: `box_A` is the field of both.
+        pattern_scale: factor on the patterns; none: the most likely one, for unknown doses.
+    """
+    return _Fit.of(patterns, mask, images, image_dose, optics, settings).with_lens(
+        settings, pattern_scale
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What every hypothesis shares: images' power and symmetric patterns in the image's band.
+
+    power, pattern: (n, k) over the k frequencies of the band. noise: (n,) power of counting noise a
+    frequency. ring: (k,) number of each frequency's ring. q2: (k,).
+    """
+
+    power: Stack
+    pattern: Stack
+    noise: NDArray[np.float64]
+    ring: NDArray[np.int64]
+    q2: NDArray[np.float64]
+    optics: Optics
+
+    @classmethod
+    def of(  # long: as `agreement`
+        cls,
+        patterns: Stack,
+        mask: NDArray[np.bool_],
+        images: Stack,
+        image_dose: NDArray[np.float64],
+        optics: Optics,
+        settings: ImageSettings,
+    ) -> _Fit:
+        """The band that both hold, each frequency and its mate once."""
+        m, box_A = mask.shape[-1], optics.box_A
+        centred = np.fft.ifftshift(mask)
+        mate = np.roll(centred[::-1, ::-1], 1, (0, 1))
+        both = centred & mate
+        intensity = np.fft.ifftshift(patterns, axes=(-2, -1))
+        symmetric = (intensity + np.roll(intensity[:, ::-1, ::-1], 1, (-2, -1))) / 2
+        q2 = frequency_grid(m, box_A).numpy()
+        edge = min(q_from_angle(settings.aperture_mrad, optics.energy_ev), 0.25)
+        band = both & (q2 >= 1 / _COARSEST_A**2) & (q2 <= edge**2)
+        band[:, m // 2 :] = False
+        band[m // 2 :, 0] = False
+        spectrum = np.fft.fft2(images, norm="forward")
+        with np.errstate(divide="ignore"):
+            noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)
+        ring = np.rint(np.sqrt(q2) * box_A).astype(np.int64)
+        power = np.abs(spectrum[:, band]) ** 2
+        return cls(power, symmetric[:, band], noise, ring[band], q2[band], optics)
+
+    def with_lens(self, settings: ImageSettings, scale: float | None) -> Agreement:
+        """The agreement if the lens was as these settings say."""
+        contrast = contrast_of_images(torch.from_numpy(self.q2), self.optics, settings).numpy() ** 2
+        model = self.pattern * contrast
+        if scale is None:
+            seen = (self.power - self.noise[:, None]).sum()
+            scale = float(seen / max(model.sum(), 1e-300))
+        model = model * max(scale, 0.0)
+        floor = 1e-3 * self.power.mean(1)
+        gain = _rice(self.power, model, self.noise + floor) - self._unknowing(floor)
+        left = self.power - self.noise[:, None] - model
+        signal = self.power.sum() - self.noise.sum() * self.power.shape[1]
+        ring_left = np.abs(self._ring_means(left)).sum() / max(signal, 1e-300)
+        return Agreement(gain, max(0.0, 1 - float(ring_left)), max(scale, 0.0))
+
+    def _unknowing(self, floor: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) log likelihood of images of which only the mean power of each ring is known."""
+        mean = np.maximum(self._ring_means(self.power), (self.noise + floor)[:, None])
+        return np.asarray((-self.power / mean - np.log(mean)).sum(1))
+
+    def _ring_means(self, values: Stack) -> Stack:
+        counts = np.maximum(np.bincount(self.ring), 1)
+        sums = np.stack([np.bincount(self.ring, row) for row in values])
+        result: Stack = (sums / counts)[:, self.ring]
+        return result
+
+
+def _rice(power: Stack, model: Stack, noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) log likelihood of |F|² = power (n, k) where a model's power (n, k) was expected."""
+    spread = noise[:, None] + _MODEL_ERROR * model
+    cross = 2 * np.sqrt(power * model) / spread
+    difference = np.sqrt(power) - np.sqrt(model)
+    return np.asarray((-(difference**2) / spread + np.log(i0e(cross)) - np.log(spread)).sum(1))
+
+
+def best_placement(  # long: as `agreement`
+    patterns: Stack,
+    mask: NDArray[np.bool_],
+    images: Stack,
+    image_dose: NDArray[np.float64],
+    optics: Optics,
+    settings: ImageSettings,
+    pattern_scale: float | None = 1.0,
+) -> dict[str, Agreement]:
+    """The agreement of every placement, the likeliest first."""
+    found = {
+        way: agreement(
+            patterns, mask, placed(images, way), image_dose, optics, settings, pattern_scale
+        )
+        for way in PLACEMENTS
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1].total))
+
+
+def best_defocus(  # long: as `agreement`
+    patterns: Stack,
+    mask: NDArray[np.bool_],
+    images: Stack,
+    image_dose: NDArray[np.float64],
+    optics: Optics,
+    settings: ImageSettings,
+    candidates_A: Sequence[float],
+) -> tuple[float, float, float]:
+    """The likeliest of some defoci (Å, of the optics' plane), refined; its standard error; and its
+    log likelihood over that of an image that knows nothing of its pattern."""
+    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
+
+    def gain(defocus_A: float) -> float:
+        lens = settings.model_copy(update={"defocus_A": float(defocus_A)})
+        return fit.with_lens(lens, None).total
+
+    best = max(candidates_A, key=gain)
+    step = float(np.min(np.abs(np.diff(np.sort(np.asarray(candidates_A))))))
+    while step > 2.0:
+        step /= 2
+        best = max((best - step, best, best + step), key=gain)
+    h = 10.0
+    bend = gain(best + h) - 2 * gain(best) + gain(best - h)
+    error = h / math.sqrt(-bend) if bend < 0 else math.inf
+    return float(best), error, gain(best)
+
+
+def sign_of_defocus(
+    patterns: Stack,
+    mask: NDArray[np.bool_],
+    images: Stack,
+    image_dose: NDArray[np.float64],
+    optics: Optics,
+    settings: ImageSettings,
+) -> float:
+    """Above 0 where the settings' sign of defocus makes the objects positive, below 0 where the
+    other does; its size in standard deviations.
+
+    Phases of the image with the lens's sign undone and amplitudes of least squared error give each
+    object's potential; its third moment tells which way it points.
+    """
+    m, box_A = mask.shape[-1], optics.box_A
+    q2 = frequency_grid(m, box_A)
+    contrast = contrast_of_images(q2, optics, settings).numpy()
+    edge = min(q_from_angle(settings.aperture_mrad, optics.energy_ev), 0.25)
+    keep = (q2.numpy() <= edge**2) & (q2.numpy() >= 1 / _COARSEST_A**2)
+    with np.errstate(divide="ignore"):
+        noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)[:, None, None]
+    intensity = np.fft.ifftshift(np.where(mask, patterns, 0), axes=(-2, -1))
+    wiener = contrast * intensity / (contrast**2 * intensity + noise + 1e-12)
+    # A positive potential phi enters the contrast as 2 sin chi phi.
+    objects = np.fft.ifft2(np.fft.fft2(images, norm="forward") * wiener * keep, norm="forward").real
+    # Independent values a field, for the error of the third moment of noise.
+    independent = max(float(keep.sum()), 1.0)
+    skew = (objects**3).mean((-2, -1)) / np.maximum((objects**2).mean((-2, -1)) ** 1.5, 1e-300)
+    return float(skew.sum() / math.sqrt(len(skew) * 6 / independent))

@@ -1,0 +1,1 @@
+"""Steps on frames of one detector: faults, centre, scale, and the way to another grid."""

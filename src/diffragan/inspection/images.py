@@ -1,0 +1,178 @@
+"""The images' side of an inspection: dose, defocus, and how they lie to their patterns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffragan.errors import DiffraganError
+from diffragan.inspection.agreement import (
+    PLACEMENTS,
+    Agreement,
+    agreement,
+    best_defocus,
+    placed,
+    sign_of_defocus,
+)
+from diffragan.inspection.detector.field import image_on_field, molecule_centre
+from diffragan.inspection.detector.smoothing import Image, Mask
+from diffragan.inspection.frames import Frames
+from diffragan.optics import Optics, q_from_angle
+from diffragan.settings import Settings, given_by_hand
+
+_COMPARED = 32  # pairs that are enough to tell placement and defocus by
+# Defoci tried where none is told, Å; finer where the transfer function changes faster with them.
+DEFOCI_A = tuple(float(d) for d in np.round(np.geomspace(150, 30_000, 90) / 10) * 10)
+
+
+@dataclass(frozen=True)
+class FieldImages:
+    """Images on the patterns' field, not yet placed.
+
+    images: (n, m, m), mean 1. dose: (n,) e/Å², infinite without noise. centres_px: (n, 2).
+    outside: largest part of a field beyond the camera's image.
+    """
+
+    images: NDArray[np.float64]
+    dose: NDArray[np.float64]
+    centres_px: NDArray[np.float64]
+    outside: float
+
+
+def pixel_of_images(frames: Frames, settings: Settings) -> float:
+    """Å a pixel of the images.
+
+    Raises:
+        DiffraganError: nobody tells.
+    """
+    pixel = settings.inspect.image_pixel_A or frames.told.get("pixel_A")
+    if not pixel:
+        raise DiffraganError(
+            f"{frames.path} does not tell the images' pixel; give --image-pixel-A."
+        )
+    return float(pixel)
+
+
+def images_on_field(
+    frames: Frames,
+    items: NDArray[np.int64],
+    pixel_A: float,
+    box_A: float,
+    m: int,
+    settings: Settings,
+) -> FieldImages:
+    """Some images cut out around their molecules.
+
+    A field as wide as the camera's image is cut around the image's middle, not the molecule's.
+    """
+    aperture = q_from_angle(settings.image.aperture_mrad, settings.energy_ev)
+    shape = frames.valid.shape
+    tight = min(shape) * pixel_A < 1.15 * box_A
+    images, doses, centres, outside = [], [], [], 0.0
+    for item in items:
+        counts, good = frames.counts(int(item))
+        counts = np.where(good, counts, np.median(counts[good]) if good.any() else 0.0)
+        if counts.mean() <= 0:
+            raise DiffraganError(f"Image {item} of {frames.path} is empty; leave it out.")
+        if settings.inspect.image_centre_px is not None:
+            centre = settings.inspect.image_centre_px
+        elif tight:
+            centre = (float(shape[0] // 2), float(shape[1] // 2))
+        else:
+            centre = molecule_centre(counts, pixel_A, box_A, aperture)
+        image, beyond = image_on_field(counts, pixel_A, centre, box_A, m)
+        images.append(image)
+        doses.append(settings.image.dose_e_per_A2 or dose_of_image(counts, pixel_A, 2 * aperture))
+        centres.append(centre)
+        outside = max(outside, beyond)
+    return FieldImages(np.stack(images), np.array(doses), np.array(centres), outside)
+
+
+def dose_of_image(counts: Image, pixel_A: float, empty_q: float) -> float:
+    """Dose (e/Å²) of a camera's image (y, x) by its noise: beyond twice the aperture no intensity
+    is passed, and what is there is counting noise, of power 1 / (dose area) per mode of the image
+    of mean 1. Infinite without noise."""
+    flat = counts / counts.mean()
+    q = np.hypot(*np.meshgrid(*(np.fft.fftfreq(s, pixel_A) for s in flat.shape), indexing="ij"))
+    edge = 0.5 / pixel_A
+    empty = (q > min(empty_q, 0.9 * edge)) & (q < edge)
+    noise = float((np.abs(np.fft.fft2(flat, norm="forward")[empty]) ** 2).mean())
+    area = flat.size * pixel_A**2
+    return 1 / (noise * area) if noise * flat.size > 1e-10 else math.inf
+
+
+def chosen_pairs(n: int) -> NDArray[np.int64]:
+    """The pairs that placement and defocus are told by, spread evenly."""
+    few = min(n, _COMPARED)
+    return (np.arange(few) * n) // few
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How images lie to their patterns: the placement used and all, the defocus, how it is known
+    and how sure, its sign in standard deviations, and the dose that the patterns must have had."""
+
+    placement: str
+    placements: dict[str, Agreement]
+    defocus_A: float
+    defocus_by: str
+    defocus_error_A: float | None
+    sign: float
+    pattern_dose: float
+
+
+def place(
+    electrons: NDArray[np.float64],
+    mask: Mask,
+    images: FieldImages,
+    optics: Optics,
+    settings: Settings,
+    told: tuple[float, str] | None,
+) -> Placement:
+    """Placement and defocus by which images are likeliest, given their patterns.
+
+    Args:
+        electrons: (n, m, m) of each pixel of the patterns.
+        told: the defocus and who tells it; none: it is found.
+    """
+    unit = electrons / optics.box_A**2  # fraction of the beam, at a dose of 1
+    lens = settings.image
+    found: dict[str, Agreement] = {}
+    defoci: dict[str, tuple[float, float | None]] = {}
+    for way in PLACEMENTS:
+        laid = placed(images.images, way)
+        data = (unit, mask, laid, images.dose, optics)
+        if told is None:
+            defocus, error, _ = best_defocus(*data, lens, DEFOCI_A)
+            # Which of the two is found below; the modulus knows no sign.
+            defoci[way] = (math.copysign(defocus, lens.defocus_A), error)
+        else:
+            defoci[way] = (told[0], None)
+        at = lens.model_copy(update={"defocus_A": defoci[way][0]})
+        found[way] = agreement(*data, at, None)
+    wanted = settings.inspect.placement
+    used = max(found, key=lambda way: found[way].total) if wanted == "auto" else wanted
+    defocus, sd = defoci[used]
+    scale = found[used].scale
+    data = (unit * scale, mask, placed(images.images, used), images.dose, optics)
+    sign = sign_of_defocus(*data, lens.model_copy(update={"defocus_A": defocus}))
+    if told is None and sign < 0:
+        defocus, sign = -defocus, -sign
+    by = told[1] if told else "as pattern and image agree best"
+    return Placement(used, found, defocus, by, sd, sign, 1 / scale if scale > 0 else math.inf)
+
+
+def told_defocus(frames: Frames, settings: Settings) -> tuple[float, str] | None:
+    """The images' defocus as given by hand or as their file tells; none where nobody does."""
+    if given_by_hand(settings, "image.defocus_A"):
+        return settings.image.defocus_A, "by hand"
+    told = frames.told
+    if "defocus_u_A" in told:
+        mean = np.mean(told["defocus_u_A"]) + np.mean(told.get("defocus_v_A", told["defocus_u_A"]))
+        return float(mean / 2), f"as {frames.path.name} tells"
+    if "defocus_A" in told:
+        return float(np.mean(told["defocus_A"])), f"as {frames.path.name} tells"
+    return None

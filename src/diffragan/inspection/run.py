@@ -1,0 +1,255 @@
+"""From an instrument's files to a measurement store: what is found is told, drawn and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffragan.errors import DiffraganError
+from diffragan.files.atomic import write_atomically
+from diffragan.files.store_header import StructureInfo, info_to_json
+from diffragan.files.store_writer import ArraySpec, StoreWriter
+from diffragan.inspection.agreement import placed
+from diffragan.inspection.detector.field import Distortion, pattern_on_grid
+from diffragan.inspection.detector.smoothing import Image, Mask
+from diffragan.inspection.findings import Findings, PairFindings, PatternFindings
+from diffragan.inspection.frames import Frames, open_frames
+from diffragan.inspection.images import (
+    chosen_pairs,
+    images_on_field,
+    pixel_of_images,
+    place,
+    told_defocus,
+)
+from diffragan.inspection.patterns import inspect_patterns, scan_of
+from diffragan.microscope.imaging import pattern_mask
+from diffragan.optics import Optics, pattern_pixels, wavelength_A
+from diffragan.progress import Progress, no_progress
+from diffragan.settings import Settings, given_by_hand
+
+_SPOT_WIDTHS = 5.0  # beyond so many of them scattering outshines the direct beam
+
+
+def inspect(  # long: what it may be told, as the command lists it
+    files: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    images: Sequence[Path] = (),
+    box_A: float | None = None,
+    mask: Path | None = None,
+    pattern_key: str | None = None,
+    image_key: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Findings:
+    """Look at an instrument's files, and write the pairs they hold.
+
+    Leaves the measurement store `out`, where there are images, and beside it `.png`, the picture to
+    confirm, and `.json`, the numbers.
+
+    Args:
+        files: of patterns, of one detector. images: of as many images, in the same order.
+        box_A: side of the field; none: the detector's own, 1 / its pixel.
+        mask: a file of good pixels, True or above 0.
+
+    Raises:
+        DiffraganError: files that can't be read, do not belong together, or do not tell what nobody
+            told by hand; or `out` was made otherwise.
+    """
+    if out.suffix != ".zarr":
+        raise DiffraganError(f"A store's name ends in .zarr, which '{out}' does not.")
+    if out.exists() and not overwrite:
+        raise DiffraganError(f"{out} is there already; choose another --out, or pass --overwrite.")
+    patterns = open_frames(files, "pattern", pattern_key, mask)
+    settings = _with_lens(patterns, images, settings)
+    of_patterns = inspect_patterns(patterns, settings, progress)
+    notes = [*patterns.told.get("notes", ())]
+    pairs = None
+    if images or image_key:
+        cameras = open_frames(images or files, "image", image_key)
+        if len(cameras) != len(patterns):
+            raise DiffraganError(
+                f"There are {len(patterns)} patterns and {len(cameras)} images; each pattern needs "
+                "its image, in the same order."
+            )
+        pairs = _pairs(patterns, cameras, of_patterns, settings, box_A, out, overwrite, progress)
+    findings = Findings(of_patterns, pairs, notes)
+    from diffragan.inspection.picture import draw
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(findings, patterns, out.with_suffix(".png"), settings)
+    write_atomically(
+        out.with_suffix(".json"), (json.dumps(findings.to_json(), indent=1) + "\n").encode()
+    )
+    return findings
+
+
+def _with_lens(patterns: Frames, images: Sequence[Path], settings: Settings) -> Settings:
+    """The settings with the energy that the files tell, unless it was given by hand."""
+    if given_by_hand(settings, "energy_ev") or "energy_ev" not in patterns.told:
+        return settings
+    return settings.model_copy(update={"energy_ev": float(np.mean(patterns.told["energy_ev"]))})
+
+
+def _pairs(  # long: both sides, and where they go
+    patterns: Frames,
+    cameras: Frames,
+    found: PatternFindings,
+    settings: Settings,
+    box_A: float | None,
+    out: Path,
+    overwrite: bool,
+    progress: Progress,
+) -> PairFindings:
+    """How images lie to patterns, and the store of both."""
+    pixel_A = pixel_of_images(cameras, settings)
+    box_A = box_A or 1 / found.pixel_per_A
+    settings = _covered(found, settings)
+    m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
+    optics = Optics(settings.energy_ev, box_A, 0.0)
+    items = chosen_pairs(len(patterns))
+    grids = [_on_grid(patterns, found, int(k), box_A, m) for k in items]
+    electrons = np.stack([grid for grid, _ in grids]) / settings.inspect.counts_per_electron
+    mask = np.logical_and.reduce([good for _, good in grids])
+    mask &= pattern_mask(m, optics, settings.pattern).numpy()
+    some = images_on_field(cameras, items, pixel_A, box_A, m, settings)
+    told = told_defocus(cameras, settings)
+    laid = place(electrons, mask, some, optics, settings, told)
+    dose, dose_by = _dose(found, settings, laid.pattern_dose)
+    image = settings.image.model_copy(update={"defocus_A": laid.defocus_A, "snr": None})
+    pattern = settings.pattern.model_copy(update={"dose_e_per_A2": dose})
+    settings = settings.model_copy(update={"image": image, "pattern": pattern})
+    centres, doses, outside = _write(
+        patterns, cameras, found, laid.placement, settings, optics, m, out, overwrite, progress
+    )
+    return PairFindings(
+        pixel_A=pixel_A,
+        centres_px=centres,
+        outside=outside,
+        placement=laid.placement,
+        placements=laid.placements,
+        defocus_A=laid.defocus_A,
+        defocus_by=laid.defocus_by,
+        defocus_error_A=laid.defocus_error_A,
+        sign=laid.sign,
+        dose=dose,
+        dose_by=dose_by,
+        image_dose=doses,
+        box_A=box_A,
+        m=m,
+    )
+
+
+def _covered(found: PatternFindings, settings: Settings) -> Settings:
+    """The settings with no larger angle than the detector saw."""
+    side_y, side_x = found.good.shape
+    y, x = found.centre.y, found.centre.x
+    reach = min(y, side_y - 1 - y, x, side_x - 1 - x) * found.pixel_per_A
+    angle = reach * wavelength_A(settings.energy_ev) * 1e3
+    if angle >= settings.pattern.max_angle_mrad:
+        return settings
+    pattern = settings.pattern.model_copy(update={"max_angle_mrad": angle})
+    return settings.model_copy(update={"pattern": pattern})
+
+
+def _on_grid(
+    patterns: Frames, found: PatternFindings, item: int, box_A: float, m: int
+) -> tuple[Image, Mask]:
+    """A pattern on the grid of 1 / box, in counts."""
+    counts, usable = patterns.counts(item)
+    centre = (float(found.centres[item, 0]), float(found.centres[item, 1]))
+    good = usable & found.good
+    spot = max((other.width_px for other in found.others), default=0.0)
+    if spot:
+        y, x = np.indices(counts.shape)
+        good &= np.hypot(y - centre[0], x - centre[1]) > _SPOT_WIDTHS * spot + 0.5
+    distortion = found.distortion or Distortion()
+    return pattern_on_grid(counts, good, centre, found.pixel_per_A, box_A, m, distortion)
+
+
+def _dose(found: PatternFindings, settings: Settings, by_images: float) -> tuple[float, str]:
+    """e/Å² of one pattern, and how it is known.
+
+    Raises:
+        DiffraganError: no way to tell it.
+    """
+    if settings.pattern.dose_e_per_A2 is not None:
+        return settings.pattern.dose_e_per_A2, "by hand"
+    beam = any(other.by == "the direct beam" for other in found.others)
+    diameter = settings.inspect.beam_diameter_A
+    if beam and diameter:
+        electrons = float(found.total[found.good].sum()) / found.frames
+        electrons /= settings.inspect.counts_per_electron
+        return electrons / (np.pi / 4 * diameter**2), "by the direct beam and its diameter"
+    if np.isfinite(by_images):
+        return by_images, "by the contrast of the images (better: --dose or --beam-diameter-A)"
+    raise DiffraganError(
+        "Nothing tells the dose of the patterns; give --dose, or --beam-diameter-A where the "
+        "direct beam is on the detector."
+    )
+
+
+def _write(  # long: both sides, how they lie, and where they go
+    patterns: Frames,
+    cameras: Frames,
+    found: PatternFindings,
+    placement: str,
+    settings: Settings,
+    optics: Optics,
+    m: int,
+    out: Path,
+    overwrite: bool,
+    progress: Progress,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The pairs into a measurement store; the molecules' places in their images, the images' doses,
+    and the largest part of a field beyond an image's edge."""
+    n, scan = len(patterns), scan_of(patterns, settings)
+    specs = {
+        "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
+        "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
+        "image": ArraySpec((m, m), "float32", "mean intensity"),
+        "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
+        "structure": ArraySpec((), "int32", "index"),
+    }
+    if scan:
+        specs["scan_position"] = ArraySpec((2,), "int32", "row and column")
+    header: dict[str, Any] = {
+        "optics": vars(optics),
+        "structures": info_to_json([StructureInfo(patterns.path.name.split(".")[0])]),
+        "settings": settings.model_dump(mode="json"),
+        "source": {"path": str(patterns.path), "image": str(cameras.path)},
+        "truth": False,
+    }
+    writer = StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite)
+    writer.put("structure", np.zeros(n, np.int32))
+    if scan:
+        writer.put("scan_position", np.stack(np.divmod(np.arange(n), scan[1]), -1).astype(np.int32))
+    mask = pattern_mask(m, optics, settings.pattern).numpy()
+    dose = settings.pattern.dose_e_per_A2 or 1.0
+    factor = settings.inspect.counts_per_electron * dose * optics.box_A**2
+    pixel_A = pixel_of_images(cameras, settings)
+    centres, doses, outside = np.zeros((n, 2)), np.zeros(n), 0.0
+    for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
+        grids = [_on_grid(patterns, found, int(k), optics.box_A, m) for k in block]
+        mask &= np.logical_and.reduce([good for _, good in grids])
+        cut = images_on_field(cameras, block, pixel_A, optics.box_A, m, settings)
+        centres[block], doses[block] = cut.centres_px, cut.dose
+        outside = max(outside, cut.outside)
+        writer.write(
+            block,
+            pattern=np.stack([grid for grid, _ in grids]).astype(np.float32) / np.float32(factor),
+            image=placed(cut.images, placement).astype(np.float32),
+            image_dose=cut.dose,
+        )
+        progress("pairs", int(block[-1]) + 1, n)
+    if not mask.any():
+        raise DiffraganError(f"No pixel of {patterns.path} is left to use; look at the mask.")
+    writer.put("pattern_mask", mask)
+    writer.finish()
+    return centres, doses, outside
