@@ -73,6 +73,15 @@ def test_plan_in_words_and_files(tmp_path: Path) -> None:
         dg.plan(47, 10, out=out)
 
 
+def test_a_beam_covers_the_molecule() -> None:
+    with pytest.raises(DiffraganError, match="narrower than a molecule of 47 kDa"):
+        dg.plan(47, 10, beam_diameter_A=40)
+    (gain,) = (
+        g for name, g in dg.plan(47, 10, beam_diameter_A=160).helps.items() if "71 Å" in name
+    )
+    assert gain > 3
+
+
 def test_plan_says_what_helps_most() -> None:
     """Without ice and with a filter nothing is left to change but the molecules."""
     ideal = dg.plan(47, 0.0)

@@ -40,13 +40,20 @@ def plan(  # long: what it may be told, as the command lists it
         out: folder for plan.json and plan.png; none: nothing is written.
 
     Raises:
-        DiffraganError: `out` holds a plan, and `overwrite` is not set.
+        DiffraganError: a beam narrower than the molecule; or `out` holds a plan, and `overwrite`
+            is not set.
     """
     from diffragan.files.atomic import write_atomically
     from diffragan.microscope.effective_dose import Exposure
-    from diffragan.microscope.plan import plan_experiment
+    from diffragan.microscope.plan import globular_diameter_A, plan_experiment
     from diffragan.optics import Optics
 
+    across_A = globular_diameter_A(mass_kda)
+    if beam_diameter_A < across_A:
+        raise DiffraganError(
+            f"A beam of {beam_diameter_A:g} Å is narrower than a molecule of {mass_kda:g} kDa, "
+            f"which is {across_A:.0f} Å across at least; widen it (--beam-A)."
+        )
     chosen = settings or load_settings()
     told = {"ice_nm": ice_nm, "beam_diameter_A": beam_diameter_A}
     specimen = chosen.specimen.model_copy(

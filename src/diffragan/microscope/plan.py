@@ -114,8 +114,11 @@ def what_would_help(exposure: Exposure, resolution_A: float) -> dict[str, float]
         "an energy filter": {"energy_filter": True},
         "molecules that are alike": {"motion_b_A2": 0.0},
     }
-    if specimen.beam_diameter_A is not None:
-        changes["a beam half as wide"] = {"beam_diameter_A": specimen.beam_diameter_A / 2}
+    narrow_A = 1.5 * globular_diameter_A(exposure.mass_kda)
+    if specimen.beam_diameter_A is not None and narrow_A < specimen.beam_diameter_A:
+        changes[f"a beam of {narrow_A:.0f} Å, no wider than the molecule"] = {
+            "beam_diameter_A": narrow_A
+        }
     changed = {
         name: replace(exposure, specimen=specimen.model_copy(update=change))
         for name, change in changes.items()
@@ -126,6 +129,12 @@ def what_would_help(exposure: Exposure, resolution_A: float) -> dict[str, float]
     gains = {name: _best_worth(other, resolution_A) / now for name, other in changed.items()}
     ordered = sorted(gains.items(), key=lambda item: -item[1])
     return {name: gain for name, gain in ordered if gain > 1.02}
+
+
+def globular_diameter_A(mass_kda: float) -> float:
+    """Diameter of a protein if it were a ball (Erickson, Biol. Proced. Online 11, 32, 2009); its
+    largest extent is some half more."""
+    return 2 * 0.66 * float((1e3 * mass_kda) ** (1 / 3))
 
 
 def _best_worth(exposure: Exposure, resolution_A: float) -> float:
