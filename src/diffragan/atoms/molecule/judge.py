@@ -68,7 +68,10 @@ def _model_metrics(
         if found is None or found.name != residue.split()[-1]:
             continue
         apart = {
-            atom.name: float(np.linalg.norm(sign * np.array(atom.pos.tolist()) - atoms[atom.name]))
+            atom.name: min(
+                float(np.linalg.norm(sign * np.array(atom.pos.tolist()) - place))
+                for place in _alike(atoms, atom.name)
+            )
             for atom in found
             if atom.name in atoms and atom.name in _MAIN_CHAIN
         }
@@ -79,6 +82,12 @@ def _model_metrics(
         "residues_right": right / len(chain) if chain else None,
         "main_chain_rms_A": float(np.sqrt(np.mean(squares))) if squares else None,
     }
+
+
+def _alike(atoms: dict[str, NDArray[np.float64]], name: str) -> list[NDArray[np.float64]]:
+    """Places that a name may stand for: O for either oxygen of the last carboxylate."""
+    names = (name, "OXT") if name == "O" else (name,)
+    return [atoms[other] for other in names if other in atoms]
 
 
 def places_in(sequence: str, types: list[str]) -> list[int | None]:
