@@ -66,6 +66,17 @@ def test_right_pairs_raise_no_doubt(right: Altered) -> None:
     assert doubts(right) == []
 
 
+@pytest.mark.parametrize("dose_e_per_A2", [5.0, 50.0, 200.0])
+def test_sparse_counts_raise_no_doubt(right: Altered, dose_e_per_A2: float) -> None:
+    """Less than one electron a pixel says little of an image, and nothing against it."""
+    electrons = dose_e_per_A2 * right.box_A**2
+    drawn = np.random.default_rng(1).poisson(np.maximum(right.patterns, 0) * electrons)
+    pattern = right.settings.pattern.model_copy(update={"dose_e_per_A2": dose_e_per_A2})
+    settings = right.settings.model_copy(update={"pattern": pattern})
+    counted = replace(right, patterns=drawn / electrons * right.pattern_mask, settings=settings)
+    assert doubts(counted) == []
+
+
 def test_a_flipped_or_turned_image_is_named(right: Altered) -> None:
     """What makes them fit is what the sentence says."""
     (said,) = doubts(replace(right, images=placed(right.images, "flipped")))

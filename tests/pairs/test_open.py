@@ -225,7 +225,7 @@ def test_bad_arrays_are_refused(
 
 def test_files_that_are_no_pairs(tmp_path: Path, arrays: tuple[Any, Any]) -> None:
     with pytest.raises(DiffraganError, match="no kind this package reads"):
-        open_pairs(tmp_path / "x.tiff")
+        open_pairs(tmp_path / "x.jpeg")
     with pytest.raises(DiffraganError, match=r"There is no file .*x\.npz"):
         open_pairs(tmp_path / "x.npz")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut")

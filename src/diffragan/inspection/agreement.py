@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -77,6 +77,7 @@ def agreement(  # long: pattern, image, and the optics that tie them
     optics: Optics,
     settings: ImageSettings,
     pattern_scale: float | None = 1.0,
+    pattern_electrons: float | None = None,
 ) -> Agreement:
     """How well images fit their patterns with the lens that the settings tell.
 
@@ -85,10 +86,12 @@ def agreement(  # long: pattern, image, and the optics that tie them
         images: (n, m, m), mean 1. image_dose: (n,) e/Å², infinite without noise.
         optics: `box_A` is the field of both.
         pattern_scale: factor on the patterns; none: the most likely one, for unknown doses.
+        pattern_electrons: of a pattern's exposure, where it was counted and its values are
+            fractions of them: sparse counts tell an image's moduli only so well.
     """
-    return _Fit.of(patterns, mask, images, image_dose, optics, settings).with_lens(
-        settings, pattern_scale
-    )
+    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
+    counting = 0.0 if pattern_electrons is None else 0.5 / pattern_electrons
+    return replace(fit, counting=counting).with_lens(settings, pattern_scale)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class _Fit:
     """What every hypothesis shares: images' power and symmetric patterns in the image's band.
 
     power, pattern: (n, k) over the k frequencies of the band. noise: (n,) power of counting noise a
-    frequency. ring: (k,) number of each frequency's ring. q2: (k,).
+    frequency. ring: (k,) number of each frequency's ring. q2: (k,). counting: intensity that a
+    symmetric pattern's counts leave open at each frequency, half an electron.
     """
 
     power: Stack
@@ -105,6 +109,7 @@ class _Fit:
     ring: NDArray[np.int64]
     q2: NDArray[np.float64]
     optics: Optics
+    counting: float = 0.0
 
     @classmethod
     def of(  # long: as `agreement`
@@ -144,7 +149,8 @@ class _Fit:
             scale = float(seen / max(model.sum(), 1e-300))
         model = model * max(scale, 0.0)
         floor = 1e-3 * self.power.mean(1)
-        gain = _rice(self.power, model, self.noise + floor) - self._unknowing(floor)
+        noise = (self.noise + floor)[:, None] + self.counting * max(scale, 0.0) * contrast
+        gain = _rice(self.power, model, noise) - self._unknowing(floor)
         left = self.power - self.noise[:, None] - model
         signal = self.power.sum() - self.noise.sum() * self.power.shape[1]
         ring_left = np.abs(self._ring_means(left)).sum() / max(signal, 1e-300)
@@ -162,9 +168,10 @@ class _Fit:
         return result
 
 
-def _rice(power: Stack, model: Stack, noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) log likelihood of |F|² = power (n, k) where a model's power (n, k) was expected."""
-    spread = noise[:, None] + _MODEL_ERROR * model
+def _rice(power: Stack, model: Stack, noise: Stack) -> NDArray[np.float64]:
+    """(n,) log likelihood of |F|² = power (n, k) where a model's power (n, k) was expected, with
+    noise of power (n, k)."""
+    spread = noise + _MODEL_ERROR * model
     cross = 2 * np.sqrt(power * model) / spread
     difference = np.sqrt(power) - np.sqrt(model)
     return np.asarray((-(difference**2) / spread + np.log(i0e(cross)) - np.log(spread)).sum(1))
@@ -178,11 +185,19 @@ def best_placement(  # long: as `agreement`
     optics: Optics,
     settings: ImageSettings,
     pattern_scale: float | None = 1.0,
+    pattern_electrons: float | None = None,
 ) -> dict[str, Agreement]:
     """The agreement of every placement, the likeliest first."""
     found = {
         way: agreement(
-            patterns, mask, placed(images, way), image_dose, optics, settings, pattern_scale
+            patterns,
+            mask,
+            placed(images, way),
+            image_dose,
+            optics,
+            settings,
+            pattern_scale,
+            pattern_electrons,
         )
         for way in PLACEMENTS
     }

@@ -19,6 +19,8 @@ from diffragan.inspection.agreement import (
 from diffragan.inspection.detector.centre import friedel_centre
 from diffragan.inspection.findings import SURE, SURE_SIGN
 from diffragan.inspection.images import DEFOCI_A
+from diffragan.microscope.imaging import counted_electrons
+from diffragan.microscope.specimen import is_ideal
 from diffragan.optics import Optics
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import ImageSettings
@@ -26,6 +28,7 @@ from diffragan.settings import ImageSettings
 _LOOKED_AT = 24  # pairs, spread evenly
 _LISTED = 5
 _OFF_PX = 0.5  # a centre this far off is told
+_BRIGHT_PART, _FEWEST_COUNTS = 0.98, 2.0  # where an image shows most, and a pixel's counts there
 _COARSEST_A = 30.0  # measured: docs/instruments.md
 
 
@@ -108,7 +111,10 @@ def centre_doubt(
 def _image_doubts(
     pairs: Pairs, patterns: NDArray[np.float64], items: NDArray[np.int64]
 ) -> list[str | None]:
-    """Images that do not fit their patterns, and what would make them."""
+    """Images that do not fit their patterns, and what would make them. Through ice, and of a
+    molecule that fades, a pattern is not the molecule's alone, and says nothing of its image."""
+    if not is_ideal(pairs.settings.specimen):
+        return []
     lens, optics, mask = pairs.settings.image, pairs.optics, pairs.pattern_mask
     defocus = pairs.defocus
     if defocus is not None and len(defocus):
@@ -116,8 +122,9 @@ def _image_doubts(
         lens = lens.model_copy(update={"defocus_A": mean})
     images, dose = pairs.image(items).astype(np.float64), pairs.image_dose(items)
     data = (patterns, mask, images, dose, optics, lens)
-    here = agreement(*data, None)
-    ways = best_placement(*data, None)
+    electrons = counted_electrons(optics, pairs.settings)
+    here = agreement(*data, None, electrons)
+    ways = best_placement(*data, None, electrons)
     best = next(iter(ways))
     ahead = ways[best].total - here.total
     if best != "as-is" and ways[best].total > 0 and ahead > SURE:
@@ -126,7 +133,7 @@ def _image_doubts(
             f"likelihood {ahead:.0f} more); lay them so, or let `diffragan inspect` do it."
         ]
     if here.total < -SURE * len(items):
-        return [_lost(data, here)]
+        return [] if _sparse(patterns, mask, electrons) else [_lost(data, here)]
     odd = [int(k) for k, gain in zip(items, here.gain, strict=True) if gain < -2 * SURE]
     found: list[str | None] = []
     if here.total > 0 and odd:
@@ -142,6 +149,16 @@ def _image_doubts(
                 f"({-sign:.1f} sd), as they would with the wrong sign; check it."
             )
     return found
+
+
+def _sparse(
+    patterns: NDArray[np.float64], mask: NDArray[np.bool_], electrons: float | None
+) -> bool:
+    """Whether the brighter part of the patterns holds too few counts to tell moduli by."""
+    if electrons is None:
+        return False
+    bright = np.quantile(patterns[:, mask].mean(0), _BRIGHT_PART)
+    return bool(bright * electrons < _FEWEST_COUNTS)
 
 
 def _lost(data: Pairing, here: Agreement) -> str:
