@@ -32,7 +32,7 @@ def test_the_package_stays_small() -> None:
     assert bundled_weights().stat().st_size < 20e6
 
 
-def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None) -> None:
     """Prints its table and leaves the report and the numbers; a second run replaces the first."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("from an earlier run")
