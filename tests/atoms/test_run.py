@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import diffragan as dg
 from browser import opened
 from diffragan.atoms import run as atoms_run
 from diffragan.atoms.building.build import build
+from diffragan.atoms.reconstruction_folder import read_reconstruction
 from diffragan.files.mrc import read_map, write_map
 from diffragan.files.store import open_results
 from diffragan.settings import load_settings
@@ -208,6 +211,17 @@ def test_noise_gives_no_confirmed_atoms(world: Path, tmp_path: Path) -> None:
     assert code == 3, text
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     assert metrics["atoms"]["confirmed"] < 0.05 * metrics["atoms"]["expected"]
+
+
+def test_only_given_orientations_give_a_frame(world: Path) -> None:
+    """A structure lies as its map does where the run was told how views lie, and only there."""
+    folder = read_reconstruction(world / "map")
+    assert folder.orientations_given
+    for how in ("refine", "find"):
+        results = copy.copy(folder.results)
+        many_views = results.settings["many_views"] | {"orientations": how}
+        results.settings = results.settings | {"many_views": many_views}
+        assert not replace(folder, results=results).orientations_given
 
 
 def test_what_is_no_reconstruction_is_refused(world: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
+from diffragan.settings import settings_from_dict
 
 _FILES = ("metrics.json", "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "phased.zarr")
 
@@ -45,6 +46,13 @@ class ReconstructionFolder:
     def box_A(self) -> float:
         """Side of the volume, Å."""
         return self.voxel_A * self.mask.shape[-1]
+
+    @property
+    def orientations_given(self) -> bool:
+        """Whether the run was told how its views lie, so that its map is turned as the structure
+        that they were told of; one that found them may be turned in any way."""
+        settings = settings_from_dict(self.results.settings)
+        return settings.many_views.orientations == "given"
 
 
 def read_reconstruction(path: Path) -> ReconstructionFolder:

@@ -142,7 +142,7 @@ def build_atoms(
         progress("reading the molecule", 1, 1)
     comparison: dict[str, Any] = {}
     if known is not None:
-        given = folder.results.settings["many_views"]["orientations"] == "given"
+        given = folder.orientations_given
         comparison = _against(result, known, views, given=given)
     write_atomically(out / "settings.toml", settings_to_toml(settings).encode())
     result = replace(result, warnings=_doubts(folder, result, mass))
