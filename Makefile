@@ -19,9 +19,10 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# Two at a time, a file each: most tests keep one core busy, and a file's tests share its runs.
+# Two at a time, of one thread each, and a file each, whose tests share its runs; in the order of
+# tests/conftest.py, where the longest are first.
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The site goes to site/index.html; warnings are errors, and nothing comes from the network.
 docs: $(DOCS)

@@ -18,7 +18,27 @@ from diffragan.settings import Settings, load_settings
 from phased_world import World, make_world, noisy_results
 from quick_runs import QUICK, SET, run
 
+# Files that take longest go first, so that no worker is left with one at the end.
+LONGEST = (
+    "commands/test_demo.py",
+    "atoms/test_run.py",
+    "by_relion/test_back.py",
+    "docs/test_guide.py",
+    "docs/test_notebook.py",
+    "docs/test_readme.py",
+    "reconstruction/test_from_images.py",
+)
 COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the others keep their order."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.as_posix()
+        return next((k for k, end in enumerate(LONGEST) if name.endswith(end)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 def cluster(stem: str, seed: int, atoms: int = 150, radius_A: float = 12.0) -> Structure:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from diffragan.plugins import load_plugins
 from diffragan.settings import Settings
 from plugin_packages import install
 
-EXAMPLE = Path(__file__).parent / "plugin_example"
+TESTS = Path(__file__).parent
+EXAMPLE = TESTS / "plugin_example"
 SOURCE = Path(__file__).parents[1] / "src"
 
 
@@ -86,16 +89,27 @@ def pair_file(
     return path
 
 
-def diffragan(site: Path | None, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, with or without the example installed."""
-    folders = [str(SOURCE)] + ([] if site is None else [str(site)])
-    return subprocess.run(
-        [sys.executable, "-m", "diffragan", *map(str, words)],
+# One process for several commands, since each would take seconds to start.
+SEVERAL = """
+import json, sys
+from quick_runs import run
+print("\\n" + json.dumps([run(*words) for words in json.loads(sys.argv[1])]))
+"""
+
+
+def diffragan(site: Path | None, *commands: Sequence[str | Path]) -> list[tuple[int, str]]:
+    """Exit codes and outputs of commands in a process of their own, with or without the example
+    installed."""
+    folders = [str(SOURCE), str(TESTS)] + ([] if site is None else [str(site)])
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, json.dumps([[*map(str, words)] for words in commands])],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
     )
+    assert done.returncode == 0, done.stderr
+    return [(code, text) for code, text in json.loads(done.stdout.splitlines()[-1])]
 
 
 def test_a_plug_in_of_ten_lines_serves_the_commands(
@@ -103,7 +117,7 @@ def test_a_plug_in_of_ten_lines_serves_the_commands(
 ) -> None:
     """Its reader opens the file, its method and its solver phase it, `evaluate` judges both, and
     `--help` lists the method."""
-    assert "zero-phases" in diffragan(example, "phase", "--help").stdout
+    commands: list[list[str | Path]] = [["phase", "--help"]]
     short = ["--method", "raar", "--starts", "1", "--iterations", "12", "--force"]
     runs = {
         "zero-phases": ["--method", "zero-phases"],
@@ -111,11 +125,13 @@ def test_a_plug_in_of_ten_lines_serves_the_commands(
     }
     for method, words in runs.items():
         out = tmp_path / f"{method}.zarr"
-        done = diffragan(example, "phase", pair_file, "--out", out, "--box-A", "70", *words)
-        assert done.returncode == 0, done.stderr
-        assert open_results(out).method == method
-        done = diffragan(example, "evaluate", out, "--out", tmp_path / method)
-        assert done.returncode == 0, done.stderr
+        commands.append(["phase", pair_file, "--out", out, "--box-A", "70", *words])
+        commands.append(["evaluate", out, "--out", tmp_path / method])
+    done = diffragan(example, *commands)
+    assert [code for code, _ in done] == [0] * 5, done
+    assert "zero-phases" in done[0][1]
+    for method in runs:
+        assert open_results(tmp_path / f"{method}.zarr").method == method
         assert (tmp_path / method / "report.html").exists()
     wave = open_results(tmp_path / "zero-phases.zarr").wave([0])
     assert wave is not None
@@ -126,9 +142,8 @@ def test_a_plug_in_of_ten_lines_serves_the_commands(
 def test_without_the_package_its_names_are_unknown(pair_file: Path, tmp_path: Path) -> None:
     """What the plug-in offers comes from it alone."""
     out = tmp_path / "p.zarr"
-    done = diffragan(None, "phase", pair_file, "--out", out, "--box-A", "70")
-    assert done.returncode == 2
-    assert "no kind this package reads" in done.stderr
-    done = diffragan(None, "phase", pair_file, "--out", out, "--method", "zero-phases")
-    assert done.returncode == 2
-    assert "no method 'zero-phases'" in done.stderr
+    phase: list[str | Path] = ["phase", pair_file, "--out", out]
+    kind, method = diffragan(None, [*phase, "--box-A", "70"], [*phase, "--method", "zero-phases"])
+    assert kind[0] == method[0] == 2
+    assert "no kind this package reads" in kind[1]
+    assert "no method 'zero-phases'" in method[1]

@@ -31,13 +31,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = [
     "simulate.sampling_A=0.2",
     "simulate.slice_A=4",
-    "simulate.box_A=36",
-    "simulate.depth_A=36",
+    "simulate.box_A=32",
+    "simulate.depth_A=32",
     "pattern.dose_e_per_A2=20000",
     "many_views.mask_margin_A=2.0",
 ]
 SET = [word for pair in SMALL for word in ("--set", pair)]
-FEW = ["--orientations", "90", "--workers", "1"]
+FEW = ["--orientations", "60", "--workers", "1"]
+BRIEF = ["--set", "atoms.map_cycles=2", "--set", "atoms.pattern_cycles=2"]
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +185,8 @@ def test_a_wrong_molecular_weight_is_doubted(
 ) -> None:
     """Atoms that are missing gain weight when they are tried, and those too many do not last."""
     mass = wrong * json.loads((world / "map" / "metrics.json").read_text())["mass_kda"]
-    short = [f"atoms.{key}_cycles=2" for key in ("map", "pattern")]
-    words_of = [word for pair in short for word in ("--set", pair)]
     code, text = run(
-        "atoms", world / "map", "--out", tmp_path / "out", "--mass-kda", f"{mass:.3f}", *words_of
+        "atoms", world / "map", "--out", tmp_path / "out", "--mass-kda", f"{mass:.3f}", *BRIEF
     )
     assert code == 0, text
     assert words in text
@@ -207,7 +206,7 @@ def test_noise_gives_no_confirmed_atoms(world: Path, tmp_path: Path) -> None:
         drawn *= np.abs(spectrum) / np.abs(drawn)
         noisy = np.fft.irfftn(drawn, s=volume.shape, axes=(0, 1, 2)) * (mask > 0.5)
         write_map(wrong / f"{name}.mrc", torch.from_numpy(noisy), voxel, "noise")
-    code, text = run("atoms", wrong, "--out", tmp_path / "out")
+    code, text = run("atoms", wrong, "--out", tmp_path / "out", *BRIEF)
     assert code == 3, text
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     assert metrics["atoms"]["confirmed"] < 0.05 * metrics["atoms"]["expected"]

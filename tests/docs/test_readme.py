@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from test_guide import PEPTIDE, blocks
 
+from diffragan.settings import load_settings
+
 README = Path(__file__).parents[2] / "README.md"
 
 # What the lines ask of a real protein, and what a test can wait for.
@@ -15,11 +17,13 @@ SMALLER = (
     ('"1UBQ"', f'"{PEPTIDE}"'),
     ('"simulate.orientations=300"', '"simulate.orientations=40", *COARSE'),
     ('"waves.zarr", settings=settings)  #', '"waves.zarr", settings=settings, workers=1)  #'),
+    ('build_atoms(found, "atoms")', 'build_atoms(found, "atoms", settings=BRIEF)'),
 )
+BRIEF = ("atoms.map_cycles=1", "atoms.map_steps=8", "atoms.pattern_cycles=1")
 COARSE = (
     "simulate.sampling_A=0.25",
     "simulate.slice_A=10",
-    "simulate.box_A=40",
+    "simulate.box_A=36",
     "simulate.keep_q_per_A=1.0",
     "image.snr=8",
     "image.aperture_mrad=6.5",
@@ -43,7 +47,7 @@ def test_ten_lines_from_a_pdb_entry_to_a_map(
     for said, tested in SMALLER:
         assert said in code
         code = code.replace(said, tested)
-    session: dict[str, Any] = {"COARSE": COARSE}
+    session: dict[str, Any] = {"COARSE": COARSE, "BRIEF": load_settings(overrides=BRIEF)}
     exec(compile(code, "README.md", "exec", dont_inherit=True), session)
     reconstruction = session["found"]
     assert reconstruction.converged
