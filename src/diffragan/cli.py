@@ -17,6 +17,7 @@ from diffragan.commands.pairs.prepare import prepare
 from diffragan.commands.pairs.simulate import simulate
 from diffragan.commands.results.evaluate import evaluate
 from diffragan.commands.results.export import export
+from diffragan.commands.results.view import view
 from diffragan.commands.solve.atoms import atoms
 from diffragan.commands.solve.phase import phase
 from diffragan.commands.solve.reconstruct import reconstruct
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 for command in (
     demo, plan, prepare, simulate, image, inspect, train, phase, evaluate, reconstruct, atoms,
-    export,
+    export, view,
 ):  # fmt: skip
     app.command()(command)
 

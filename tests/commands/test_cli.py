@@ -173,7 +173,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_has_help_with_examples() -> None:
-    for name in ("demo", "prepare", "simulate", "image", "train", "phase", "evaluate"):
+    for name in ("demo", "prepare", "simulate", "image", "train", "phase", "evaluate", "view"):
         done = subprocess.run(
             [sys.executable, "-m", "diffragan", name, "--help"],
             capture_output=True,

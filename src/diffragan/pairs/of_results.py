@@ -12,12 +12,16 @@ from diffragan.pairs.pairs import Pairs
 from diffragan.settings import settings_from_dict
 
 
-def pairs_of_results(results: ResultStore, input_paths: Sequence[Path] = ()) -> Pairs:
+def pairs_of_results(
+    results: ResultStore, input_paths: Sequence[Path] = (), *, verify: bool = True
+) -> Pairs:
     """The pairs that were phased, imaged as they were then.
 
     Args:
         results: knows the paths and hashes of its inputs.
         input_paths: used instead of those paths, whatever their hashes; one for each.
+        verify: whether to compare hashes now, which reads all of the input, or leave that to
+            `check_unchanged`.
 
     Raises:
         DiffraganError: the input is missing or changed, and no other was given.
@@ -49,10 +53,20 @@ def pairs_of_results(results: ResultStore, input_paths: Sequence[Path] = ()) -> 
             )
     images = [Path(entry["image"]) for entry in entries if entry.get("image")]
     pairs = open_all(paths, settings=settings, images=images, box_A=results.box_A)
-    for entry, part in zip(entries, pairs.parts, strict=True):
+    if verify:
+        check_unchanged(results, pairs)
+    return pairs
+
+
+def check_unchanged(results: ResultStore, pairs: Pairs) -> None:
+    """Refuses an input that has changed since it was phased, by its hash.
+
+    Raises:
+        DiffraganError: it has.
+    """
+    for entry, part in zip(results.inputs, pairs.parts, strict=True):
         if entry.get("sha256") not in (None, part.sha256):
             raise DiffraganError(
                 f"The input {part.path} has changed since {results.path} was phased from it; pass "
                 "--input with the one that was phased, or phase it again."
             )
-    return pairs

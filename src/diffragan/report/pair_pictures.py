@@ -30,6 +30,7 @@ from diffragan.report.plotting import (
     Array,
     colorbar,
     limits,
+    log_pattern,
     picture,
     scale_bar,
     styled,
@@ -53,11 +54,7 @@ class Example:
     @property
     def log_pattern(self) -> tuple[Array, tuple[float, float]]:
         """log10 of the pattern, nan where masked, and the levels between which to show it."""
-        with np.errstate(divide="ignore"):
-            log = np.where(self.pattern_mask & (self.pattern > 0), np.log10(self.pattern), np.nan)
-        some = log[np.isfinite(log)]
-        low, high = np.percentile(some, [10, 99.7]) if len(some) else (0.0, 1.0)
-        return np.where(self.pattern_mask & np.isnan(log), low, log), (low, high)
+        return log_pattern(self.pattern, self.pattern_mask)
 
 
 @styled

@@ -102,6 +102,15 @@ def limits(image: Array) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
+def log_pattern(pattern: Array, mask: Array) -> tuple[Array, tuple[float, float]]:
+    """log10 of a pattern, nan where masked, and the levels between which to show it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = np.where(mask & (pattern > 0), np.log10(pattern), np.nan)
+    some = log[np.isfinite(log)]
+    low, high = np.percentile(some, [10, 99.7]) if len(some) else (0.0, 1.0)
+    return np.where(mask & np.isnan(log), low, log), (float(low), float(high))
+
+
 def picture(
     axis: Axes, image: Array, box_A: float, title: str, limits: tuple[float, float],
     *, cmap: str = "gray", bar: bool = False,
@@ -121,16 +130,17 @@ def picture(
     return drawn
 
 
-def scale_bar(axis: Axes, n_px: int, box_A: float) -> None:
-    """A 20 Å bar in the lower left corner."""
-    pixel = n_px / box_A
-    start, y = 4 * pixel, 4.5 * pixel
-    axis.plot([start, start + 20 * pixel], [y, y], color="black", linewidth=5.0,
+def scale_bar(axis: Axes, n_px: int, box_A: float, length_A: float = 20.0) -> None:
+    """A bar in the lower left corner."""
+    length, margin = length_A * n_px / box_A, 0.2 * length_A * n_px / box_A
+    start, y = margin, 1.125 * margin
+    axis.plot([start, start + length], [y, y], color="black", linewidth=5.0,
               solid_capstyle="butt")  # fmt: skip
-    axis.plot([start, start + 20 * pixel], [y, y], color="white", linewidth=3.0,
+    axis.plot([start, start + length], [y, y], color="white", linewidth=3.0,
               solid_capstyle="butt")  # fmt: skip
     outline = [patheffects.withStroke(linewidth=2, foreground="black")]
-    axis.annotate("20 Å", (start + 10 * pixel, y), xytext=(0, 5), color="white", ha="center",
+    words = f"{length_A:g} Å"
+    axis.annotate(words, (start + length / 2, y), xytext=(0, 5), color="white", ha="center",
                   textcoords="offset points", fontsize=8.5, path_effects=outline)  # fmt: skip
 
 

@@ -52,8 +52,12 @@ async function start() {
     one.level = one.start;
   }
 
+  // The page's own colour of paper, whichever way its colours were chosen.
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const paper = () => (dark.matches ? "#22262a" : "#f4f6f8");
+  const paper = () => {
+    const parts = getComputedStyle(root).backgroundColor.match(/\d+/g) || [244, 246, 248];
+    return "#" + parts.slice(0, 3).map((v) => Number(v).toString(16).padStart(2, "0")).join("");
+  };
   let viewer;
   try {
     viewer = $3Dmol.createViewer(holder, {
@@ -389,7 +393,9 @@ async function start() {
     const act = KEYS[event.key];
     if (act && !event.ctrlKey && !event.metaKey && !event.altKey) { event.preventDefault(); act(); }
   });
-  dark.addEventListener("change", () => { viewer.setBackgroundColor(paper()); viewer.render(); });
+  const repaint = () => { viewer.setBackgroundColor(paper()); viewer.render(); };
+  dark.addEventListener("change", repaint);
+  addEventListener("themechange", repaint);
   new ResizeObserver(() => viewer.resize()).observe(holder);
 
   drawAtoms();

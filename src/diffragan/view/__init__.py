@@ -1,0 +1,1 @@
+"""A local web page for stores, results, maps and scans, to look through them."""
