@@ -15,6 +15,7 @@ from diffragan.settings import settings_from_dict, settings_to_toml
 from diffragan.view.curves import Chart, folder_charts
 from diffragan.view.items import Items, items_of_results
 from diffragan.view.maps import MapView, reconstruction_words
+from diffragan.view.scans import ScanView, is_scan
 
 _MAPS = ("map.mrc", "extended.mrc", "half1.mrc", "half2.mrc", "mask.mrc")
 
@@ -25,7 +26,7 @@ class Opened:
 
     kind: what it is, in a word or two. says: sentences that open the page. numbers: what is told
     of it, in words. settings_toml: those of the run. items: pairs or results. map: a map.
-    charts: curves of the whole.
+    scan: a scan's positions. charts: curves of the whole.
     """
 
     path: Path
@@ -35,17 +36,18 @@ class Opened:
     settings_toml: str = ""
     items: Items | None = None
     map: MapView | None = None
+    scan: ScanView | None = None
     charts: Sequence[Chart] = ()
 
     @property
     def tabs(self) -> list[str]:
         """The page's views, the first to open with."""
-        shown = {"map": self.map, "pairs": self.items, "curves": self.charts}
+        shown = {"scan": self.scan, "map": self.map, "pairs": self.items, "curves": self.charts}
         return [*(name for name, part in shown.items() if part), "about"]
 
 
 def open_path(path: Path) -> Opened:
-    """What lies at a path: a store, a folder of `reconstruct` or `atoms`, or a map.
+    """What lies at a path: a store, a folder of `reconstruct`, `atoms` or `scan`, or a map.
 
     Raises:
         DiffraganError: nothing is there, it is none of these, or it is damaged.
@@ -58,7 +60,7 @@ def open_path(path: Path) -> Opened:
         numbers = {"map": f"{view.n} x {view.n} x {view.n} voxels of {view.voxel_A:.4g} Å"}
         return Opened(path, "map", (), numbers, map=view)
     if path.is_dir():
-        return _folder(path)
+        return _scan(path) if is_scan(path) else _folder(path)
     if not path.exists():
         raise DiffraganError(f"There is nothing at {path}; check the name.")
     raise DiffraganError(
@@ -127,9 +129,16 @@ def _folder(path: Path) -> Opened:
         numbers,
         settings.read_text("utf-8") if settings.is_file() else "",
         items_of_results(open_results(views)) if views.exists() else None,
-        MapView(path, files, metrics),
-        folder_charts(path),
+        map=MapView(path, files, metrics),
+        charts=folder_charts(path),
     )
+
+
+def _scan(path: Path) -> Opened:
+    scan, settings = ScanView(path), path / "settings.toml"
+    items = Items(open_pairs(path / "pairs.zarr"), None) if (path / "pairs.zarr").exists() else None
+    toml = settings.read_text("utf-8") if settings.is_file() else ""
+    return Opened(path, "scan", scan.says, scan.numbers, toml, items, scan=scan)
 
 
 def _metrics(path: Path) -> dict[str, Any]:

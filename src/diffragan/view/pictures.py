@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Picture:
     title: what it is. unit: of the values. pixel: side of a pixel in Å, or in 1/Å where
     `reciprocal`; 0 where it is not known. centre: x, y of the beam, for a pattern. upward: whether
     y points up, as in the pages; else row 0 is at the top. colours: a colour map of matplotlib.
-    marks: x, y, colour and radius of points to draw on the figure to keep, in pixels.
+    marks: x and y of points to draw on the figure to keep, in pixels, by their colour.
     """
 
     values: Array
@@ -53,7 +53,7 @@ class Picture:
     centre: tuple[float, float] | None = None
     colours: str = "gray"
     upward: bool = True
-    marks: Sequence[tuple[float, float, str, float]] = field(default=())
+    marks: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -116,14 +116,14 @@ def figure_png(shown: Picture) -> bytes:
     axis.set_facecolor("#BBBBBB")
     drawn = picture(axis, shown.values, columns * (shown.pixel or 1), shown.title, shown.levels,
                     cmap=shown.colours)  # fmt: skip
-    if not shown.upward:
-        axis.invert_yaxis()
     if shown.centre is not None:
         _rings(axis, shown, shown.centre)
-    if shown.bar_A:
+    if shown.bar_A and shown.upward:
         scale_bar(axis, columns, columns * shown.pixel, shown.bar_A)
-    for x, y, colour, radius in shown.marks:
-        axis.add_patch(Circle((x, y), radius, fill=False, color=colour, linewidth=1))
+    axis.set(xlim=(-0.5, columns - 0.5))
+    axis.set(ylim=(-0.5, rows - 0.5) if shown.upward else (rows - 0.5, -0.5))
+    for colour, (x, y) in shown.marks.items():
+        axis.scatter(x, y, s=9, facecolors="none", edgecolors=colour, linewidths=0.8)
     colorbar(figure, drawn, axis, shown.unit)
     return png(figure)
 
@@ -135,5 +135,3 @@ def _rings(axis: Axes, shown: Picture, centre: tuple[float, float]) -> None:
         axis.add_patch(Circle(centre, radius, fill=False, color=AMBER, linewidth=0.7))
         axis.annotate(f"{spacing:g} Å", (centre[0] + 0.71 * radius, centre[1] + 0.71 * radius),
                       color=AMBER, fontsize=8)  # fmt: skip
-    rows, columns = shown.values.shape
-    axis.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5))

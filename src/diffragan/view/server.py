@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from diffragan import __version__
 from diffragan.errors import DiffraganError
 from diffragan.view.opened import Opened
+from diffragan.view.scans import ScanView
 from diffragan.view.shown import charts_of, picture_of, png_of
 
 _NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -100,6 +101,8 @@ class Pages:
             "/api/rows": self.rows,
             "/api/item/{row:int}": self.item,
             "/api/charts": self.charts,
+            "/api/scan": self.scan,
+            "/api/position/{position:int}": self.position,
             "/api/scene": self.scene,
             "/api/stage": self.stage,
             "/picture/{name:path}": self.picture,
@@ -165,14 +168,35 @@ class Pages:
         items, row = self.opened.items, request.path_params["row"]
         if items is None:
             raise DiffraganError("There are no pairs here.")
-        trust = items.trust(row)
+        trust, scan = items.trust(row), self.opened.scan
         return JSONResponse({
             "row": row, "title": items.title(row), "facts": items.facts(row),
             "kinds": list(items.kinds), "trust": trust and trust.json,
+            "position": scan and scan.positions_of_pairs.get(row),
         })  # fmt: skip
 
     def charts(self, request: Request) -> Response:
         return JSONResponse([chart.json for chart in charts_of(self.opened)])
+
+    def scan(self, request: Request) -> Response:
+        return JSONResponse(self._scan.json)
+
+    def position(self, request: Request) -> Response:
+        scan, position = self._scan, request.path_params["position"]
+        items, pair = self.opened.items, scan.pair(position)
+        facts, names = scan.facts(position), [f"position/{position}"]
+        if items is not None and pair is not None:
+            names = [f"pair/{pair}/{kind}" for kind in items.kinds]
+        row, column = divmod(position, scan.shape[1])
+        return JSONResponse({
+            "title": f"row {row}, column {column}", "facts": facts, "pair": pair, "names": names,
+        })  # fmt: skip
+
+    @property
+    def _scan(self) -> ScanView:
+        if self.opened.scan is None:
+            raise DiffraganError("There is no scan here.")
+        return self.opened.scan
 
     def scene(self, request: Request) -> Response:
         if self.opened.map is None:

@@ -1,6 +1,7 @@
 """Pictures and charts by their names: what the page shows, and what `--picture` writes.
 
-`pair/12/pattern` (or image, phased, phase, target, trust), `map/z/40` and `half1/z/40`, `fsc`.
+`pair/12/pattern` (or image, phased, phase, target, trust), `map/z/40` and `half1/z/40`, `fsc`; of a
+scan `overview`, `dark_field`, `bright_field` and `position/1234`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ def picture_of(opened: Opened, name: str) -> Picture:
             return opened.items.picture(int(row), kind)
         case [volume, axis, index] if index.isdigit() and opened.map is not None:
             return opened.map.section(volume, axis, int(index))
+        case ["position", number] if number.isdigit() and opened.scan is not None:
+            return opened.scan.frame(int(number))
+        case [layer] if opened.scan is not None and layer in opened.scan.layers:
+            return opened.scan.picture(layer)
     raise DiffraganError(f"There is no picture “{name}” here; {_names(opened)}.")
 
 
@@ -51,6 +56,8 @@ def _names(opened: Opened) -> str:
     names = [chart.name for chart in opened.charts]
     if opened.items is not None:
         names += [f"pair/0/{kind}" for kind in opened.items.kinds]
+    if opened.scan is not None:
+        names += [*opened.scan.layers, "position/0"]
     if opened.map is not None:
         names += [f"{volume}/z/{opened.map.n // 2}" for volume in opened.map.files]
     return f"names are {', '.join(names)}" if names else "there are none"

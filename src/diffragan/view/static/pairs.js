@@ -4,7 +4,7 @@ import { chart } from "./charts.js";
 import { Picture } from "./pictures.js";
 import { Table } from "./table.js";
 
-export const COLOURS = { molecule: "#009e73", empty: "#8a929a", ice: "#56b4e9", carbon: "#cc79a7", several: "#e69f00" };
+const COLOURS = { molecule: "#D55E00", several: "#CC79A7", ice: "#56B4E9", carbon: "#E69F00", empty: "#767676" };
 
 export function dot(column, name) {
   if (column.name === "verdict") return [make("span", { class: `dot ${name === "solved" ? "good" : "bad"}` })];
@@ -15,7 +15,9 @@ export function dot(column, name) {
 }
 
 export class Pairs {
-  constructor(root, source, moved) {
+  // goTo: shows a position on the scan that the pairs come from.
+  constructor(root, source, moved, goTo) {
+    this.goTo = goTo;
     this.root = root;
     this.source = source;
     this.moved = moved;
@@ -86,6 +88,12 @@ export class Pairs {
   trouble(words) {
     const place = document.getElementById("trouble");
     if (words) { place.textContent = words; place.hidden = false; }
+  }
+
+  // To an item, whatever the filter keeps.
+  async jump(row) {
+    this.filter.value = "";
+    await this.load(row);
   }
 
   setFilter(text) { this.filter.value = text.trim(); this.load(); }
@@ -166,7 +174,9 @@ export class Pairs {
       const told = await ask(`api/item/${row}`);
       if (row !== this.row) return;
       this.part("#item h2").textContent = told.title;
-      this.part("#item dl").replaceChildren(...told.facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+      const goes = told.position === null || told.position === undefined ? []
+        : [["on the scan", make("button", { type: "button", class: "goes", onclick: () => this.goTo(told.position) }, `position ${told.position}`)]];
+      this.part("#item dl").replaceChildren(...[...told.facts, ...goes].flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
       this.part("#item .trust").replaceChildren(...(told.trust ? [chart(told.trust, { width: 430, height: 220 })] : []));
     } catch (error) {
       if (row !== this.row) return;

@@ -3,6 +3,7 @@ import { ask, copy, make, quoted } from "./page.js";
 import { chart } from "./charts.js";
 import { MapView } from "./map.js";
 import { Pairs } from "./pairs.js";
+import { Scan } from "./scan.js";
 
 const LABELS = { scan: "Scan", map: "Map", pairs: "Pairs", curves: "Curves", about: "About" };
 const $ = (id) => document.getElementById(id);
@@ -46,8 +47,11 @@ async function show(tab) {
 
 async function open(tab) {
   const { tab: named, row, asked } = place(), here = named === tab ? asked : new URLSearchParams(), root = $(tab);
-  if (tab === "pairs") {
-    parts.pairs = new Pairs(root, source, moved);
+  if (tab === "scan") {
+    parts.scan = new Scan(root, source, moved, (pair) => goTo("pairs", pair));
+    await parts.scan.open({ row: named === tab ? row : null, layer: here.get("layer") ?? "" });
+  } else if (tab === "pairs") {
+    parts.pairs = new Pairs(root, source, moved, (position) => goTo("scan", position));
     await parts.pairs.open({ row: named === tab ? row : null, sort: here.get("sort") ?? "", filter: here.get("filter") ?? "" });
     const told = examples(parts.pairs.table.columns ?? []);
     $("examples").replaceChildren(...(told.length ? ["For example: ", ...told.flatMap((one) => [make("code", {}, one), " "])] : []));
@@ -65,6 +69,13 @@ async function open(tab) {
     root.replaceChildren(make("div", {}, make("div", { class: "says" }, ...source.says.map((words) => make("p", {}, words))),
       make("dl", {}, ...[["path", source.path], ...source.numbers, ["shown by", `diffragan ${source.version}`]].flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])), settings));
   }
+}
+
+// From a position to its pair, and back.
+async function goTo(tab, row) {
+  await show(tab);
+  if (tab === "scan") parts.scan.choose(row);
+  else await parts.pairs.jump(row);
 }
 
 // Filters on columns that the table has.
