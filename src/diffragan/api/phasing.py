@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffragan.evaluation.evaluation import Evaluation
     from diffragan.files.store import ResultStore
     from diffragan.pairs.pairs import Pairs
-    from diffragan.training.loop import TrainResult
+    from diffragan.training.leg import TrainResult
 
 
 def phase(  # long: what it may be told, as the command lists it
@@ -187,7 +187,7 @@ def export(
 
 
 def train(
-    simulations: Source,
+    sources: Source,
     out: Path | str,
     *,
     settings: Settings | None = None,
@@ -196,26 +196,42 @@ def train(
     tensorboard: bool = False,
     progress: Progress = no_progress,
 ) -> TrainResult:
-    """Train the conditional GAN on simulated exit waves, or go on with the run that `out` holds.
+    """Train a conditional GAN, or go on with the run that `out` holds.
 
     Args:
-        simulations: simulation stores to learn from.
+        sources: for the published generator simulation stores; for one of maps prepared
+            structures, or folders of them.
         out: folder of the run: best.safetensors, last.safetensors, checkpoint.pt, log.jsonl.
-        settings: the preset `published` if not given.
+        settings: the preset `published` if not given; `network` is for a generator of maps.
         max_minutes: end after this time, with a checkpoint.
 
     Raises:
-        DiffraganError: stores that can't be used together, a loss that is not finite, or a run in
+        DiffraganError: sources that can't be used together, a loss that is not finite, or a run in
             `out` with other settings or data.
     """
     from diffragan.devices import pick_device
+
+    settings = settings or load_settings("published")
+    if settings.network.generator == "maps":
+        from diffragan.training.on_maps.loop import train_on_maps
+        from diffragan.training.on_maps.molecules import molecules_for
+
+        return train_on_maps(
+            molecules_for(as_paths(sources), settings, progress),
+            Path(out),
+            settings,
+            device=pick_device(device),
+            max_minutes=max_minutes,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
     from diffragan.training.data import open_exit_waves
     from diffragan.training.loop import train as run
 
     return run(
-        open_exit_waves(as_paths(simulations)),
+        open_exit_waves(as_paths(sources)),
         Path(out),
-        settings or load_settings("published"),
+        settings,
         device=pick_device(device),
         max_minutes=max_minutes,
         tensorboard=tensorboard,

@@ -36,16 +36,24 @@ def resample(array: Tensor, n_px: int) -> Tensor:
     n = array.shape[-1]
     if n == n_px:
         return array
+    values = torch.fft.ifft2(resized_spectrum(torch.fft.fft2(array), n_px)) * (n_px / n) ** 2
+    result: Tensor = values if array.is_complex() else values.real
+    return result
+
+
+def resized_spectrum(spectrum: Tensor, n_px: int) -> Tensor:
+    """A spectrum (..., n, n), zero frequency first, on n_px x n_px frequencies of the same step:
+    what does not fit is cut, and of an even grid the Nyquist row and column; new ones are 0."""
+    n = spectrum.shape[-1]
+    if n == n_px:
+        return spectrum
     half = (min(n, n_px) - 1) // 2
-    spectrum = torch.fft.fft2(array)
-    out = spectrum.new_zeros((*array.shape[:-2], n_px, n_px))
+    out = spectrum.new_zeros((*spectrum.shape[:-2], n_px, n_px))
     low, high = slice(0, half + 1), slice(-half, None)
     for rows in (low, high):
         for columns in (low, high):
             out[..., rows, columns] = spectrum[..., rows, columns]
-    values = torch.fft.ifft2(out) * (n_px / n) ** 2
-    result: Tensor = values if array.is_complex() else values.real
-    return result
+    return out
 
 
 def even_fast_length(n: float) -> int:

@@ -17,13 +17,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import nn
 
 from diffragan import __version__
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.networks.generator import PublishedGenerator
+from diffragan.networks.maps_generator import MapsGenerator
 from diffragan.networks.scaling import TargetScale
-from diffragan.settings import Settings, settings_from_dict
+from diffragan.settings import NetworkSettings, Settings, settings_from_dict
 
 FORMAT = 1
 HEADER_KEY = "diffragan"
@@ -52,7 +54,7 @@ class WeightsMetadata:
     n_px: int
     box_A: float
     energy_ev: float
-    target: TargetScale
+    target: TargetScale | None = None
     trained_on: tuple[TrainedOn, ...] = ()
     validation: tuple[str, ...] = ()
     validation_frc: float | None = None
@@ -67,14 +69,14 @@ class WeightsMetadata:
 class LoadedWeights:
     """A generator ready to propose, and where it came from."""
 
-    generator: PublishedGenerator
+    generator: nn.Module
     metadata: WeightsMetadata
     sha256: str
 
 
 def save_weights(
     path: Path,
-    generator: PublishedGenerator,
+    generator: nn.Module,
     metadata: WeightsMetadata,
     precision: Literal["float16", "float32"] = "float16",
 ) -> None:
@@ -120,12 +122,18 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> LoadedWeight
             "`diffragan train`."
         ) from None
     metadata = _metadata(path, header)
-    network = metadata.settings.network
-    generator = PublishedGenerator(network.width, network.dropout)
+    generator = new_generator(metadata.settings.network)
     _check_fit(path, generator.state_dict(), tensors)
     generator.load_state_dict({name: value.float() for name, value in tensors.items()})
     generator.to(device).requires_grad_(False).eval()
     return LoadedWeights(generator, metadata, hashlib.sha256(content).hexdigest())
+
+
+def new_generator(network: NetworkSettings) -> nn.Module:
+    """The generator that settings name, not yet trained."""
+    if network.generator == "maps":
+        return MapsGenerator(network.maps_channels, network.maps_stages, impose=network.maps_impose)
+    return PublishedGenerator(network.width, network.dropout)
 
 
 def _header(content: bytes) -> dict[str, Any]:
@@ -145,7 +153,8 @@ def _metadata(path: Path, header: Mapping[str, Any]) -> WeightsMetadata:
     fields = {name: value for name, value in header.items() if name != "format"}
     try:
         fields["settings"] = settings_from_dict(fields["settings"])
-        fields["target"] = TargetScale(**fields["target"])
+        target = fields["target"]
+        fields["target"] = None if target is None else TargetScale(**target)
         fields["trained_on"] = tuple(TrainedOn(**s) for s in fields["trained_on"])
         fields["validation"] = tuple(fields["validation"])
         fields["validation_curve"] = tuple(fields.get("validation_curve", ()))

@@ -152,7 +152,9 @@ class Method:
 
     run: of one batch of pairs; of all pairs together for a joint method.
     joint: whether it phases all pairs of one molecule together.
-    needs_weights: whether it runs a network: given weights, or the bundled ones.
+    needs_weights: whether it runs a network: given weights, or those of the name `bundled` in the
+        package.
+    generators: the kinds of generator (`network.generator`) that it runs.
     invents: whether it may show detail that no measurement determines, as a network does.
     options: fields of `settings.phase` that it reads, besides `batch_size`.
     """
@@ -160,6 +162,8 @@ class Method:
     run: PairRun | JointRun
     joint: bool = False
     needs_weights: bool = False
+    bundled: str = "published.safetensors"
+    generators: frozenset[str] = frozenset({"published"})
     invents: bool = False
     options: frozenset[str] = frozenset()
 
@@ -190,7 +194,7 @@ class Method:
 
 
 # What the methods that iterate read.
-ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {"method", "batch_size"}
+ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {"method", "batch_size", "samples"}
 
 
 def as_method(thing: Any, name: str) -> Method:

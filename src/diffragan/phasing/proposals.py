@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.correlation import ring_index
-from diffragan.fourier.grids import frequency_grid, resample
+from diffragan.fourier.grids import frequency_grid, resample, resized_spectrum
+from diffragan.microscope.imaging import counted_electrons
+from diffragan.microscope.noise import item_seed
+from diffragan.networks.maps_generator import Evidence
 from diffragan.optics import image_contrast
 from diffragan.phasing.method import PairBatch
+from diffragan.phasing.modulus import friedel_mate
 
+MAPS_NOISE = 3  # what is drawn for a pair, beside `run.METHOD_NOISE`
 _NETWORK_TRUST = 0.95  # no frequency of a network is trusted more
 
 
@@ -53,6 +58,53 @@ def network_proposal(projection: Tensor, batch: PairBatch, worth: Sequence[float
         trust = torch.minimum(trust, torch.fft.ifftshift(limits[rings]).to(trust))
     phase = torch.sgn(1j * spectrum * torch.sign(contrast))
     return Proposal(phase.to(torch.complex64), trust.to(torch.float32))
+
+
+def maps_evidence(batch: PairBatch, finest_A: float, draw: int = 0) -> Evidence:
+    """What a generator of maps takes of pairs: the object o (wave = beam + i o) to a resolution.
+
+    Friedel mates are averaged, as of a real object. A map has pixels of half of `finest_A`.
+
+    Args:
+        draw: number of the sample; each has noise of its own, drawn on the CPU from the item's
+            seed and this number alone.
+    """
+    box = batch.optics.box_A
+    n = 2 * round(box / finest_A)
+    inside = frequency_grid(n, box, batch.pattern.device) < ((n // 2 - 0.5) / box) ** 2
+    valid = torch.fft.ifftshift(batch.pattern_mask).float()
+    intensity = batch.amplitude**2 * valid
+    seen = valid + friedel_mate(valid)
+    mean = (intensity + friedel_mate(intensity)) / seen.clamp_min(1)
+    amplitude = resized_spectrum(mean.sqrt(), n) * inside
+    image = image_proposal(batch)
+    seen_phase = image.trust * image.phase / 1j
+    seen_phase = 0.5 * (seen_phase + friedel_mate(seen_phase).conj())
+    electrons = counted_electrons(batch.optics, batch.settings)
+    each = (amplitude**2).sum((-2, -1)) / (amplitude > 0).sum((-2, -1)).clamp_min(1)
+    drawn = [
+        torch.randn(n, n, generator=torch.Generator().manual_seed(item_seed(s, draw, MAPS_NOISE)))
+        for s in batch.seeds
+    ]
+    return Evidence(
+        amplitude,
+        amplitude * resized_spectrum(seen_phase, n),
+        each * (torch.inf if electrons is None else electrons),
+        torch.stack(drawn).to(amplitude),
+    )
+
+
+def maps_proposal(spectrum: Tensor, batch: PairBatch) -> Proposal:
+    """Phases of drawn objects (b, n, n) and their trust, on the measured grid.
+
+    An object drawn with least squared error shrinks by the mean cosine of its phase errors, so
+    the trust is its amplitude over the measured one. Nothing beyond the maps' resolution.
+    """
+    m = batch.pattern.shape[-1]
+    whole = resized_spectrum(spectrum, m)
+    trust = (whole.abs() / batch.amplitude.clamp_min(1e-12)).clamp(max=_NETWORK_TRUST)
+    trust = torch.where(batch.amplitude > 0, trust, 0.0)
+    return Proposal(1j * torch.sgn(whole), trust.to(torch.float32))
 
 
 def more_trusted(one: Proposal, other: Proposal) -> Proposal:

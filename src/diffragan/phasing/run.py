@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffragan.errors import DiffraganError
 from diffragan.files.store_header import info_to_json, unfinished
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.noise import item_seed
 from diffragan.pairs.pairs import Pairs
-from diffragan.phasing.method import Context, PairBatch, Phased
+from diffragan.phasing.method import Context, Method, PairBatch, Phased
 from diffragan.phasing.methods import METHODS
 from diffragan.phasing.registry import check_options
 from diffragan.progress import Progress, no_progress
@@ -23,8 +24,6 @@ from diffragan.settings import Settings
 METHOD_NOISE = 2
 
 STAGE = "pairs phased"
-
-BUNDLED_WEIGHTS = "published.safetensors"
 
 
 def make_pair_batch(
@@ -59,12 +58,25 @@ def load_context(
             don't fit.
     """
     device = torch.device(device)
-    if not METHODS[name].needs_weights:
+    method = METHODS[name]
+    if not method.needs_weights:
         check_options(name, {} if weights is None else {"weights": "weights"}, METHODS)
         return Context(device=device)
     from diffragan.networks.weights import load_weights
 
-    return Context(load_weights(weights or bundled_weights(), device), weights, device)
+    loaded = load_weights(weights or bundled_weights(method.bundled), device)
+    kind = loaded.metadata.settings.network.generator
+    if not _runs(method, kind):
+        others = [other for other in METHODS if _runs(METHODS[other], kind)]
+        raise DiffraganError(
+            f"The weights {weights} are of the generator '{kind}', which the method '{name}' does "
+            f"not run, as {' and '.join(others)} would; give others, or leave --weights out."
+        )
+    return Context(loaded, weights, device)
+
+
+def _runs(method: Method, generator: str) -> bool:
+    return method.needs_weights and generator in method.generators
 
 
 def weights_record(context: Context) -> dict[str, Any] | None:
@@ -80,11 +92,11 @@ def weights_record(context: Context) -> dict[str, Any] | None:
     }
 
 
-def bundled_weights() -> Path:
-    """The weights in the package."""
+def bundled_weights(name: str) -> Path:
+    """Weights in the package, by the file's name."""
     from importlib import resources
 
-    return Path(str(resources.files("diffragan").joinpath("data", BUNDLED_WEIGHTS)))
+    return Path(str(resources.files("diffragan").joinpath("data", name)))
 
 
 def choose_items(n: int, limit: int | None) -> NDArray[np.int64]:

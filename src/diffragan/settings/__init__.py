@@ -13,22 +13,22 @@ from diffragan.settings.layers import (
     settings_from_dict,
     settings_to_toml,
 )
+from diffragan.settings.networks import ConditionsSettings, NetworkSettings, TrainSettings
 from diffragan.settings.sections import (
     AtomsSettings,
     InspectSettings,
     ManyViewsSettings,
-    NetworkSettings,
     PhaseSettings,
     PrepareSettings,
     ProjectionSettings,
     RelionSettings,
     Settings,
     SimulationSettings,
-    TrainSettings,
 )
 
 __all__ = [
     "AtomsSettings",
+    "ConditionsSettings",
     "DetectorSettings",
     "ImageSettings",
     "InspectSettings",

@@ -17,6 +17,7 @@ from diffragan.settings.exposures import (
     PatternSettings,
     SpecimenSettings,
 )
+from diffragan.settings.networks import ConditionsSettings, NetworkSettings, TrainSettings
 
 
 class PrepareSettings(Frozen):
@@ -58,45 +59,14 @@ class ProjectionSettings(Frozen):
     defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -50.0
 
 
-class NetworkSettings(Frozen):
-    """Generator and discriminator of the conditional GAN."""
-
-    preparation: Literal["published", "amplitude"] = "published"
-    width: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="factor on every channel count of the published network"
-    )
-    patch_px: Literal[16, 34, 70, 142, 286] = Field(
-        default=16, description="receptive field of one discriminator output"
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-
-
-class TrainSettings(Frozen):
-    """The training loop."""
-
-    epochs: Annotated[int, Field(ge=1)] = 200
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 1
-    learning_rate: Positive = 2e-5
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    l1_weight: NotNegative = 100.0
-    adversarial_weight: NotNegative = 1.0
-    discriminator_loss_factor: NotNegative = 0.5
-    augment: bool = Field(default=True, description="turn exit waves by quarters at random")
-    validation_structures: tuple[str, ...] = Field(
-        default=(), description="stems held out; none: a tenth of the structures, at least one"
-    )
-    validate_every_steps: Annotated[int, Field(ge=1)] = 500
-    checkpoint_every_s: Positive = 300.0
-    validation_items: Annotated[int, Field(ge=1)] = 32
-    mixed_precision: bool = True
-
-
 class PhaseSettings(Frozen):
-    """Phasing. What follows `batch_size` is for the methods that iterate: raar and hybrid."""
+    """Phasing. What follows `samples` is for the methods that iterate: raar and hybrid."""
 
     method: str = Field(default="image", description="a name in the registry of methods")
     batch_size: Annotated[int, Field(ge=1)] = 8
+    samples: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="draws of a network of maps, whose mean is taken"
+    )
     solver: str = Field(default="rrr", description="er, hio, raar, rrr or another registered")
     beta: Annotated[float, Field(gt=0, le=2)] = 0.7
     starts: Annotated[int, Field(ge=1, le=10_000)] = 4
@@ -354,6 +324,7 @@ class Settings(Frozen):
     projection: ProjectionSettings = ProjectionSettings()
     network: NetworkSettings = NetworkSettings()
     train: TrainSettings = TrainSettings()
+    conditions: ConditionsSettings = ConditionsSettings()
     phase: PhaseSettings = PhaseSettings()
     many_views: ManyViewsSettings = ManyViewsSettings()
     atoms: AtomsSettings = AtomsSettings()

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors
-from diffragan.networks.discriminator import PatchDiscriminator
-from diffragan.networks.generator import PublishedGenerator
 from diffragan.networks.scaling import TargetScale
 from diffragan.settings import Settings
 from diffragan.settings.old_keys import present_keys
@@ -43,14 +42,23 @@ class TrainProgress:
 
 @dataclass
 class TrainState:
-    """Everything that a step changes, and what the target scale was at the start."""
+    """Everything that a step changes, by the network's name, and the published generator's target
+    scale as it was at the start."""
 
-    generator: PublishedGenerator
-    discriminator: PatchDiscriminator
-    generator_optimizer: Optimizer
-    discriminator_optimizer: Optimizer
-    target: TargetScale
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    target: TargetScale | None = None
     progress: TrainProgress = field(default_factory=TrainProgress)
+
+    @property
+    def generator(self) -> nn.Module:
+        """The network that is trained for its own sake."""
+        return self.networks["generator"]
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """Its adversary."""
+        return self.networks["discriminator"]
 
 
 def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) -> None:
@@ -62,7 +70,7 @@ def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
     Raises:
         DiffraganError: a weight is not finite, or the disk refuses.
     """
-    for name, module in (("generator", state.generator), ("discriminator", state.discriminator)):
+    for name, module in state.networks.items():
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             raise DiffraganError(
                 f"The {name}'s weights stopped being finite before step {state.progress.step}; "
@@ -71,11 +79,9 @@ def save_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
     tree = {
         "format": FORMAT,
         "identity": json.dumps(identity),
-        "generator": state.generator.state_dict(),
-        "discriminator": state.discriminator.state_dict(),
-        "generator_optimizer": state.generator_optimizer.state_dict(),
-        "discriminator_optimizer": state.discriminator_optimizer.state_dict(),
-        "target": vars(state.target),
+        **{name: module.state_dict() for name, module in state.networks.items()},
+        **{f"{name}_optimizer": one.state_dict() for name, one in state.optimizers.items()},
+        "target": None if state.target is None else vars(state.target),
         "progress": vars(state.progress),
         # No step draws from these today; they are kept so that one that does resumes exactly.
         "random": {
@@ -113,11 +119,11 @@ def load_checkpoint(path: Path, state: TrainState, identity: Mapping[str, Any]) 
             f"{path.parent} holds a run with {key} = {old}, not {new}; use the same to go on with "
             "it, or choose another --out."
         )
-    state.generator.load_state_dict(tree["generator"])
-    state.discriminator.load_state_dict(tree["discriminator"])
-    state.generator_optimizer.load_state_dict(tree["generator_optimizer"])
-    state.discriminator_optimizer.load_state_dict(tree["discriminator_optimizer"])
-    state.target = TargetScale(**tree["target"])
+    for name, module in state.networks.items():
+        module.load_state_dict(tree[name])
+    for name, optimizer in state.optimizers.items():
+        optimizer.load_state_dict(tree[f"{name}_optimizer"])
+    state.target = None if tree["target"] is None else TargetScale(**tree["target"])
     state.progress = TrainProgress(**tree["progress"])
     torch.set_rng_state(tree["random"]["cpu"])
     if torch.cuda.is_available() and len(tree["random"]["cuda"]) == torch.cuda.device_count():
@@ -131,7 +137,7 @@ def run_identity(settings: Settings, structures: Mapping[str, str], n_items: int
     for key in FREE_KEYS:
         section, name = key.split(".")
         del tree[section][name]
-    used = ("seed", "energy_ev", "pattern", "image", "projection", "network", "train")
+    used = ("seed", "energy_ev", "pattern", "image", "projection", "network", "train", "conditions")
     return {
         **{key: tree[key] for key in used if key in tree},
         "structures": dict(structures),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.correlation import BAND_EDGES_A, frc, ring_q
-from diffragan.networks.generator import PublishedGenerator, propose
+from diffragan.networks.generator import propose
 from diffragan.networks.scaling import TargetScale, projection_from_output
 from diffragan.optics import q_from_angle
 from diffragan.settings import Settings
@@ -37,7 +37,7 @@ class Validation:
 
 
 def validate(
-    generator: PublishedGenerator,
+    generator: nn.Module,
     data: ExitWaves,
     items: Items,
     settings: Settings,

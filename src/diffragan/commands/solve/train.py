@@ -20,12 +20,16 @@ from diffragan.terminal import (
 )
 
 if TYPE_CHECKING:
-    from diffragan.training.loop import TrainResult
+    from diffragan.training.leg import TrainResult
 
 
 def train(
-    stores: Annotated[
-        list[Path], typer.Argument(help="simulation stores to learn from", show_default=False)
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="simulation stores to learn from; with --preset network prepared structures",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="folder of the run; one with a checkpoint is continued")
@@ -45,9 +49,10 @@ def train(
         bool, typer.Option("--tensorboard", help="write TensorBoard events too")
     ] = False,
 ) -> None:
-    """Train the conditional GAN on simulated exit waves.
+    """Train a conditional GAN: the published one on simulated exit waves, ours on structures.
 
-    Patterns, images and projections are computed from the exit waves as they are needed. Some
+    Patterns, images and projections are computed as they are needed; the generator of --preset
+    network sees every molecule in new orientations, under conditions drawn from the settings. Some
     structures are held out (train.validation_structures, or a tenth of them), and the generator
     with the best FRC on those is kept. OUT gets best.safetensors, last.safetensors, log.jsonl,
     settings.toml, samples/*.png and checkpoint.pt. Ctrl-C writes a checkpoint first; the same
@@ -56,6 +61,8 @@ def train(
     Examples:
 
         diffragan train proteins.zarr --out run --set network.width=0.125 --set train.batch_size=8
+
+        diffragan train prepared/ --out run --preset network --max-minutes 90
 
         diffragan train a.zarr b.zarr --out run --set train.max_steps=300 --max-minutes 10
 
@@ -69,7 +76,7 @@ def train(
         torch.set_num_threads(threads)
     with progress_bars() as progress:
         result = api.train(
-            stores,
+            sources,
             out,
             settings=read_settings(preset, config, set_, seed=seed),
             device=device,

@@ -14,6 +14,9 @@ METHODS = MethodRegistry(
         "published": MethodLine(
             f"{_PACKAGE}.published:METHOD", "the network of Matinyan et al. 2024"
         ),
+        "network": MethodLine(
+            f"{_PACKAGE}.network:METHOD", "a generator that draws maps between measured amplitudes"
+        ),
         "raar": MethodLine(
             f"{_PACKAGE}.raar:METHOD",
             "projection algorithms; the solver is RRR unless set otherwise",

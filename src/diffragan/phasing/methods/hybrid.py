@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from diffragan.phasing.method import ITERATION_OPTIONS, Context, Method, PairBatch, Phased
 from diffragan.phasing.methods import METHODS
+from diffragan.phasing.methods.network import GENERATOR, drawn_phases
 from diffragan.phasing.methods.raar import phased_by_projections, refine_phases
-from diffragan.phasing.proposals import image_proposal, more_trusted, network_proposal
+from diffragan.phasing.proposals import Proposal, image_proposal, more_trusted, network_proposal
 
 
 def from_network(batch: PairBatch, context: Context) -> Phased:
     """As `raar`, each frequency starting from the image or the network, whichever knows more."""
+    proposal = more_trusted(image_proposal(batch), proposed(batch, context))
+    return phased_by_projections(batch, refine_phases(batch, proposal))
+
+
+def proposed(batch: PairBatch, context: Context) -> Proposal:
+    """What the network of the context proposes, whichever of the two it is."""
+    assert context.weights is not None
+    metadata = context.weights.metadata
+    if metadata.settings.network.generator == GENERATOR:
+        return drawn_phases(batch, context)
     projection = METHODS["published"](batch, context).projection
-    worth = () if context.weights is None else context.weights.metadata.validation_curve
-    network = network_proposal(projection, batch, worth)
-    return phased_by_projections(
-        batch, refine_phases(batch, more_trusted(image_proposal(batch), network))
-    )
+    return network_proposal(projection, batch, metadata.validation_curve)
 
 
-METHOD = Method(from_network, needs_weights=True, invents=True, options=ITERATION_OPTIONS)
+METHOD = Method(
+    from_network,
+    needs_weights=True,
+    bundled="network.safetensors",
+    generators=frozenset({GENERATOR, "published"}),
+    invents=True,
+    options=ITERATION_OPTIONS | {"samples"},
+)

@@ -25,6 +25,7 @@ def published_network(batch: PairBatch, context: Context) -> Phased:
     inputs = prepare_inputs(batch.pattern, batch.pattern_mask, batch.image, network)
     output = propose(weights.generator, inputs, batch.seeds)
     scale = weights.metadata.target
+    assert scale is not None
     return Phased(projection_from_output(output, network, scale, batch.projection_px))
 
 
