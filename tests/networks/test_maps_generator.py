@@ -28,7 +28,7 @@ def evidence(n: int = 24, b: int = 2, seed: int = 0) -> Evidence:
     return Evidence(amplitude, proposal, torch.full((b,), torch.inf), noise)
 
 
-def stirred(seed: int = 0, **options: bool) -> MapsGenerator:
+def stirred(seed: int = 0, **options: str) -> MapsGenerator:
     """A generator whose last layers, zero at first, draw something."""
     torch.manual_seed(seed)
     network = MapsGenerator(8, 2, **options)
@@ -76,7 +76,7 @@ def test_only_a_generator_that_imposes_them_sees_measured_amplitudes_between_its
         first = network(less)[0] - network(given)[0]
         return (first / given.amplitude.clamp_min(1e-6))[:, 8:10, 8:10].abs().mean()
 
-    assert change(stirred(impose=True)) > 2 * change(stirred(impose=False))
+    assert change(stirred(pattern="imposed")) > 2 * change(stirred(pattern="none"))
 
 
 def test_rings_are_brought_half_way_to_one_power() -> None:

@@ -214,10 +214,10 @@ def train(
     settings = settings or load_settings("published")
     if settings.network.generator == "maps":
         from diffragan.training.on_maps.loop import train_on_maps
-        from diffragan.training.on_maps.molecules import molecules_for
+        from diffragan.training.on_maps.molecules import read_molecules
 
         return train_on_maps(
-            molecules_for(as_paths(sources), settings, progress),
+            read_molecules(as_paths(sources), settings, progress),
             Path(out),
             settings,
             device=pick_device(device),

@@ -50,12 +50,13 @@ class MapsGenerator(nn.Module):
     Args:
         channels: of the maps at full size; twice, four and four times as many at each half.
         stages: steps between which the measured amplitudes are put in.
-        impose: whether they are put in; without, a stage sees its map alone.
+        pattern: how a stage sees them: `imposed` on its map, as a `picture` of their own, as the
+            published network does, or `none`.
     """
 
-    def __init__(self, channels: int = 32, stages: int = 4, *, impose: bool = True) -> None:
+    def __init__(self, channels: int = 32, stages: int = 4, pattern: str = "imposed") -> None:
         super().__init__()
-        self.impose = impose
+        self.pattern = pattern
         self.stages = nn.ModuleList(
             UNet(_IN_MAPS + CONDITIONS + (channels if k else 0), channels) for k in range(stages)
         )
@@ -73,14 +74,20 @@ class MapsGenerator(nn.Module):
         drawn, out = proposal, []
         seen: tuple[Tensor, ...] = ()
         for stage in self.stages:
-            imposed = drawn
-            if self.impose:
-                imposed = to_map(with_amplitude(to_spectrum(drawn), amplitude))
-            maps = torch.stack([drawn, imposed, imposed - drawn, proposal, *conditions], 1)
+            beside = self._pattern_beside(drawn, amplitude)
+            maps = torch.stack([drawn, beside, beside - drawn, proposal, *conditions], 1)
             step, features = stage(torch.cat([maps, *seen], 1))
             drawn, seen = drawn + step[:, 0].float(), (features,)
             out.append(to_spectrum(drawn) / weight * (amplitude > 0))
         return out
+
+    def _pattern_beside(self, drawn: Tensor, amplitude: Tensor) -> Tensor:
+        if self.pattern == "imposed":
+            return to_map(with_amplitude(to_spectrum(drawn), amplitude))
+        if self.pattern == "picture":
+            picture = torch.fft.fftshift(amplitude, dim=(-2, -1))
+            return picture / picture.std((-2, -1), keepdim=True).clamp_min(1e-12)
+        return drawn
 
 
 def ring_weight(amplitude: Tensor) -> Tensor:

@@ -132,7 +132,9 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> LoadedWeight
 def new_generator(network: NetworkSettings) -> nn.Module:
     """The generator that settings name, not yet trained."""
     if network.generator == "maps":
-        return MapsGenerator(network.maps_channels, network.maps_stages, impose=network.maps_impose)
+        return MapsGenerator(
+            network.maps_channels, network.maps_stages, pattern=network.maps_pattern
+        )
     return PublishedGenerator(network.width, network.dropout)
 
 

@@ -32,8 +32,10 @@ class NetworkSettings(Frozen):
     maps_finest_A: Positive = Field(
         default=2.5, description="resolution to which phases are drawn; a map's pixel is half of it"
     )
-    maps_impose: bool = Field(
-        default=True, description="every stage sees its map with the measured amplitudes put in"
+    maps_pattern: Literal["imposed", "picture", "none"] = Field(
+        default="imposed",
+        description="how a stage sees the pattern: its map with the measured amplitudes put in, the "
+        "pattern itself as a picture beside it, or not at all; the others are for comparison",
     )
 
 

@@ -10,19 +10,20 @@ from diffragan.phasing.proposals import Proposal, image_proposal, more_trusted, 
 
 
 def from_network(batch: PairBatch, context: Context) -> Phased:
-    """As `raar`, each frequency starting from the image or the network, whichever knows more."""
-    proposal = more_trusted(image_proposal(batch), proposed(batch, context))
-    return phased_by_projections(batch, refine_phases(batch, proposal))
+    """As `raar`, from what a network proposes."""
+    return phased_by_projections(batch, refine_phases(batch, proposed(batch, context)))
 
 
 def proposed(batch: PairBatch, context: Context) -> Proposal:
-    """What the network of the context proposes, whichever of the two it is."""
+    """Phases to start from: those of a generator of maps, which knows the image's trust; or of the
+    published one, each frequency from it or from the image, whichever knows more."""
     assert context.weights is not None
     metadata = context.weights.metadata
     if metadata.settings.network.generator == GENERATOR:
         return drawn_phases(batch, context)
     projection = METHODS["published"](batch, context).projection
-    return network_proposal(projection, batch, metadata.validation_curve)
+    network = network_proposal(projection, batch, metadata.validation_curve)
+    return more_trusted(image_proposal(batch), network)
 
 
 METHOD = Method(

@@ -7,10 +7,8 @@ import torch
 from diffragan.phasing.method import Context, Method, PairBatch, Phased, phased_wave
 from diffragan.phasing.proposals import (
     Proposal,
-    image_proposal,
     maps_evidence,
     maps_proposal,
-    more_trusted,
     trusted_wave,
 )
 
@@ -38,9 +36,8 @@ def drawn_phases(batch: PairBatch, context: Context) -> Proposal:
 
 
 def from_generator(batch: PairBatch, context: Context) -> Phased:
-    """Measured amplitudes with the phases that the generator draws, weighted by its trust; the
-    image's own where they are trusted more."""
-    proposal = more_trusted(drawn_phases(batch, context), image_proposal(batch))
+    """Measured amplitudes with the phases that the generator draws, weighted by its trust."""
+    proposal = drawn_phases(batch, context)
     wave = trusted_wave(proposal, batch.amplitude, batch.direct_beam)
     return phased_wave(wave, batch, trust=proposal.trust)
 

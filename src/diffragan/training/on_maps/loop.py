@@ -113,8 +113,8 @@ class MapsLeg(Leg[Batch]):
         state, config = self.state, self.settings.train
         amplitude = batch.evidence[0].amplitude
         draws = [self.drawn(state.generator, one) for one in batch.evidence]
-        loss = maps_loss(draws, batch.truth, amplitude, config)
-        losses = {"l1": float(loss.detach())}
+        loss, l1 = maps_loss(draws, batch.truth, amplitude, config)
+        losses = {"l1": float(l1.detach())}
         if config.adversarial_weight:
             judged = _to_judge(batch.evidence[0])
             weight = ring_weight(amplitude)

@@ -17,8 +17,9 @@ _EARLIER = 0.3  # weight of the stages before the last
 
 def maps_loss(
     draws: Sequence[Sequence[Tensor]], truth: Tensor, amplitude: Tensor, train: TrainSettings
-) -> Tensor:
-    """Scalar loss of the spectra (b, n, n) that each draw's stages gave.
+) -> tuple[Tensor, Tensor]:
+    """Loss of the spectra (b, n, n) that each draw's stages gave, and the L1 term of the last stage
+    alone, both scalar.
 
     `shell_weight` x the squared error over the power of each ring, averaged over rings (0 where all
     is right, 1 where nothing is drawn) + `l1_weight` x mean absolute error of the maps, rings
@@ -34,7 +35,7 @@ def maps_loss(
         l1 = torch.stack([to_map((x - truth) * weight).abs().mean() for x in some]).mean()
         share = 1.0 if k == stages - 1 else _EARLIER
         total = total + share * (train.shell_weight * _shells(some, truth) + train.l1_weight * l1)
-    return total
+    return total, l1
 
 
 def _shells(draws: Sequence[Tensor], truth: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ object, and its phase grating exp(i o) the wave: no batch sees an orientation tw
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,31 +93,44 @@ class Molecules:
         return torch.exp(1j * (thing - edge[:, None, None]))
 
 
-def molecules_for(
+def read_molecules(
     paths: Sequence[Path], settings: Settings, progress: Progress = no_progress
 ) -> Molecules:
-    """Prepared structures (files, or folders of them) as Fourier volumes, those that fit the
-    largest box of `conditions.box_A`.
+    """Prepared structures from files, or folders of them; otherwise as `molecules_of`.
 
     Raises:
         DiffraganError: no structure, one that is not prepared, or none that fits.
     """
+    files = prepared_files(paths)
+
+    def read() -> Iterator[Structure]:
+        for k, file in enumerate(files):
+            yield load_structure(file)
+            progress("reading molecules", k + 1, len(files))
+
+    return molecules_of(read(), settings)
+
+
+def molecules_of(structures: Iterable[Structure], settings: Settings) -> Molecules:
+    """Structures as Fourier volumes, those that fit the largest box of `conditions.box_A`.
+
+    Raises:
+        DiffraganError: none fits.
+    """
     finest, largest = settings.network.maps_finest_A, max(settings.conditions.box_A)
     # Close to its edge a volume is not interpolated faithfully.
     field = whole_pixels(1.1 * largest, finest)
-    files = prepared_files(paths)
-    each = []
-    for k, file in enumerate(files):
-        structure = load_structure(file)
-        if 2 * structure.radius_A <= largest - _ROOM_A:
-            each.append(_as_volume(structure, field, finest, settings.energy_ev))
-        progress("reading molecules", k + 1, len(files))
+    each = tuple(
+        _as_volume(one, field, finest, settings.energy_ev)
+        for one in structures
+        if one.diameter_A <= largest - _ROOM_A
+    )
     if not each:
         raise DiffraganError(
-            f"None of {len(files)} structures fits a box of {largest:g} Å; add smaller ones, or "
-            "a larger box to conditions.box_A."
+            f"None of the structures fits a box of {largest:g} Å; add smaller ones, or a larger "
+            "box to conditions.box_A."
         )
-    return Molecules(tuple(each), field, finest, settings.energy_ev)
+    return Molecules(each, field, finest, settings.energy_ev)
 
 
 def whole_pixels(box_A: float, finest_A: float) -> float:
