@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from diffragan.optics import aberration, transfer_function
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing import support
-from diffragan.phasing.method import Context, PairBatch, Phased, phased_wave
+from diffragan.phasing.method import PairBatch, Phased, phased_wave
 from diffragan.phasing.methods import METHODS, raar
 from diffragan.phasing.proposals import Proposal
 from diffragan.phasing.run import choose_items, load_context, make_pair_batch
@@ -120,21 +121,24 @@ def _phased(spectrum: Tensor, refined: raar.Phases, batch: PairBatch) -> Phased:
     return replace(phased, start_r=refined.start_r, solved=refined.solved)
 
 
-def rows(context: Context | None) -> list[Row]:
-    """The table's rows, in its order; `hybrid` only where a network fits."""
+def rows(weights: Path | None) -> list[Row]:
+    """The table's rows, in its order; networks by these weights, or the bundled ones."""
 
     def known(name: str) -> Callable[[PairBatch, Tensor], Phased]:
-        return lambda batch, truth: METHODS[name](batch, context or Context())
+        given = weights if METHODS[name].needs_weights else None
+        # Read when the row is first run, so that a row that is left out needs no weights.
+        context = cache(lambda: load_context(name, given))
+        return lambda batch, truth: METHODS[name](batch, context())
 
-    table = [
+    return [
         Row("image only", known("image")),
         Row("Gerchberg-Saxton, two planes", gerchberg_saxton),
         Row("random starts (aligned to truth)", random_phases),
+        Row("network", known("network")),
         Row("raar", known("raar")),
+        Row("hybrid", known("hybrid")),
+        Row("upper bound (told support, 5 Å)", upper_bound),
     ]
-    if context is not None:
-        table.append(Row("hybrid", known("hybrid")))
-    return [*table, Row("upper bound (told support, 5 Å)", upper_bound)]
 
 
 def measure(row: Row, pairs: Pairs, items: np.ndarray[Any, Any], size: int) -> dict[str, Any]:
@@ -222,8 +226,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--starts", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=1500)
-    parser.add_argument("--weights", type=Path, default=None, help="a network, for row hybrid")
-    parser.add_argument("--rows", default="", help="only rows whose name contains this")
+    parser.add_argument("--weights", type=Path, default=None, help="of networks; none: bundled")
+    parser.add_argument("--rows", default="", help="those whose names start so, by comma")
     parser.add_argument("--set", action="append", default=[], help="key=value, as diffragan phase")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--json", type=Path, default=None)
@@ -232,15 +236,12 @@ def main() -> None:
     settings = load_settings(overrides=args.set, values={"phase.method": "raar", **values})
     pairs = open_pairs(args.store, settings=settings)
     items = choose_items(pairs.n, args.limit)
-    context = None
-    if args.weights is not None:
-        context = load_context("hybrid", args.weights)
     resolutions = " ".join(f"{d:5g}" for d in RESOLUTIONS_A)
     print(f"{args.store.name}: {len(items)} pairs, box {pairs.box_A:.1f} Å, {pairs.m} px")
     print(f"{'FRC at (Å)':33s} {resolutions}  FRC.5Å solved      R  s/image", flush=True)
     results = []
-    for row in rows(context):
-        if args.rows in row.name:
+    for row in rows(args.weights):
+        if row.name.startswith(tuple(args.rows.split(","))):
             results.append(measure(row, pairs, items, args.batch))
             print(line(results[-1]), flush=True)
     for result in results:

@@ -192,7 +192,7 @@ def profile_train(
     from diffragan.networks.discriminator import PatchDiscriminator
     from diffragan.networks.generator import PublishedGenerator
     from diffragan.training import data as batches
-    from diffragan.training import loop
+    from diffragan.training import leg, loop
 
     data = batches.open_exit_waves([folder / "waves.zarr", folder / "held_out.zarr"])
     chosen = {
@@ -206,7 +206,7 @@ def profile_train(
     sections = Sections()
     if device.type == "cuda":
         sections.synchronize = torch.cuda.synchronize
-    timed, plain_update = sections.timed, loop.update
+    timed, plain_update = sections.timed, leg.update
 
     def update(optimizer: Any, loss: Any, module: Any, processes: Any) -> None:
         of = "generator" if isinstance(module, PublishedGenerator) else "discriminator"
@@ -225,8 +225,8 @@ def profile_train(
         timed(torch.optim.Adam, "step", "optimizers"),
         # Validation images and runs the generator too: all of that is validation.
         timed(loop, "validate", "validation", sealed=True),
-        timed(loop, "save_checkpoint", "saving"),
-        timed(loop, "keep_weights", "saving"),
+        timed(leg, "save_checkpoint", "saving"),
+        timed(leg, "keep_weights", "saving"),
     ]
 
     def progress(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:

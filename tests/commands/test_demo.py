@@ -13,12 +13,13 @@ from diffragan.pairs.open import open_pairs
 from diffragan.phasing.run import bundled_weights
 
 
-def test_the_bundled_weights_never_saw_the_example() -> None:
+@pytest.mark.parametrize("name", ["published.safetensors", "network.safetensors"])
+def test_the_bundled_weights_never_saw_the_example(name: str) -> None:
     """By name, by file hash, and by sequence: no relative above 35 % among what they learnt."""
     from diffragan.molecules.relatives import check_split
 
     molecule = open_pairs(example_path()).structures[0]
-    metadata = load_weights(bundled_weights("published.safetensors")).metadata
+    metadata = load_weights(bundled_weights(name)).metadata
     assert len(metadata.trained_on) > 50
     seen = {s.stem: s.sequence for s in metadata.trained_on}
     assert molecule.stem not in seen
@@ -29,7 +30,8 @@ def test_the_bundled_weights_never_saw_the_example() -> None:
 
 def test_the_package_stays_small() -> None:
     assert example_path().stat().st_size < 4e6
-    assert bundled_weights("published.safetensors").stat().st_size < 20e6
+    for name in ("published.safetensors", "network.safetensors"):
+        assert bundled_weights(name).stat().st_size < 20e6
 
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None) -> None:
@@ -43,7 +45,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["method"] == "raar"
     assert metrics["frc_of"] == "wave"
-    assert set(metrics["compared"]) == {"image", "published", "raar"}
+    assert set(metrics["compared"]) == {"image", "published", "network", "raar"}
     assert metrics["stability"]["other noise"]["n"] == 2
     assert metrics["band_mean_frc"]["diffraction"] > 0.7
     assert metrics["judged_precision"] == 1.0

@@ -38,12 +38,13 @@ def store(simulated: Path, published: Settings, tmp_path_factory: pytest.TempPat
         ("--starts 9", "'image' does not take --starts"),
         ("--method image --iterations 5", "'image' does not take --iterations"),
         ("--method image --set phase.solver=er", "'image' does not take --set phase.solver"),
+        ("--method raar --set phase.samples=2", "take --set phase.samples (network, hybrid do)"),
         ("--method published --starts 2", "'published' does not take --starts"),
         ("--method raar --weights w.safetensors", "'raar' does not take --weights"),
         ("--method raar --set phase.solver=magic", "no solver 'magic'; choose from er, hio, raar"),
         ("--set many_views.beta=0.8", "take --set many_views.beta (many-views does); leave it out"),
-        ("--method raar --set many_views.beta=1 --weights w", "take --weights (published, hybrid"),
-        ("--method magic", "no method 'magic'; choose from image, published, raar, hybrid, many"),
+        ("--method raar --set many_views.beta=1 --weights w", "take --weights (published, network"),
+        ("--method magic", "no method 'magic'; choose from image, published, network, raar, h"),
     ],
 )
 def test_what_a_method_does_not_take_is_refused(

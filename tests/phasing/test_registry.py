@@ -20,7 +20,7 @@ from diffragan.phasing.registry import check_options
 from diffragan.settings import PhaseSettings
 
 OPTIONS = set(PhaseSettings.model_fields) | {"weights", "many_views"}
-BUILT_IN = ["image", "published", "raar", "hybrid", "many-views"]
+BUILT_IN = ["image", "published", "network", "raar", "hybrid", "many-views"]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_names_cost_no_import() -> None:
 def test_what_the_methods_are() -> None:
     """The facts that run, report and help take from the records."""
     assert [name for name in BUILT_IN if METHODS[name].joint] == ["many-views"]
-    networks = ["published", "hybrid"]
+    networks = ["published", "network", "hybrid"]
     assert [name for name in BUILT_IN if METHODS[name].needs_weights] == networks
     assert [name for name in BUILT_IN if METHODS[name].invents] == networks
-    assert METHODS["raar"].takes == OPTIONS - {"weights", "many_views"}
+    assert METHODS["raar"].takes == OPTIONS - {"weights", "many_views", "samples"}
     assert {"solver", "starts", "time_budget_s", "force"} <= ITERATION_OPTIONS
     for name in BUILT_IN:
         assert METHODS[name].takes <= OPTIONS

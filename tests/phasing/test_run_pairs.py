@@ -228,11 +228,13 @@ def test_published_refuses_other_boxes_and_wrong_requests(
     wide = replace(batch, optics=Optics(200e3, 105.0, 36.0))
     with pytest.raises(DiffraganError, match=r"published works in the paper's 70 Å.*105 Å"):
         METHODS["published"](wide, Context())
-    with pytest.raises(DiffraganError, match=r"'image' does not take weights \(published, hybrid"):
+    with pytest.raises(DiffraganError, match=r"'image' does not take weights \(published, network"):
         load_context("image", weights)
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     with pytest.raises(DiffraganError, match=r"bad\.safetensors"):
         load_context("published", tmp_path / "bad.safetensors")
+    with pytest.raises(DiffraganError, match=r"w\.safetensors.*'published'.*published and hybrid"):
+        load_context("network", weights)
     with pytest.raises(DiffraganError, match="'magic'; choose from image, published"):
         phase_pairs(pairs, tmp_path / "c.zarr", with_method(published, "magic"))
     assert not list(tmp_path.glob("*.part"))

@@ -23,6 +23,7 @@ from diffragan.settings import Settings, load_settings
 from diffragan.training import loop
 from diffragan.training.checkpoint import first_difference, save_checkpoint
 from diffragan.training.data import ExitWaves, open_exit_waves, split
+from diffragan.training.leg import TrainResult
 from diffragan.training.processes import Processes
 from diffragan.training.validation import mean_over_proteins
 from weak_objects import N_PX, sentence, settings, write_store
@@ -43,7 +44,7 @@ def data(store: Path) -> ExitWaves:
     return open_exit_waves([store])
 
 
-def run(data: ExitWaves, out: Path, chosen: Settings, **more: Any) -> loop.TrainResult:
+def run(data: ExitWaves, out: Path, chosen: Settings, **more: Any) -> TrainResult:
     return loop.train(data, out, chosen, **more)
 
 

@@ -122,7 +122,8 @@ def test_of_two_draws_the_right_spread_costs_least() -> None:
 
     def noise(size: float) -> Tensor:
         maps = size * torch.randn(200, 8, 8, generator=generator)
-        return torch.fft.fft2(maps, norm="forward")
+        spectra: Tensor = torch.fft.fft2(maps, norm="forward")
+        return spectra
 
     truth = noise(1.0)
     cost = {

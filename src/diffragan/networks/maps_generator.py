@@ -85,7 +85,7 @@ class MapsGenerator(nn.Module):
         if self.pattern == "imposed":
             return to_map(with_amplitude(to_spectrum(drawn), amplitude))
         if self.pattern == "picture":
-            picture = torch.fft.fftshift(amplitude, dim=(-2, -1))
+            picture: Tensor = torch.fft.fftshift(amplitude, dim=(-2, -1))
             return picture / picture.std((-2, -1), keepdim=True).clamp_min(1e-12)
         return drawn
 

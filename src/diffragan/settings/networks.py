@@ -34,8 +34,8 @@ class NetworkSettings(Frozen):
     )
     maps_pattern: Literal["imposed", "picture", "none"] = Field(
         default="imposed",
-        description="how a stage sees the pattern: its map with the measured amplitudes put in, the "
-        "pattern itself as a picture beside it, or not at all; the others are for comparison",
+        description="how a stage sees the pattern: as its map with the measured amplitudes put in; "
+        "for comparison as a picture beside it, or not at all",
     )
 
 
