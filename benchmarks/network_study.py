@@ -1,0 +1,223 @@
+"""What a generator of maps is worth: by condition, by its own trust, and where image and pattern
+are of different molecules.
+
+    python -m benchmarks.network_study STORE.zarr --limit 31 --out study.json
+    python -m benchmarks.network_study STORE.zarr --mismatched 500 --out mismatched.json
+
+STORE is a simulation store, imaged anew for each condition. FRC is of the wave with the truth, the
+mean over pairs. Mismatched pairs take each pattern with the image of a pair of another structure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffragan.fourier import correlation as metrics
+from diffragan.pairs.open import open_pairs
+from diffragan.pairs.pairs import Pairs
+from diffragan.phasing.method import Context, PairBatch
+from diffragan.phasing.methods import METHODS
+from diffragan.phasing.methods.network import drawn_phases
+from diffragan.phasing.run import choose_items, load_context, make_pair_batch
+from diffragan.settings import load_settings
+
+RESOLUTIONS_A = (8.0, 6.0, 5.0, 4.0, 3.0, 2.0)
+CPU = torch.device("cpu")
+TRUST_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+MOVED_A = 3.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How pairs are taken, and what phasing is told instead of it, as --set has them."""
+
+    name: str
+    taken: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    moved_A: float = 0.0
+
+
+CONDITIONS = (
+    Condition("as trained: -1000 Å, SNR 0.8, no counts"),
+    Condition("-500 Å", ("image.defocus_A=-500",)),
+    Condition("-2000 Å", ("image.defocus_A=-2000",)),
+    Condition("-3000 Å", ("image.defocus_A=-3000",)),
+    Condition("+1000 Å", ("image.defocus_A=1000",)),
+    Condition("SNR 0.1", ("image.snr=0.1",)),
+    Condition("SNR 0.3", ("image.snr=0.3",)),
+    Condition("SNR 3", ("image.snr=3",)),
+    Condition("pattern of 10⁶ e/Å²", ("pattern.dose_e_per_A2=1e6",)),
+    Condition("pattern of 10⁵ e/Å²", ("pattern.dose_e_per_A2=1e5",)),
+    Condition("pattern of 10⁴ e/Å²", ("pattern.dose_e_per_A2=1e4",)),
+    Condition("pattern of 10³ e/Å²", ("pattern.dose_e_per_A2=1e3",)),
+    Condition("300 kV", ("energy_ev=300e3",)),
+    Condition("defocus told as -1100 Å", (), ("image.defocus_A=-1100",)),
+    Condition("molecule moved by 3 Å", moved_A=MOVED_A),
+    Condition("beam stop of 3 pixels", ("pattern.beam_mask_px=3.5",)),
+)
+
+
+def taken_pairs(store: Path, condition: Condition, phase: Sequence[str]) -> Pairs:
+    """The store's pairs under a condition."""
+    settings = load_settings(overrides=[*condition.taken, *phase])
+    return open_pairs(store, settings=settings)
+
+
+def batches(
+    pairs: Pairs, items: NDArray[np.int64], condition: Condition
+) -> list[tuple[PairBatch, Tensor]]:
+    """Batches of four, with the true waves."""
+    out = []
+    step = round(condition.moved_A / (pairs.box_A / pairs.m))
+    for low in range(0, len(items), 4):
+        some = items[low : low + 4]
+        batch = make_pair_batch(pairs, some, pairs.settings, CPU)
+        if condition.told:
+            told = load_settings(overrides=condition.told).image
+            batch = replace(batch, settings=batch.settings.model_copy(update={"image": told}))
+        true = pairs.truth_wave(some)
+        assert true is not None
+        truth = torch.from_numpy(true)
+        if step:
+            batch = replace(batch, image=batch.image.roll(step, -1))
+            truth = truth.roll(step, -1)
+        out.append((batch, truth))
+    return out
+
+
+def judged(
+    method: str, given: list[tuple[PairBatch, Tensor]], pairs: Pairs, context: Context
+) -> dict[str, Any]:
+    """Mean FRC of a method's waves, and how many it solves."""
+    mask = torch.from_numpy(pairs.pattern_mask)
+    curves, said, seconds = [], [], 0.0
+    for batch, truth in given:
+        began = time.perf_counter()
+        phased = METHODS[method](batch, context)
+        seconds += time.perf_counter() - began
+        assert phased.wave is not None
+        found, true = metrics.centred_fourier(phased.wave), metrics.centred_fourier(truth)
+        curves.append(metrics.frc_fourier(found, true, mask.expand_as(found)))
+        if phased.solved is not None:
+            said.append(phased.solved)
+    curve, q = torch.cat(curves), metrics.ring_q(pairs.m, pairs.box_A)
+    smooth = metrics.smooth_curve(curve.mean(0), q)
+    solved = metrics.solved(curve, q)
+    flags = torch.cat(said) if said else None
+    return {
+        "method": method,
+        "n": len(curve),
+        "frc": {f"{d:g}": round(float(np.interp(1 / d, q, smooth)), 3) for d in RESOLUTIONS_A},
+        "solved": int(solved.sum()),
+        "said": None if flags is None else int(flags.sum()),
+        "said_and_solved": None if flags is None else int((flags & solved).sum()),
+        "seconds_per_image": round(seconds / len(curve), 3),
+    }
+
+
+def trust_table(given: list[tuple[PairBatch, Tensor]], context: Context) -> list[dict[str, float]]:
+    """Trust against the cosine of the phase error, frequencies weighted by their intensity."""
+    said, right, weight = [], [], []
+    for batch, truth in given:
+        drawn = drawn_phases(batch, context)
+        some = drawn.trust > 0
+        true = torch.sgn(torch.fft.fft2(truth))
+        said.append(drawn.trust[some])
+        right.append((drawn.phase * true.conj()).real[some])
+        weight.append((batch.amplitude**2)[some])
+    t, c, w = (torch.cat(x) for x in (said, right, weight))
+    rows = []
+    for low, high in pairwise(TRUST_EDGES):
+        k = (t >= low) & (t < high)
+        total = w[k].sum().clamp_min(1e-30)
+        rows.append(
+            {
+                "from": low,
+                "to": high,
+                "frequencies": int(k.sum()),
+                "said": round(float((w * t)[k].sum() / total), 3),
+                "cosine": round(float((w * c)[k].sum() / total), 3),
+            }
+        )
+    return rows
+
+
+def mismatched(pairs: Pairs, count: int, context: Context, method: str) -> dict[str, Any]:
+    """How many pairs the verdict calls solved: as they are, and with another structure's image."""
+    rng = np.random.default_rng(0)
+    said: dict[str, list[bool]] = {"matched": [], "mismatched": []}
+    for k in range(count):
+        item = k % pairs.n
+        others = np.flatnonzero(pairs.structure_index != pairs.structure_index[item])
+        batch = make_pair_batch(pairs, np.array([item]), pairs.settings, CPU)
+        if k < pairs.n:
+            flag = METHODS[method](batch, context).solved
+            assert flag is not None
+            said["matched"].append(bool(flag[0]))
+        other = make_pair_batch(pairs, np.array([rng.choice(others)]), pairs.settings, CPU)
+        dose = other.image_dose_e_per_A2
+        foreign = replace(batch, image=other.image, image_dose_e_per_A2=dose)
+        flag = METHODS[method](foreign, context).solved
+        assert flag is not None
+        said["mismatched"].append(bool(flag[0]))
+    return {name: {"n": len(flags), "called_solved": sum(flags)} for name, flags in said.items()}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--weights", type=Path, default=None, help="none: the bundled ones")
+    parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--methods", default="network,hybrid")
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--starts", type=int, default=4)
+    parser.add_argument("--conditions", default="", help="those whose names start so")
+    parser.add_argument("--mismatched", type=int, default=0, help="so many pairs, nothing else")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    phase = [f"phase.iterations={args.iterations}", f"phase.starts={args.starts}"]
+    phase += ["phase.force=true"]
+    context = load_context("network", args.weights)
+    result: dict[str, Any] = {"store": args.store.name, "iterations": args.iterations}
+    if args.mismatched:
+        pairs = taken_pairs(args.store, CONDITIONS[0], phase)
+        result["mismatched"] = mismatched(pairs, args.mismatched, context, "hybrid")
+        print(result["mismatched"])
+    else:
+        result["conditions"] = {}
+        for condition in CONDITIONS:
+            if not condition.name.startswith(args.conditions):
+                continue
+            pairs = taken_pairs(args.store, condition, phase)
+            given = batches(pairs, choose_items(pairs.n, args.limit), condition)
+            rows = [judged(name, given, pairs, context) for name in args.methods.split(",")]
+            result["conditions"][condition.name] = rows
+            for row in rows:
+                frc = " ".join(f"{value:5.2f}" for value in row["frc"].values())
+                print(
+                    f"{condition.name:42s} {row['method']:8s} {frc}  {row['solved']} solved, "
+                    f"{row['said']} said, {row['said_and_solved']} both, "
+                    f"{row['seconds_per_image']} s",
+                    flush=True,
+                )
+            if condition is CONDITIONS[0]:
+                result["trust"] = trust_table(given, context)
+                print(result["trust"])
+    args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
