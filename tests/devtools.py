@@ -86,7 +86,7 @@ class Browser:
                 result: dict[str, Any] = told["result"]
                 return result
 
-    def _message(self, timeout_s: float = 60) -> dict[str, Any]:
+    def _message(self, timeout_s: float = 180) -> dict[str, Any]:
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._read], [], [], timeout_s)
             assert ready, "Chromium does not answer"

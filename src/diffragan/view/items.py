@@ -29,6 +29,8 @@ VERDICTS = ("solved", "not solved")
 _KNOWN = {"structure", "done", "item", "solved", "r_factor", "trust", "seconds", "image_dose"}
 _KNOWN |= {"defocus_u_A", "defocus_v_A", "defocus_angle_deg"}
 
+_SHORT = ("kDa", "Å", "e/Å²", "s", "degrees", "electrons")  # units that fit over a column
+
 
 class Items:
     """Pairs, or results beside the pairs that they came from.
@@ -224,7 +226,8 @@ def _result_columns(results: ResultStore) -> list[Column]:
         columns.append(named_column("verdict", "verdict", words, about, VERDICTS))
     if results.has("seconds"):
         seconds = results.read("seconds").astype(np.float64)
-        columns.append(Column("seconds", "time", seconds, form=".2f", unit="s"))
+        if seconds.any():
+            columns.append(Column("seconds", "time", seconds, form=".2f", unit="s"))
     return columns
 
 
@@ -244,5 +247,7 @@ def _stored_columns(store: MeasurementStore, rows: Array) -> list[Column]:
             if values.dtype.kind in "biuf":
                 label = name.replace("_", " ")
                 form = ".4g" if values.dtype.kind == "f" else "d"
-                columns.append(Column(name.lower(), label, values, form=form))
+                about = str(store.group[name].attrs.get("unit", ""))
+                unit = about.split(",")[0] if about.split(",")[0] in _SHORT else ""
+                columns.append(Column(name.lower(), label, values, (), form, unit, about))
     return columns

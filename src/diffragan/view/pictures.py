@@ -84,10 +84,20 @@ class Picture:
 
 def pattern_picture(pattern: Array, mask: Array, box_A: float, title: str) -> Picture:
     """A pattern (m, m) on a log scale, its zero frequency at [m // 2, m // 2]."""
-    log, levels = log_pattern(pattern, mask)
+    log, levels = counted_levels(pattern, mask)
     middle = (pattern.shape[-1] // 2, pattern.shape[-2] // 2)
     unit = "log10 of the fraction of the beam"
     return Picture(log, levels, title, unit, 1 / box_A, True, middle, "inferno")
+
+
+def counted_levels(pattern: Array, mask: Array) -> tuple[Array, tuple[float, float]]:
+    """`log_pattern`, with room below for pixels without an electron: of few counts one would
+    otherwise be as black as none."""
+    log, (low, high) = log_pattern(pattern, mask)
+    if not (mask & (pattern <= 0)).any():
+        return log, (low, high)
+    below = low - 0.4 * max(high - low, 0.5)
+    return np.where(mask & ~(pattern > 0), below, log), (below, high)
 
 
 def grey_picture(values: Array, box_A: float, title: str, unit: str = "mean intensity") -> Picture:

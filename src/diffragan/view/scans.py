@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from diffragan.errors import DiffraganError, one_line
 from diffragan.files.mrc import read_mrc_stack
 from diffragan.inspection.frames import Frames, open_frames
-from diffragan.report.plotting import AMBER, ORANGE, PURPLE, SKY, SOFT, limits, log_pattern
-from diffragan.view.pictures import Picture
+from diffragan.report.plotting import AMBER, ORANGE, PURPLE, SKY, SOFT, limits
+from diffragan.view.pictures import Picture, counted_levels
 
 Array = NDArray[Any]
 
@@ -183,9 +183,11 @@ class ScanView:
     @cached_property
     def _frames(self) -> Frames | str:
         """The scan's own file, or why it is not to be had."""
-        path = Path(str(self.session.get("scan", "")))
-        if not path.is_file():
-            return f"The scan {path} is not there any more; only what became a pair has a pattern."
+        told = Path(str(self.session.get("scan", "")))
+        # A path that was given from another folder may be meant from this one's.
+        path = next((p for p in (told, self.path.parent / told) if p.is_file()), None)
+        if path is None:
+            return f"The scan {told} is not there any more; only what became a pair has a pattern."
         try:
             return open_frames([path], "pattern", None)
         except DiffraganError as error:
@@ -202,7 +204,7 @@ class ScanView:
             if not len(at) or at[0] >= len(self._frames):
                 raise DiffraganError("The scan's file ends before this position.")
             counts, good = self._frames.counts(int(at[0]))
-        log, levels = log_pattern(counts, good)
+        log, levels = counted_levels(counts, good)
         centre, pixel = self.session.get("centre_px"), self.session.get("pixel_per_A")
         middle = (float(centre[1]), float(centre[0])) if centre else None
         return Picture(log, levels, "pattern as counted", "log10 of counts", float(pixel or 0),

@@ -156,7 +156,8 @@ class Pages:
         if "columns" in asked:
             told["columns"] = [
                 {"name": c.name, "label": c.label, "unit": c.unit, "about": c.about, "bar": c.bar,
-                 "names": list(c.names), "middle": items.table.middle(c.name)}
+                 "names": list(c.names), "middle": items.table.middle(c.name),
+                 "varies": items.table.varies(c.name)}
                 for c in items.table.columns.values()
             ]  # fmt: skip
             told |= {"later": items.later, "warning": items.warning}

@@ -180,7 +180,12 @@ class Table:
         finite = column.values[np.isfinite(column.values)]
         if column.names or not len(finite):
             return ""
-        return f"{float(np.median(finite)):.2g}"
+        return f"{float(f'{np.median(finite):.2g}'):g}"
+
+    def varies(self, name: str) -> bool:
+        """Whether a column has more than one value."""
+        values = self._column(name).values
+        return bool(len(values) and (values != values[0]).any())
 
     @property
     def _example(self) -> str:

@@ -116,7 +116,7 @@ export class Pairs {
 
   // Counts over a column of numbers: that by which the table is sorted, else R.
   histogram(told) {
-    const numbers = told.columns.filter(({ names, name }) => !names.length && name !== "item").map(({ name }) => name);
+    const numbers = told.columns.filter(({ names, name, varies }) => !names.length && name !== "item" && varies).map(({ name }) => name);
     const sorted = this.table.sort.replace("-", "");
     const wanted = numbers.includes(sorted) ? sorted : numbers.includes(this.measure) ? this.measure : numbers[0];
     const holder = this.part("#histogram");

@@ -75,7 +75,7 @@ export class Picture {
       let told = 0;
       for (const spacing of rings) {
         const r = 1 / spacing / pixel;
-        this.overlay.append(make("circle", { cx: x, cy: y, r, class: "ring" }));
+        for (const kind of ["ring-edge", "ring"]) this.overlay.append(make("circle", { cx: x, cy: y, r, class: kind }));
         if (r - told < 1.6 * size) continue;  // its words would lie on those before
         told = r;
         this.overlay.append(make("text", { x: x + 0.7071 * r, y: y - 0.7071 * r, "font-size": size, "stroke-width": size / 5, class: "ring-text" }, `${spacing} Å`));

@@ -43,7 +43,8 @@ export class Scan {
     this.legend();
     const known = this.told.layers.some(({ name }) => name === state.layer);
     await this.ground_of(known ? state.layer : this.told.layers[0].name);
-    if (state.row !== null && state.row < this.told.class.length) this.choose(state.row);
+    const first = this.told.pair.indexOf(0), row = state.row ?? (first < 0 ? null : first);
+    if (row !== null && row < this.told.class.length) this.choose(row);
   }
 
   legend() {
@@ -125,6 +126,7 @@ export class Scan {
     pen.setTransform(dots, 0, 0, dots, 0, 0);
     pen.clearRect(0, 0, clientWidth, clientHeight);
     pen.imageSmoothingEnabled = scale < 1;
+    pen.imageSmoothingQuality = "high";
     pen.drawImage(this.image, x, y, this.about.width * scale, this.about.height * scale);
     const size = Math.max(2, Math.min(9, this.step * scale * 0.3)), { names, colours } = this.told;
     names.forEach((name, c) => {
@@ -144,9 +146,23 @@ export class Scan {
         pen.lineWidth = 1.7; pen.strokeStyle = colours[c]; pen.stroke();
       }
     });
+    this.pairs(pen, size * 0.55);
     this.scaleBar(pen, clientHeight);
     if (this.row !== null) this.mark(pen);
     this.root.dataset.drawn = this.name;
+  }
+
+  // What became a pair is a disc.
+  pairs(pen, radius) {
+    const { scale, x, y } = this.look;
+    this.told.pair.forEach((pair, k) => {
+      if (pair < 0 || this.off.has(this.told.class[k])) return;
+      const [px, py] = this.place(k);
+      pen.beginPath();
+      pen.arc(x + (px + 0.5) * scale, y + (py + 0.5) * scale, radius, 0, 7);
+      pen.fillStyle = this.told.colours[this.told.class[k]];
+      pen.fill();
+    });
   }
 
   mark(pen) {
@@ -169,14 +185,15 @@ export class Scan {
     const step = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((a) => (a / long) * this.look.scale > 60);
     if (!step) return;
     const w = (step / long) * this.look.scale;
-    for (const [width, colour] of [[6, "#000b"], [3, "#fff"]]) { pen.lineWidth = width; pen.strokeStyle = colour; pen.beginPath(); pen.moveTo(14, height - 16); pen.lineTo(14 + w, height - 16); pen.stroke(); }
-    pen.font = "600 12px system-ui, sans-serif";
-    pen.textAlign = "center";
-    pen.lineWidth = 3;
-    pen.strokeStyle = "#000b";
-    pen.strokeText(`${step} Å`, 14 + w / 2, height - 24);
+    pen.fillStyle = "#000b";
+    pen.beginPath();
+    pen.roundRect(10, height - 44, w + 20, 34, 6);
+    pen.fill();
     pen.fillStyle = "#fff";
-    pen.fillText(`${step} Å`, 14 + w / 2, height - 24);
+    pen.fillRect(20, height - 20, w, 3);
+    pen.font = "12px system-ui, sans-serif";
+    pen.textAlign = "center";
+    pen.fillText(`${step} Å`, 20 + w / 2, height - 27);
   }
 
   // The position under a place of the canvas, null where none is near.

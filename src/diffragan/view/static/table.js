@@ -144,17 +144,25 @@ export class Table {
     row.place = place;
     row.data = data;
     row.classList.toggle("empty", !data);
-    [...row.children].forEach((cell, k) => {
-      const one = this.columns[k], text = data ? data[k + 1] : "";
-      if (one.bar && data && text !== "–") {
-        const inner = make("b");
-        inner.style.width = `${100 * Math.max(0, Math.min(1, Number(text)))}%`;
-        cell.replaceChildren(make("span", { class: "barred" }, make("i", {}, inner), text));
-      } else if (one.names.length && data) {
-        cell.replaceChildren(...(this.told.dot(one, text) ?? []), text);
-        cell.title = text;
-      } else cell.textContent = text;
-    });
+    for (let k = 0; k < this.columns.length; k++) this.cell(row.children[k], this.columns[k], data ? data[k + 1] : "");
+  }
+
+  // A cell keeps its parts; only words, width and dot change.
+  cell(cell, one, text) {
+    if (cell.text === text) return;
+    cell.text = text;
+    if (one.bar) {
+      if (!cell.bar) {
+        cell.bar = make("b");
+        cell.words = document.createTextNode("");
+        cell.append(make("span", { class: "barred" }, make("i", {}, cell.bar), cell.words));
+      }
+      cell.bar.style.width = `${100 * Math.max(0, Math.min(1, Number(text) || 0))}%`;
+      cell.words.data = text;
+    } else if (one.names.length) {
+      cell.replaceChildren(...((text && this.told.dot(one, text)) || []), text);
+      cell.title = text;
+    } else cell.textContent = text;
   }
 
   choose(place) {

@@ -78,10 +78,12 @@ async function goTo(tab, row) {
   else await parts.pairs.jump(row);
 }
 
-// Filters on columns that the table has.
+// Filters on columns that the table has, those that are asked most first.
+const ASKED = ["r", "verdict", "trust", "class", "mass", "dose"];
 function examples(columns) {
-  return columns.filter(({ name }) => name !== "item").slice(0, 3)
-    .map((one) => (one.names.length ? `${one.name} = ${/\s/.test(one.names[0]) ? `"${one.names[0]}"` : one.names[0]}` : `${one.name} < ${one.bar ? 0.5 : one.middle}`));
+  const rank = ({ name }) => (ASKED.includes(name) ? ASKED.indexOf(name) : ASKED.length);
+  return columns.filter((one) => one.name !== "item" && (one.names.length || Number(one.middle))).sort((a, b) => rank(a) - rank(b)).slice(0, 3)
+    .map((one) => (one.names.length ? `${one.name} = ${/\s/.test(one.names[0]) ? `"${one.names[0]}"` : one.names[0]}` : `${one.name} ${one.bar ? ">" : "<"} ${one.bar ? 0.5 : one.middle}`));
 }
 
 const THEMES = ["auto", "light", "dark"];
