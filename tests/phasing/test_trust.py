@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 
-from diffragan.phasing.trust import r_outliers, r_warning
+from diffragan.phasing.proposals import Proposal
+from diffragan.phasing.trust import r_outliers, r_warning, verdict
 
 
 def test_r_above_one_or_far_above_its_peers_stands_out() -> None:
@@ -32,3 +35,24 @@ def test_the_warning_names_a_few_items_and_the_count() -> None:
     assert text is not None
     assert "in 7 of 37 results (items 130, 131, 132, 133, 134, ...)" in text
     assert r_warning(r[:30], np.arange(30)) is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
+def test_starts_from_drawn_phases_are_trusted_less(noise: float) -> None:
+    """Four starts that a network sent the same way agree for that alone."""
+    generator = torch.Generator().manual_seed(0)
+    m, box = 32, 20.0
+    thing = torch.fft.fft2(torch.randn(1, 1, m, m, generator=generator))
+    apart = noise * torch.fft.fft2(torch.randn(1, 4, m, m, generator=generator))
+    spectra = thing + apart
+    r, fit = torch.full((1, 4), 0.03), torch.ones(1, 4)
+    mask = torch.ones(m, m, dtype=torch.bool)
+    proposal = Proposal(torch.sgn(thing[:, 0]), torch.full((1, m, m), 0.3))
+    seen, drawn = (
+        verdict(
+            spectra, r, fit, Proposal(proposal.phase, proposal.trust, kind), mask, box, 0 * r[:, 0]
+        )
+        for kind in (False, True)
+    )
+    assert float(drawn.trust.mean()) < float(seen.trust.mean())
+    assert torch.equal(drawn.phase, seen.phase)

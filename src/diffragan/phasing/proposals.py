@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ def maps_proposal(spectrum: Tensor, batch: PairBatch) -> Proposal:
     whole = resized_spectrum(spectrum, m)
     trust = (whole.abs() / batch.amplitude.clamp_min(1e-12)).clamp(max=_NETWORK_TRUST)
     trust = torch.where(batch.amplitude > 0, trust, 0.0)
-    return Proposal(1j * torch.sgn(whole), trust.to(torch.float32))
+    return Proposal(1j * torch.sgn(whole), trust.to(torch.float32), drawn=True)
 
 
 def more_trusted(one: Proposal, other: Proposal) -> Proposal:
@@ -124,10 +124,17 @@ class Proposal:
 
     phase: (b, m, m) complex64 of unit modulus, zero frequency first (FFT order).
     trust: (b, m, m) float32 in [0, 1], the expected cosine of the phase error.
+    drawn: whether a network drew them past what the image shows: starts from them agree more than
+        they are right.
     """
 
     phase: Tensor
     trust: Tensor
+    drawn: bool = False
+
+    def __getitem__(self, items: slice) -> Proposal:
+        """That of some of the pairs."""
+        return replace(self, phase=self.phase[items], trust=self.trust[items])
 
 
 def propose_from_image(

@@ -123,9 +123,8 @@ def refine_phases(
     parts = []
     for low in range(0, b, size):
         span = slice(low, low + size)
-        part_proposal = Proposal(proposal.phase[span], proposal.trust[span])
         parts.append(
-            _refine(batch[span], part_proposal, supports[span], fixed_support is None, each_round)
+            _refine(batch[span], proposal[span], supports[span], fixed_support is None, each_round)
         )
     return Phases(
         torch.cat([p.spectrum for p in parts]),
@@ -177,7 +176,7 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    outcome = verdict(spectrum, r, fit, trust, valid, box, _noise_r(batch, valid))
+    outcome = verdict(spectrum, r, fit, proposal, valid, box, _noise_r(batch, valid))
     # Where the run is trusted less than what it began with, the proposal stands.
     fallen = trust * valid > outcome.trust
     best = torch.where(fallen, phase, outcome.phase)
