@@ -115,11 +115,13 @@ export class Table {
     const top = this.holder.scrollTop, first = (top * this.stretch) / this.rowHeight;
     const from = Math.max(0, Math.floor(first) - OVER), to = Math.min(this.total, Math.ceil(first) + this.inSight + OVER);
     while (this.rows.length < to - from) this.rows.push(this.newRow());
-    this.rows.forEach((row, k) => {
-      const place = from + k;
-      row.hidden = place >= to;
-      if (place < to) this.fill(row, place, top + (place - first) * this.rowHeight);
-    });
+    // A row of the page keeps its place until that leaves the sight, so a step of the wheel fills few.
+    const many = this.rows.length, used = new Set();
+    for (let place = from; place < to; place++) {
+      used.add(place % many);
+      this.fill(this.rows[place % many], place, Math.round(top + (place - first) * this.rowHeight));
+    }
+    this.rows.forEach((row, k) => { if (row.hidden === used.has(k)) row.hidden = !used.has(k); });
     const wanted = new Set([Math.floor(Math.max(0, from) / BLOCK), Math.floor(Math.max(0, to - 1) / BLOCK)]);
     clearTimeout(this.fetching);
     const missing = [...wanted].filter((number) => this.total && !this.blocks.has(number));
@@ -136,11 +138,11 @@ export class Table {
   }
 
   fill(row, place, y) {
-    const data = this.row(place);
-    row.style.transform = `translateY(${y + this.rowHeight - this.rowHeight}px)`;
-    row.setAttribute("aria-selected", String(place === this.place));
-    row.setAttribute("aria-rowindex", place + 1);
+    const data = this.row(place), chosen = place === this.place;
+    if (row.y !== y) { row.y = y; row.style.transform = `translateY(${y}px)`; }
+    if (row.chosen !== chosen) { row.chosen = chosen; row.setAttribute("aria-selected", String(chosen)); }
     if (row.place === place && row.data === data) return;
+    if (row.place !== place) row.setAttribute("aria-rowindex", place + 1);
     row.place = place;
     row.data = data;
     row.classList.toggle("empty", !data);
