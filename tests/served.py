@@ -26,11 +26,11 @@ from diffragan.view.table import Column, named_column
 
 
 @contextmanager
-def served(opened: Opened) -> Iterator[str]:
+def served(opened: Opened, fragment: str = "") -> Iterator[str]:
     """Its address, token and all."""
     told: Queue[str] = Queue()
     with bound(0) as listener:
-        server = server_on(listener, opened, told.put)
+        server = server_on(listener, opened, told.put, fragment)
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
         try:

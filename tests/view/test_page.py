@@ -91,6 +91,19 @@ def test_keys_choose_and_a_filter_keeps(tab: Browser, rows: str) -> None:
     assert not tab.console
 
 
+def test_the_view_to_begin_with_is_in_the_address(tab: Browser) -> None:
+    """Encoded, so that the printed line is one word."""
+    with served(many(300), 'pairs/12?sort=-r&filter=r < 0.49 verdict = "not solved"') as at:
+        assert " " not in at
+        assert '"' not in at
+        shown(tab, at)
+        tab.until("document.querySelector('#item h2').textContent === 'item 12'")
+        words = tab.value("document.querySelector('#filter').value")
+        assert words == 'r < 0.49 verdict = "not solved"'
+    tab.key("ArrowDown")
+    tab.until("document.querySelector('.picture .why')?.textContent.includes('start it again')")
+
+
 def test_a_click_on_a_row_shows_its_pictures(tab: Browser, rows: str) -> None:
     """The image of item k has its bright pixel at k."""
     shown(tab, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from secrets import token_urlsafe
+from urllib.parse import quote
 
 import uvicorn
 
@@ -42,7 +43,8 @@ def server_on(
 ) -> uvicorn.Server:
     """The server of one opened path, to be run on a bound socket, with a token of its own."""
     port, token = listener.getsockname()[1], token_urlsafe(24)
-    address = f"http://{HOST}:{port}/{token}/" + (f"#{fragment}" if fragment else "")
+    view = "#" + quote(fragment, safe="/?=&") if fragment else ""
+    address = f"http://{HOST}:{port}/{token}/{view}"
     config = uvicorn.Config(
         application(opened, token, port),
         log_level="warning",

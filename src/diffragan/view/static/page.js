@@ -1,7 +1,9 @@
 // What every part of the page uses: asking the server, making elements, the command of a view.
 
 export async function ask(address, signal) {
-  const answer = await fetch(address, { signal });
+  const answer = await fetch(address, { signal }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("diffragan view does not answer any more; start it again.");
+  });
   const told = answer.headers.get("content-type") || "";
   if (!told.includes("json")) {
     if (answer.ok) return answer.text();
