@@ -15,7 +15,8 @@ From a PDB entry to phases and a map, each step one call and each call a command
 
 Measured pairs come by `dg.inspect` or `dg.open_pairs`, choices by
 `settings=dg.load_settings(...)`, networks by `dg.train`; `dg.export` writes MRC, TIFF and RELION
-files. `help(dg.phase)` says what a call takes.
+files; `workers=dg.Workers(scheduler="tcp://...")` spreads long runs over a Dask cluster, and
+`dg.join_stores` puts together what several runs wrote. `help(dg.phase)` says what a call takes.
 The calls are those of `diffragan.api`; they load what they need when they are first used.
 """
 
@@ -24,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffragan.api import (
+        Workers,
         build_atoms,
         evaluate,
         export,
         inspect,
+        join_stores,
         load_settings,
         make_pairs,
         open_pairs,
@@ -41,10 +44,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Workers",
     "build_atoms",
     "evaluate",
     "export",
     "inspect",
+    "join_stores",
     "load_settings",
     "make_pairs",
     "open_pairs",

@@ -12,6 +12,7 @@ import typer
 from diffragan.commands.demo import demo
 from diffragan.commands.pairs.image import image
 from diffragan.commands.pairs.inspect import inspect
+from diffragan.commands.pairs.join import join
 from diffragan.commands.pairs.plan import plan
 from diffragan.commands.pairs.prepare import prepare
 from diffragan.commands.pairs.simulate import simulate
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 for command in (
     demo, plan, prepare, simulate, image, inspect, train, phase, evaluate, reconstruct, atoms,
-    export, view,
+    export, join, view,
 ):  # fmt: skip
     app.command()(command)
 

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from diffragan.engine.workers import Workers
     from diffragan.progress import Progress
     from diffragan.reconstruction.run import Reconstruction
     from diffragan.settings import Settings
@@ -29,6 +30,36 @@ Set = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, help="of everything random")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing output")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="processes of this machine; as many as pay if not said"),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="of a running Dask cluster, tcp://host:8786 or its scheduler file"),
+]
+Items = Annotated[
+    str | None, typer.Option(help="a:b, only these items, counted from 0, to before b")
+]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="do again what is damaged in an output that is there")
+]
+
+
+def workers_of(count: int | None, scheduler: str | None) -> Workers:
+    """Who does the work, as `--workers` and `--scheduler` say.
+
+    Raises:
+        DiffraganError: both are given.
+    """
+    from diffragan.engine.workers import Workers
+    from diffragan.errors import DiffraganError
+
+    if count is not None and scheduler is not None:
+        raise DiffraganError(
+            "--scheduler names a cluster, whose workers do the work; leave out --workers."
+        )
+    return Workers(count, scheduler, lambda sentence: note(f"diffragan: {sentence}"))
 
 
 def read_settings(

@@ -23,7 +23,7 @@ def store(simulated: Path, published: Settings, tmp_path_factory: pytest.TempPat
     from diffragan.files.store import open_simulation
 
     out = tmp_path_factory.mktemp("pairs") / "pairs.zarr"
-    return write_pairs(ImagedPairs(open_simulation(simulated), published), out, n=6)
+    return write_pairs(ImagedPairs(open_simulation(simulated), published), out, items=slice(6))
 
 
 @pytest.mark.parametrize(

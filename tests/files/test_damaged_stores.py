@@ -251,7 +251,7 @@ def test_an_unfinished_run_that_is_damaged_is_refused(tmp_path: Path) -> None:
         {"pattern": store_writer.ArraySpec((4, 4), "f4", "1")},
         {"settings": {}},
     )
-    store_writer.StoreWriter(path, "measurement", 2, *parts)
+    store_writer.StoreWriter(path, "measurement", 2, *parts).close()
     damage(tmp_path / "x.zarr.part" / "done" / "zarr.json", WAYS["cut"])
     with pytest.raises(DiffraganError, match=r"x\.zarr\.part is damaged.*--overwrite"):
         store_writer.StoreWriter(path, "measurement", 2, *parts)

@@ -52,6 +52,7 @@ def test_large_stores_are_sharded_and_resume_by_shard(
     blocks = writer.pending()
     assert [len(b) for b in blocks] == [16, 16, 5]
     writer.write(blocks[0], exit_wave=values(37)[blocks[0]])
+    writer.close()
     again = StoreWriter(path, "simulation", 37, SPECS, HEADER)
     assert [int(b[0]) for b in again.pending()] == [16, 32]
     for block in again.pending():
@@ -97,6 +98,7 @@ def test_a_full_disk_keeps_what_was_finished(
         patched.setattr(zarr.storage.LocalStore, "set", full)
         with pytest.raises(OSError, match="No space"):
             writer.write([2], exit_wave=values(5)[2:3])
+    writer.close()
     again = StoreWriter(path, "simulation", 5, SPECS, HEADER)
     assert [int(b[0]) for b in again.pending()] == [2, 3, 4]
 

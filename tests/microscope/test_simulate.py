@@ -157,7 +157,7 @@ def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
         "from diffragan.microscope.simulate import simulate; "
         "s = load_settings('published', overrides=[*COARSE, 'simulate.orientations=500']); "
         "simulate([cluster('one', 1)], Path(sys.argv[2]), s, workers=2, "
-        "progress=lambda stage, n, total: print(n, flush=True))"
+        "progress=lambda stage, n, *rest: print(n, flush=True))"
     )
     here, out = str(Path(__file__).parents[1]), tmp_path / "k.zarr"
     with subprocess.Popen(

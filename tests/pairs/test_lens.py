@@ -271,7 +271,7 @@ def test_what_an_older_release_can_not_read_it_refuses(simulated: Path, tmp_path
     """Its settings name the spread; a release without that setting says so."""
     pairs = open_pairs(simulated, settings=load_settings(overrides=["image.defocus_spread_A=9"]))
     assert isinstance(pairs, ImagedPairs)
-    out = write_pairs(pairs, tmp_path / "m.zarr", n=2)
+    out = write_pairs(pairs, tmp_path / "m.zarr", items=slice(2))
     header = json.loads((out / "zarr.json").read_text())["attributes"]["diffragan"]
     assert header["settings"]["image"]["defocus_spread_A"] == 9
     header["settings"]["image"]["unheard_of"] = 9

@@ -111,7 +111,9 @@ def test_a_measurement_store_holds_what_imaging_gave(
     with_truth = open_pairs(
         write_pairs(ImagedPairs(simulation, published), tmp_path / "t.zarr", truth=True)
     )
-    bare = open_pairs(write_pairs(ImagedPairs(simulation, published), tmp_path / "b.zarr", n=5))
+    bare = open_pairs(
+        write_pairs(ImagedPairs(simulation, published), tmp_path / "b.zarr", items=slice(5))
+    )
     assert (with_truth.n, bare.n) == (8, 5)
     for found in (with_truth, bare):
         np.testing.assert_array_equal(found.pattern([4, 2]), pairs.pattern([4, 2]))

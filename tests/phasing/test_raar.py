@@ -305,7 +305,7 @@ def test_nothing_of_a_truth_is_read(simulated: Path, settings: Settings, tmp_pat
     found = []
     for truth in (True, False):
         store = write_pairs(
-            ImagedPairs(simulation, few), tmp_path / f"{truth}.zarr", n=2, truth=truth
+            ImagedPairs(simulation, few), tmp_path / f"{truth}.zarr", items=slice(2), truth=truth
         )
         given = open_pairs(store, settings=few)
         assert given.has_truth is truth

@@ -181,7 +181,10 @@ def test_phasing_needs_no_truth(
     simulation = open_simulation(simulated)
     stores = [
         write_pairs(
-            ImagedPairs(simulation, published), tmp_path / f"{truth}.zarr", n=3, truth=truth
+            ImagedPairs(simulation, published),
+            tmp_path / f"{truth}.zarr",
+            items=slice(3),
+            truth=truth,
         )
         for truth in (True, False)
     ]
@@ -212,7 +215,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
     assert not out.exists()
     counts: list[int] = []
     phase_pairs(pairs, out, settings, context, progress=lambda _, done, *rest: counts.append(done))
-    assert counts[0] > 3
+    assert counts[0] == 3
     every = slice(0, 8)
     np.testing.assert_array_equal(open_results(out).projection(every), whole.projection(every))
     assert open_results(out).weights_sha256 == whole.weights_sha256
@@ -275,7 +278,9 @@ def test_stability_of_the_image_method(
     for row in rows.values():
         assert row["n"] == 2
         assert 0.3 < row["band_mean_frc"]["image"] <= 1
-    bare = write_pairs(ImagedPairs(open_simulation(simulated), settings), tmp_path / "b.zarr", n=2)
+    bare = write_pairs(
+        ImagedPairs(open_simulation(simulated), settings), tmp_path / "b.zarr", items=slice(2)
+    )
     given = open_pairs(bare, settings=settings)
     rows = stability(given, np.array([0, 1]), given.settings, Context())
     assert set(rows) == {"shifted by 1.2 Å", "turned by 90 degrees"}
@@ -290,7 +295,7 @@ def test_stability_keeps_each_images_lens(simulated: Path, tmp_path: Path) -> No
     pairs = ImagedPairs(open_simulation(simulated), settings)
     rows = stability(pairs, np.array([0, 5]), settings, Context())
     assert rows["other noise"]["band_mean_frc"]["image"] > 0.9
-    given = open_pairs(write_pairs(pairs, tmp_path / "b.zarr", n=2), settings=settings)
+    given = open_pairs(write_pairs(pairs, tmp_path / "b.zarr", items=slice(2)), settings=settings)
     rows = stability(given, np.array([0, 1]), given.settings, Context())
     assert rows["turned by 90 degrees"]["band_mean_frc"]["image"] > 0.98
 

@@ -40,7 +40,7 @@ def test_orientations_may_be_kept_without_the_truth(
     out = write_pairs(
         ImagedPairs(open_simulation(ball_views), ball_settings),
         tmp_path / "known.zarr",
-        n=12,
+        items=slice(12),
         orientations=True,
     )
     found = open_pairs(out)

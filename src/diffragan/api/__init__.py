@@ -6,18 +6,21 @@ what lies at `out`; `progress` is told the stage, how much of it is done, and of
 """
 
 from diffragan.api.atoms import build_atoms
-from diffragan.api.measurement import inspect, make_pairs, open_pairs
+from diffragan.api.measurement import inspect, join_stores, make_pairs, open_pairs
 from diffragan.api.phasing import evaluate, export, phase, train
 from diffragan.api.planning import plan
 from diffragan.api.reconstruction import reconstruct, relion_particles
 from diffragan.api.simulation import prepare, simulate
+from diffragan.engine.workers import Workers
 from diffragan.settings import load_settings
 
 __all__ = [
+    "Workers",
     "build_atoms",
     "evaluate",
     "export",
     "inspect",
+    "join_stores",
     "load_settings",
     "make_pairs",
     "open_pairs",

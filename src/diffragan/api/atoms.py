@@ -42,18 +42,20 @@ def build_atoms(  # long: what it may be told, as the command lists it
         DiffraganError: the folder, its pairs or the model will not do, or `out` is finished.
     """
     from diffragan.atoms import run
+    from diffragan.files.integrity.lock import locked
 
     folder = reconstruction if isinstance(reconstruction, Path | str) else reconstruction.folder
-    return run.build_atoms(
-        Path(folder),
-        Path(out),
-        run.AtomsOptions(
-            model=None if model is None else Path(model),
-            mass_kda=mass_kda,
-            sequence=None if sequence is None else Path(sequence),
-            inputs=tuple(as_paths(input)),
-            settings=settings,
-        ),
-        overwrite=overwrite,
-        progress=progress,
-    )
+    with locked(Path(out)):
+        return run.build_atoms(
+            Path(folder),
+            Path(out),
+            run.AtomsOptions(
+                model=None if model is None else Path(model),
+                mass_kda=mass_kda,
+                sequence=None if sequence is None else Path(sequence),
+                inputs=tuple(as_paths(input)),
+                settings=settings,
+            ),
+            overwrite=overwrite,
+            progress=progress,
+        )

@@ -12,6 +12,8 @@ from diffragan.settings import Settings, load_settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from diffragan.engine.workers import Workers
+    from diffragan.files.store import MeasurementStore, ResultStore, SimulationStore
     from diffragan.inspection.findings import Findings
     from diffragan.pairs.pairs import Pairs
 
@@ -21,10 +23,13 @@ def make_pairs(  # long: what it may be told, as the command lists it
     out: Path | str,
     *,
     n: int | None = None,
+    items: str | None = None,
     truth: bool = False,
     orientations: bool = False,
     settings: Settings | None = None,
     overwrite: bool = False,
+    repair: bool = False,
+    workers: Workers | int | None = None,
     progress: Progress = no_progress,
 ) -> Pairs:
     """Patterns and images of a simulation store, as an instrument would give them.
@@ -32,14 +37,17 @@ def make_pairs(  # long: what it may be told, as the command lists it
     Args:
         simulation: store that `simulate` wrote.
         out: measurement store to write, .zarr.
-        n: only the first so many.
+        n: only the first so many. items: those of a range `a:b` alone.
         truth: keep exit waves and orientations beside them, to judge by; no method sees them.
         orientations: keep the orientations alone, as if they were known.
         settings: how patterns and images are taken; none: the default preset.
+        repair: do again what the store holds and can't be read any more.
+        workers: processes of this machine, or a cluster; None for as many as pay.
 
     Raises:
         DiffraganError: no simulation store, or `out` was made otherwise.
     """
+    from diffragan.engine.items import parse_range
     from diffragan.files.store import open_simulation
     from diffragan.pairs.imaged import ImagedPairs
     from diffragan.pairs.write import write_pairs
@@ -48,13 +56,37 @@ def make_pairs(  # long: what it may be told, as the command lists it
     written = write_pairs(
         ImagedPairs(open_simulation(Path(simulation)), chosen),
         Path(out),
-        n=n,
+        items=slice(n) if items is None else parse_range(items),
         truth=truth,
         orientations=orientations,
         overwrite=overwrite,
+        repair=repair,
+        workers=workers,
         progress=progress,
     )
     return open_pairs(written, settings=chosen)
+
+
+def join_stores(
+    parts: Source,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> SimulationStore | MeasurementStore | ResultStore:
+    """The store of a whole run, from those of its ranges.
+
+    Args:
+        parts: stores that were written with `items`, of adjacent ranges, in any order.
+        out: store to write, .zarr; its bytes are those of a run in one go.
+
+    Raises:
+        DiffraganError: parts of different runs, or a gap or an overlap between them.
+    """
+    from diffragan.stores.join import join_stores as run
+    from diffragan.stores.join import open_store
+
+    return open_store(run(as_paths(parts), Path(out), overwrite=overwrite, progress=progress))
 
 
 def inspect(  # long: what it may be told, as the command lists it

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from diffragan.api.measurement import open_pairs
 from diffragan.api.sources import Source, as_paths
+from diffragan.errors import DiffraganError
 from diffragan.progress import Progress, Warn, no_progress
 from diffragan.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from diffragan.engine.workers import Workers
     from diffragan.evaluation.evaluation import Evaluation
     from diffragan.files.store import ResultStore
     from diffragan.pairs.pairs import Pairs
@@ -26,9 +28,12 @@ def phase(  # long: what it may be told, as the command lists it
     method: str | None = None,
     weights: Path | str | None = None,
     limit: int | None = None,
+    items: str | None = None,
     settings: Settings | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    repair: bool = False,
+    workers: Workers | int | None = None,
     command: str = "diffragan.phase",
     progress: Progress = no_progress,
     warn: Warn = warnings.warn,
@@ -41,7 +46,10 @@ def phase(  # long: what it may be told, as the command lists it
         method: a name in `diffragan.phasing.methods.METHODS`; none: that of the settings.
         weights: of a network, for a method that has one; none: the bundled ones.
         limit: so many pairs, spread evenly over the input.
+        items: those of a range `a:b` alone, for runs that are spread over several stores.
         settings: how to phase, and how a simulation is imaged; none: those of the pairs.
+        repair: do again what the store holds and can't be read any more.
+        workers: processes of this machine, or a cluster; None for as many as pay.
         command: what the page of a joint method says it was made by.
         warn: told in a sentence what makes results doubtful.
 
@@ -50,6 +58,8 @@ def phase(  # long: what it may be told, as the command lists it
             weights, or a store at `out` that was made otherwise.
     """
     from diffragan.devices import pick_device
+    from diffragan.engine.items import parse_range
+    from diffragan.engine.workers import as_workers
     from diffragan.files.store import open_results
     from diffragan.inspection.doubts import pair_doubts
     from diffragan.pairs.open import replace_run
@@ -66,23 +76,38 @@ def phase(  # long: what it may be told, as the command lists it
         chosen.phase.method, None if weights is None else Path(weights), pick_device(device)
     )
     if record.joint:
+        _refuse_with_joint(method=chosen.phase.method, items=items, repair=repair)
+        from diffragan.files.integrity.lock import locked
+        from diffragan.reconstruction.run import map_beside
+
         many_views = (settings or given.settings).many_views
-        record.phase_together(
-            given,
-            Path(out),
-            chosen.model_copy(update={"many_views": many_views}),
-            limit=limit,
-            device=device,
-            overwrite=overwrite,
-            command=command,
-            progress=progress,
-            warn=warn,
-        )
+        with locked(map_beside(Path(out))):
+            record.phase_together(
+                given,
+                Path(out),
+                chosen.model_copy(update={"many_views": many_views}),
+                limit=limit,
+                device=device,
+                overwrite=overwrite,
+                command=command,
+                progress=progress,
+                warn=warn,
+            )
     else:
-        for sentence in pair_doubts(given, choose_items(given.n, limit)):
+        span = None if items is None else parse_range(items)
+        for sentence in pair_doubts(given, choose_items(given.n, limit, span)):
             warn(sentence)
         phase_pairs(
-            given, Path(out), chosen, context, limit=limit, overwrite=overwrite, progress=progress
+            given,
+            Path(out),
+            chosen,
+            context,
+            limit=limit,
+            items=span,
+            overwrite=overwrite,
+            repair=repair,
+            workers=as_workers(workers),
+            progress=progress,
         )
     results = open_results(Path(out))
     doubt = None if results.r_factor is None else r_warning(results.r_factor, results.items)
@@ -91,12 +116,22 @@ def phase(  # long: what it may be told, as the command lists it
     return results
 
 
+def _refuse_with_joint(method: str, items: str | None, repair: bool) -> None:
+    """A joint method needs all views and makes its map anew."""
+    if items is not None or repair:
+        what = "--items" if items is not None else "--repair"
+        raise DiffraganError(
+            f"{method} phases all views together, so {what} has no meaning for it; leave it out."
+        )
+
+
 def evaluate(
     results: Path | str | ResultStore,
     out: Path | str | None = None,
     *,
     input: Pairs | Source = (),
     stability: int = 0,
+    workers: Workers | int | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """How right phased results are: FRC, SSIM, phase errors, as the dictionary of metrics.json.
@@ -108,6 +143,7 @@ def evaluate(
         input: the pairs that were phased, with their truth (default: as the results recall). Of
             results from several inputs once for each, in the same order.
         stability: phase so many pairs again, slightly changed, and say how far the results move.
+        workers: processes of this machine, or a cluster; None for as many as pay.
 
     Raises:
         DiffraganError: no such results; their input is missing, changed or of other size.
@@ -115,6 +151,7 @@ def evaluate(
     import shlex
     from dataclasses import replace
 
+    from diffragan.engine.workers import as_workers
     from diffragan.evaluation.evaluation import Evaluation
     from diffragan.evaluation.metrics import metrics_of
     from diffragan.evaluation.scores import score
@@ -128,7 +165,7 @@ def evaluate(
     store = results if isinstance(results, ResultStore) else open_results(Path(results))
     given = [] if isinstance(input, Pairs) else as_paths(input)
     pairs = input if isinstance(input, Pairs) else pairs_of_results(store, given)
-    scores = score(store, pairs, progress=progress)
+    scores = score(store, pairs, workers=as_workers(workers), progress=progress)
     metrics = metrics_of(store, scores)
     doubt = None if store.r_factor is None else r_warning(store.r_factor, store.items)
     doubts = pair_doubts(pairs, store.items)

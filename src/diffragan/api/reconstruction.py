@@ -68,6 +68,7 @@ def reconstruct(  # long: what it may be told, as the command lists it
         DiffraganError: input that will not do, an option that the method does not take, another
             reconstruction in `out`, or a program of RELION's that fails.
     """
+    from diffragan.files.integrity.lock import locked
     from diffragan.files.store import ResultStore
     from diffragan.reconstruction import run
 
@@ -90,7 +91,8 @@ def reconstruct(  # long: what it may be told, as the command lists it
         device=device,
     )
     where = run.Destination(Path(out), overwrite, command)
-    return run.reconstruct(source, where, options, method=method, progress=progress, warn=warn)
+    with locked(where.folder):
+        return run.reconstruct(source, where, options, method=method, progress=progress, warn=warn)
 
 
 def method_of(method: str, engine: str) -> str:

@@ -11,6 +11,7 @@ from diffragan.progress import Progress, Warn, no_progress
 from diffragan.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from diffragan.engine.workers import Workers
     from diffragan.files.store import SimulationStore
     from diffragan.molecules.preparation_report import PreparationReport
 
@@ -54,9 +55,11 @@ def simulate(  # long: what it may be told, as the command lists it
     out: Path | str,
     *,
     settings: Settings | None = None,
-    workers: int | None = None,
+    items: str | None = None,
+    workers: Workers | int | None = None,
     write_rotated: bool = False,
     overwrite: bool = False,
+    repair: bool = False,
     progress: Progress = no_progress,
     warn: Warn = warnings.warn,
 ) -> SimulationStore:
@@ -68,13 +71,17 @@ def simulate(  # long: what it may be told, as the command lists it
         structures: what `prepare` wrote.
         out: simulation store to write, .zarr.
         settings: box, grid and orientations; none: the default preset.
-        workers: processes; one per core if not given.
+        items: those of a range `a:b` alone, counted structure by structure; `join_stores` puts
+            the stores of several ranges together.
+        workers: processes of this machine, or a cluster; None for as many as pay.
         write_rotated: also save every rotated structure (.cif) in OUT.rotated.
+        repair: do again what the store holds and can't be read any more.
         warn: told in a sentence which molecules cross the edge of the box.
 
     Raises:
         DiffraganError: a structure that is missing, not prepared or larger than its box.
     """
+    from diffragan.engine.items import parse_range
     from diffragan.files.star import write_relion_angles
     from diffragan.files.store import open_simulation
     from diffragan.microscope.simulate import simulate as run
@@ -91,7 +98,9 @@ def simulate(  # long: what it may be told, as the command lists it
         [load_structure(file) for file in files],
         Path(out),
         chosen,
+        items=None if items is None else parse_range(items),
         overwrite=overwrite,
+        repair=repair,
         workers=workers,
         progress=progress,
         warn=warn,

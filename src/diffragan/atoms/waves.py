@@ -108,17 +108,19 @@ def write_waves(
         "rotation": ArraySpec((3, 3), "float64", "1")
     }
     header = result_header(METHOD, pairs, settings, invents=True)
-    writer = StoreWriter(out, "result", len(views), specs, header, overwrite=True)
-    writer.put("item", views.items)
-    writer.put("structure", pairs.structure_index[views.items].astype(np.int32))
-    writer.put("rotation", views.rotations.double().numpy())
-    size = max(_BATCH // writer.block, 1) * writer.block
-    for start in range(0, len(views), size):
-        places = slice(start, min(start + size, len(views)))
-        arrays = result_arrays(drawn(places))
-        writer.write(
-            np.arange(places.start, places.stop), **arrays, seconds=np.zeros(len(arrays["wave"]))
-        )
-        progress("drawing views", places.stop, len(views))
-    writer.finish()
+    with StoreWriter(out, "result", len(views), specs, header, overwrite=True) as writer:
+        writer.put("item", views.items)
+        writer.put("structure", pairs.structure_index[views.items].astype(np.int32))
+        writer.put("rotation", views.rotations.double().numpy())
+        size = max(_BATCH // writer.block, 1) * writer.block
+        for start in range(0, len(views), size):
+            places = slice(start, min(start + size, len(views)))
+            arrays = result_arrays(drawn(places))
+            writer.write(
+                np.arange(places.start, places.stop),
+                **arrays,
+                seconds=np.zeros(len(arrays["wave"])),
+            )
+            progress("drawing views", places.stop, len(views))
+        writer.finish()
     return out

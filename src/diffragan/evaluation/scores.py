@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffragan.engine.pace import Pace
+from diffragan.engine.tasks import run_tasks
+from diffragan.engine.workers import HERE, Workers
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.item_metrics import PER_ITEM, Comparison
 from diffragan.files.store import ResultStore
@@ -20,6 +24,7 @@ from diffragan.fourier.correlation import (
     frc_2d,
     frc_2d_accumulate,
     frc_fourier,
+    joined_sums,
     phase_error_deg,
     ring_index,
     ring_q,
@@ -85,6 +90,7 @@ def score(
     pairs: Pairs,
     *,
     batch_size: int = 16,
+    workers: Workers = HERE,
     progress: Progress = no_progress,
 ) -> Scores:
     """Compares every result with its truth, `batch_size` at a time.
@@ -95,6 +101,7 @@ def score(
 
     Args:
         pairs: those that were phased; where they hold no truth, only what needs none is given.
+        workers: who does it; for arrays in memory it is this process.
 
     Raises:
         DiffraganError: results and pairs don't belong together.
@@ -107,12 +114,20 @@ def score(
 
     rows: dict[str, list[Tensor]] = {}
     sums: dict[str, CorrelationSums] = {}
-    done = 0
-    for part in _batches(results.n, batch_size):
-        for name, values in _compare(results, pairs, part, mask, sums).items():
-            rows.setdefault(name, []).append(values.cpu())
-        done += len(part)
-        progress("results compared", done, results.n)
+    pace = Pace(progress, "results compared", results.n)
+    parts = list(_batches(results.n, batch_size))
+    by = workers if pairs.reopens else HERE
+    # Sums have one order, whoever has added.
+    with closing(
+        run_tasks(_compare, _Compared(results, pairs, mask), parts, by, ordered=True)
+    ) as finished:
+        for done in finished:
+            part_rows, part_sums = done.result
+            for name, values in part_rows.items():
+                rows.setdefault(name, []).append(values)
+            for name, new in part_sums.items():
+                sums[name] = joined_sums(sums[name], new) if name in sums else new
+            pace.add(len(parts[done.number]), done.workers)
     columns = {name: torch.cat(values) for name, values in rows.items()}
 
     def curves(name: str, rings: Tensor | None) -> Curves | None:
@@ -151,39 +166,46 @@ def _compared_rings(curves: Tensor | None, box_A: float) -> Tensor | None:
     return torch.nonzero((q > 0) & (q <= 1 / PROJECTION_END_A + 1e-9)).flatten()
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """Results, the pairs that they are of, and the valid pixels of these (m, m)."""
+
+    results: ResultStore
+    pairs: Pairs
+    mask: Tensor
+
+
 def _compare(
-    results: ResultStore,
-    pairs: Pairs,
-    part: NDArray[np.int64],
-    mask: Tensor,
-    sums: dict[str, CorrelationSums],
-) -> dict[str, Tensor]:
-    """Curves and numbers of one batch; adds to the sums of the 2D FRC."""
+    what: _Compared, part: NDArray[np.int64]
+) -> tuple[dict[str, Tensor], dict[str, CorrelationSums]]:
+    """Curves and numbers of one batch, and its sums for the 2D FRC."""
+    results, pairs, mask = what.results, what.pairs, what.mask
     inputs = results.items[part]
     rows: dict[str, Tensor] = {}
+    sums: dict[str, CorrelationSums] = {}
     wave, true_wave = _tensor(results.wave(part)), _tensor(pairs.truth_wave(inputs))
     if wave is not None and true_wave is not None:
         f, g = _on_direct_beam(wave), _on_direct_beam(true_wave)
         rows["wave"] = frc_fourier(f, g, mask)
         rows["phase_error"] = phase_error_deg(f, g, mask)
-        sums["wave"] = frc_2d_accumulate(f * mask, g * mask, sums.get("wave"))
+        sums["wave"] = frc_2d_accumulate(f * mask, g * mask)
     target = _tensor(pairs.truth_projection(inputs))
     if target is None:
-        return rows
+        return rows, sums
     projection = _tensor(results.projection(part))
     if projection is not None:
         target = resample(target, projection.shape[-1])
         f, g = centred_fourier(projection), centred_fourier(target)
         rows["projection"] = frc_fourier(f, g)
-        sums["projection"] = frc_2d_accumulate(f, g, sums.get("projection"))
+        sums["projection"] = frc_2d_accumulate(f, g)
         pair = Comparison(projection, target, results.box_A / target.shape[-1])
         rows |= {name: metric.compute(pair) for name, metric in PER_ITEM.items()}
     image = _tensor(pairs.image(inputs))
     if image is not None:
         f, g = centred_fourier(image), centred_fourier(resample(target, image.shape[-1]))
         rows["image"] = frc_fourier(f, g)
-        sums["image"] = frc_2d_accumulate(f, g, sums.get("image"))
-    return rows
+        sums["image"] = frc_2d_accumulate(f, g)
+    return rows, sums
 
 
 def check_match(results: ResultStore, pairs: Pairs) -> None:

@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
+from diffragan.files.integrity.damage import chunk_file, is_readable
 from diffragan.files.store_header import (
     Kind,
     StructureInfo,
@@ -69,6 +70,10 @@ class Store:
                 f"The header of {path} is damaged ({reason_of(error)}); copy the store again, or "
                 "write it anew."
             ) from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same path."""
+        return type(self), (self.path.resolve(),)
 
     def __repr__(self) -> str:
         names = ", ".join(info.stem for info in self.structures[:3])
@@ -132,10 +137,10 @@ class Store:
     ) -> DiffraganError:
         """In words, which of the items asked for is damaged."""
         numbers = _numbers(array, items)
-        item = next((int(k) for k in numbers if not _readable(array, int(k))), int(numbers[0]))
+        item = next((int(k) for k in numbers if not is_readable(array, int(k))), int(numbers[0]))
         return DiffraganError(
             f"{self._part(array, name, item)} is damaged ({reason}); copy the store again, or "
-            "write it anew."
+            "have the command that wrote it repair it (--repair)."
         )
 
     def _check_present(self, array: zarr.Array[Any], name: str, items: Selection | None) -> None:
@@ -146,17 +151,17 @@ class Store:
         size = (array.shards or array.chunks)[0]
         numbers = _numbers(array, items)
         for item in numbers[np.unique(numbers // size, return_index=True)[1]]:
-            if not self._bytes(f"{name}/{_file_of(array, item)}"):
+            if not self._bytes(f"{name}/{chunk_file(array, item)}"):
                 raise DiffraganError(
                     f"{self._part(array, name, item)} is missing or empty; copy the store again, "
-                    "or write it anew."
+                    "or have the command that wrote it repair it (--repair)."
                 )
 
     def _part(self, array: zarr.Array[Any], name: str, item: int) -> str:
         """A part of an array as a message calls it."""
         one = array.chunks[0] == 1 and array.shape[0] == self.n
         what = f"Item {item} of the array '{name}'" if one else f"The array '{name}'"
-        return f"{what} in {self.path} (file {name}/{_file_of(array, item)})"
+        return f"{what} in {self.path} (file {name}/{chunk_file(array, item)})"
 
     def _bytes(self, file: str) -> int:
         """Bytes of a file in the store, 0 where there is none."""
@@ -331,17 +336,3 @@ def _numbers(array: zarr.Array[Any], items: Selection | None) -> NDArray[np.int6
     every = np.arange(array.shape[0])
     chosen: NDArray[np.int64] = every[slice(None) if items is None else items]
     return np.atleast_1d(chosen)
-
-
-def _readable(array: zarr.Array[Any], item: int) -> bool:
-    try:
-        array[item]
-    except Exception:  # as in `Store.read`
-        return False
-    return True
-
-
-def _file_of(array: zarr.Array[Any], item: int) -> str:
-    """The file that holds an item; arrays are cut along their items alone."""
-    place = int(item) // (array.shards or array.chunks)[0]
-    return array.metadata.encode_chunk_key((place, *(0,) * (array.ndim - 1)))

@@ -119,6 +119,6 @@ def reason_of(error: Exception) -> str:
 
 def _damaged_description(path: Path, name: str, reason: str) -> DiffraganError:
     return DiffraganError(
-        f"{path / name / 'zarr.json'} is damaged ({reason}); copy the store again, or write it "
-        "anew."
+        f"{path / name / 'zarr.json'} is damaged ({reason}); copy the store again, or have "
+        "the command that wrote it repair it (--repair)."
     )

@@ -109,10 +109,17 @@ def frc_2d_accumulate(
     fa, fb = (f.reshape(-1, *f.shape[-2:]) for f in (fa, fb))
     cross = (fa * fb.conj()).real.double().sum(0)
     new = CorrelationSums(cross, _power(fa).double().sum(0), _power(fb).double().sum(0))
-    if sums is None:
-        return new
-    same_shape(cross, sums.cross)
-    return CorrelationSums(*(old + more for old, more in zip(sums, new, strict=True)))
+    return new if sums is None else joined_sums(sums, new)
+
+
+def joined_sums(sums: CorrelationSums, more: CorrelationSums) -> CorrelationSums:
+    """The sums over the pairs of both.
+
+    Raises:
+        DiffraganError: their shapes differ.
+    """
+    same_shape(sums.cross, more.cross)
+    return CorrelationSums(*(old + new for old, new in zip(sums, more, strict=True)))
 
 
 def frc_2d(sums: CorrelationSums) -> Tensor:

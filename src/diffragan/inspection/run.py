@@ -226,30 +226,33 @@ def _write(  # long: both sides, how they lie, and where they go
         "source": {"path": str(patterns.path), "image": str(cameras.path)},
         "truth": False,
     }
-    writer = StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite)
-    writer.put("structure", np.zeros(n, np.int32))
-    if scan:
-        writer.put("scan_position", np.stack(np.divmod(np.arange(n), scan[1]), -1).astype(np.int32))
-    mask = pattern_mask(m, optics, settings.pattern).numpy()
-    dose = settings.pattern.dose_e_per_A2 or 1.0
-    factor = settings.inspect.counts_per_electron * dose * optics.box_A**2
-    pixel_A = pixel_of_images(cameras, settings)
-    centres, doses, outside = np.zeros((n, 2)), np.zeros(n), 0.0
-    for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
-        grids = [_on_grid(patterns, found, int(k), optics.box_A, m) for k in block]
-        mask &= np.logical_and.reduce([good for _, good in grids])
-        cut = images_on_field(cameras, block, pixel_A, optics.box_A, m, settings)
-        centres[block], doses[block] = cut.centres_px, cut.dose
-        outside = max(outside, cut.outside)
-        writer.write(
-            block,
-            pattern=np.stack([grid for grid, _ in grids]).astype(np.float32) / np.float32(factor),
-            image=placed(cut.images, placement).astype(np.float32),
-            image_dose=cut.dose,
-        )
-        progress("pairs", int(block[-1]) + 1, n)
-    if not mask.any():
-        raise DiffraganError(f"No pixel of {patterns.path} is left to use; look at the mask.")
-    writer.put("pattern_mask", mask)
-    writer.finish()
+    with StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite) as writer:
+        writer.put("structure", np.zeros(n, np.int32))
+        if scan:
+            writer.put(
+                "scan_position", np.stack(np.divmod(np.arange(n), scan[1]), -1).astype(np.int32)
+            )
+        mask = pattern_mask(m, optics, settings.pattern).numpy()
+        dose = settings.pattern.dose_e_per_A2 or 1.0
+        factor = settings.inspect.counts_per_electron * dose * optics.box_A**2
+        pixel_A = pixel_of_images(cameras, settings)
+        centres, doses, outside = np.zeros((n, 2)), np.zeros(n), 0.0
+        for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
+            grids = [_on_grid(patterns, found, int(k), optics.box_A, m) for k in block]
+            mask &= np.logical_and.reduce([good for _, good in grids])
+            cut = images_on_field(cameras, block, pixel_A, optics.box_A, m, settings)
+            centres[block], doses[block] = cut.centres_px, cut.dose
+            outside = max(outside, cut.outside)
+            writer.write(
+                block,
+                pattern=np.stack([grid for grid, _ in grids]).astype(np.float32)
+                / np.float32(factor),
+                image=placed(cut.images, placement).astype(np.float32),
+                image_dose=cut.dose,
+            )
+            progress("pairs", int(block[-1]) + 1, n)
+        if not mask.any():
+            raise DiffraganError(f"No pixel of {patterns.path} is left to use; look at the mask.")
+        writer.put("pattern_mask", mask)
+        writer.finish()
     return centres, doses, outside

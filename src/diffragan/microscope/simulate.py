@@ -1,25 +1,26 @@
 """Atoms to exit waves: abTEM multislice, one orientation at a time, resumable.
 
 Each orientation is computed alone with one thread and planned the same way every time, so a
-store does not depend on the number of processes, nor on being interrupted.
+store does not depend on who computes it, nor on being interrupted.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffragan.engine.items import chosen_range, range_in_header
+from diffragan.engine.pace import Pace
+from diffragan.engine.tasks import run_tasks
+from diffragan.engine.workers import Workers, as_workers
 from diffragan.errors import DiffraganError
 from diffragan.files.store_header import StructureInfo, info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
@@ -41,13 +42,15 @@ if TYPE_CHECKING:
     from diffragan.molecules.structure import Structure
 
 
-def simulate(
+def simulate(  # long: what it may be told, as the command lists it
     structures: Sequence[Structure],
     out: Path,
     settings: Settings,
     *,
+    items: slice | None = None,
     overwrite: bool = False,
-    workers: int | None = None,
+    repair: bool = False,
+    workers: Workers | int | None = None,
     progress: Progress = no_progress,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Path:
@@ -57,7 +60,9 @@ def simulate(
     in the same store.
 
     Args:
-        out: the store to write, .zarr. workers: processes, one per core if not given.
+        out: the store to write, .zarr. items: those of a range alone.
+        repair: do again what the store holds and can't be read any more.
+        workers: processes of this machine, or a cluster.
         warn: told in a sentence which molecules cross the edge of the box.
 
     Raises:
@@ -72,35 +77,50 @@ def simulate(
     rotations = quasi_uniform(settings.simulate.orientations, settings.seed)
     for message in check_fit(structures, rotations, field, settings.simulate.max_outside):
         warn(message)
-    per = len(rotations)
-    n = per * len(structures)
+    chosen = chosen_range(len(rotations) * len(structures), items)
+    per_item = _per_item(structures, rotations, field)
     shape = (field.stored_px, field.stored_px)
-    writer = StoreWriter(
+    with StoreWriter(
         out,
         "simulation",
-        n,
+        len(chosen),
         {
             "exit_wave": ArraySpec(shape, "complex64", "amplitude of a unit plane wave"),
             "rotation": ArraySpec((3, 3), "float64", "1"),
             "structure": ArraySpec((), "int32", "index"),
             "outside": ArraySpec((), "float64", "fraction of atoms"),
         },
-        _header(structures, field, settings),
+        _header(structures, field, settings) | range_in_header(chosen),
         overwrite=overwrite,
-    )
-    if writer.complete:
-        return out
-    if not writer.done.any():
-        writer.put("rotation", np.tile(rotations, (len(structures), 1, 1)))
-        writer.put("structure", np.repeat(np.arange(len(structures)), per))
-        outside = [outside_fraction(s.positions_A, rotations, field.box_A) for s in structures]
-        writer.put("outside", np.concatenate(outside))
-    progress("exit waves", int(writer.done.sum()), n)
-    for block, waves in _run(writer.pending(), structures, rotations, field, settings, workers):
-        writer.write(block, exit_wave=waves)
-        progress("exit waves", int(writer.done.sum()), n)
-    writer.finish()
+        repair=repair,
+    ) as writer:
+        if writer.complete:
+            return out
+        if writer.fresh:
+            for name, values in per_item.items():
+                writer.put(name, values[chosen])
+        pace = Pace(progress, "exit waves", writer.n, int(writer.done.sum()))
+        blocks = writer.pending()
+        beam = _Beam(field, settings.energy_ev, fft_plans(field, settings.energy_ev))
+        tasks = [_views_of(chosen[block], structures, rotations) for block in blocks]
+        with closing(run_tasks(_exit_waves, beam, tasks, as_workers(workers))) as finished:
+            for done in finished:
+                writer.write(blocks[done.number], exit_wave=done.result)
+                pace.add(len(blocks[done.number]), done.workers)
+        writer.finish()
     return out
+
+
+def _per_item(
+    structures: Sequence[Structure], rotations: NDArray[np.float64], field: Field
+) -> dict[str, NDArray[Any]]:
+    """What is known of every view before it is computed."""
+    outside = [outside_fraction(s.positions_A, rotations, field.box_A) for s in structures]
+    return {
+        "rotation": np.tile(rotations, (len(structures), 1, 1)),
+        "structure": np.repeat(np.arange(len(structures)), len(rotations)),
+        "outside": np.concatenate(outside),
+    }
 
 
 def _header(structures: Sequence[Structure], field: Field, settings: Settings) -> dict[str, Any]:
@@ -117,67 +137,47 @@ def _header(structures: Sequence[Structure], field: Field, settings: Settings) -
     }
 
 
-_shared: dict[str, Any] = {}
+@dataclass(frozen=True)
+class _Views:
+    """A molecule in some orientations: atomic numbers (a,), places (a, 3) in Å, and (k, 3, 3)."""
+
+    numbers: NDArray[np.int64]
+    positions_A: NDArray[np.float64]
+    rotations: NDArray[np.float64]
 
 
-def _start_worker(plans: bytes | None, *arguments: Any) -> None:
-    import signal
+@dataclass(frozen=True)
+class _Beam:
+    """What all views share: the field, the electrons' energy in eV, and FFTW's plans."""
 
-    import torch
-
-    # The parent hears the interrupt and ends the pool; a worker's own traceback says nothing.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    use_plans(plans)
-    _shared["arguments"] = arguments
+    field: Field
+    energy_ev: float
+    plans: bytes | None
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, however it went; a pool alone would wait on."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+# Other plans are rarely wanted, and to take plans in costs time.
+_plan = lru_cache(maxsize=1)(use_plans)
 
 
-def _one(item: int) -> NDArray[np.complex64]:
-    atoms, rotations, field, energy_ev = _shared["arguments"]
-    numbers, positions = atoms[item // len(rotations)]
-    turned = positions @ rotations[item % len(rotations)].T
-    return exit_wave(numbers, turned, field, energy_ev)
+def _exit_waves(beam: _Beam, views: Sequence[_Views]) -> NDArray[np.complex64]:
+    """(k, y, x) exit waves of the views, one after the other."""
+    _plan(beam.plans)
+    return np.stack(
+        [
+            exit_wave(one.numbers, one.positions_A @ rotation.T, beam.field, beam.energy_ev)
+            for one in views
+            for rotation in one.rotations
+        ]
+    )
 
 
-def _cores() -> int:
-    """Cores this process may use; macOS does not tell its share."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _run(
-    blocks: list[NDArray[np.int64]],
-    structures: Sequence[Structure],
-    rotations: NDArray[np.float64],
-    field: Field,
-    settings: Settings,
-    workers: int | None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64]]]:
-    """Blocks with their waves, in order, computed by a pool of processes."""
-    atoms = [(s.numbers, s.positions_A) for s in structures]
-    arguments = (atoms, rotations, field, settings.energy_ev)
-    items = sum(len(block) for block in blocks)
-    # A process takes seconds to start, as long as several waves.
-    count = min(workers or min(_cores(), math.ceil(items / 8)), items)
-    plans = fft_plans(field, settings.energy_ev)
-    if count <= 1:
-        use_plans(plans)
-        _shared["arguments"] = arguments
-        for block in blocks:
-            yield block, np.stack([_one(int(i)) for i in block])
-        return
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (plans, *arguments))
-    try:
-        waves = pool.map(_one, [int(i) for block in blocks for i in block])
-        for block in blocks:
-            yield block, np.stack([next(waves) for _ in block])
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _views_of(
+    items: NDArray[np.int64], structures: Sequence[Structure], rotations: NDArray[np.float64]
+) -> list[_Views]:
+    """The views that some items are of. Atoms travel with them, since they are little beside the
+    work, and workers then need no folder of the structures."""
+    place, turn = np.divmod(items, len(rotations))
+    return [
+        _Views(structures[k].numbers, structures[k].positions_A, rotations[turn[place == k]])
+        for k in np.unique(place)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,17 @@ class Exposures:
     shifts_A: NDArray[np.float64] | None = None
     lens: RecordedLens = field(default_factory=RecordedLens)
     sha256: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the same file."""
+        if self.sha256 is None:
+            image = None if self.image_path is None else self.image_path.resolve()
+            return read_exposures, (self.path.resolve(), image)
+        return _exposures_again, tuple(getattr(self, field.name) for field in fields(self))
+
+
+def _exposures_again(*values: Any) -> Exposures:
+    return Exposures(*values)
 
 
 def read_exposures(path: Path, image: Path | None) -> Exposures:

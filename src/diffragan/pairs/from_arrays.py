@@ -96,6 +96,7 @@ class ArrayPairs(Pairs):
     names_molecule = False
 
     def __init__(self, exposures: Exposures, settings: Settings, box_A: float | None) -> None:
+        self._opened_with = (exposures, settings, box_A)
         self.path, self.image_path = exposures.path, exposures.image_path
         m = checked_side(exposures, box_A)
         if box_A is None and exposures.pixel_A:
@@ -122,9 +123,17 @@ class ArrayPairs(Pairs):
         self.structure_index = np.zeros(self.n, dtype=np.int64)
         self.rotation, self.shifts_A = exposures.rotation, exposures.shifts_A
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same file; arrays in memory travel as they are."""
+        return type(self), self._opened_with
+
     @cached_property
     def sha256(self) -> str:
         return self._memory_sha256 or super().sha256
+
+    @property
+    def reopens(self) -> bool:
+        return self._memory_sha256 is None
 
     @property
     def source(self) -> dict[str, Any]:

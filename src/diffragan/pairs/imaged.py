@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffragan.engine.items import first_item
 from diffragan.files.store import Selection, SimulationStore
 from diffragan.microscope import imaging
 from diffragan.microscope.noise import item_seed
@@ -21,11 +23,13 @@ class ImagedPairs(Pairs):
     """A simulation store, imaged as its items are asked for.
 
     The noise of an item is set by the run's seed and the item's number alone. Among several inputs
-    that number counts from `first`, so that no two items share their noise.
+    that number counts from `first`, so that no two items share their noise; in the store of a range
+    of a run, from the range's first.
     """
 
     def __init__(self, store: SimulationStore, settings: Settings, first: int = 0) -> None:
-        self.store, self.path, self.n, self.first = store, store.path, store.n, first
+        self.store, self.path, self.n = store, store.path, store.n
+        self.first = first or first_item(store.header)
         self.optics, self.settings = store.optics, settings
         probe = torch.from_numpy(store.exit_wave([0]))
         _, mask = imaging.diffraction_pattern(probe, self.optics, settings.pattern)
@@ -33,6 +37,10 @@ class ImagedPairs(Pairs):
         self.structures, self.structure_index = store.structures, store.structure_index
         self.rotation = store.rotation
         self._last: tuple[bytes, imaging.Measured] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same store."""
+        return type(self), (self.store, self.settings, self.first)
 
     @cached_property
     def defocus(self) -> Defocus | None:

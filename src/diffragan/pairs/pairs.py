@@ -69,6 +69,11 @@ class Pairs(ABC):
         return str(self.path)
 
     @property
+    def reopens(self) -> bool:
+        """Whether another process can open the same pairs by their paths."""
+        return all(part.reopens for part in self.parts if part is not self)
+
+    @property
     def source(self) -> dict[str, Any]:
         """Where the pairs come from, as the header of a result store keeps it."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ class StoredPairs(Pairs):
         self.pattern_mask = store.read("pattern_mask").astype(bool)
         self.structures, self.structure_index = store.structures, store.structure_index
         self.rotation = store.rotation
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same store."""
+        return type(self), (self.store, self.settings)
 
     @cached_property
     def defocus(self) -> Defocus | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffragan.engine.items import chosen_range, first_item, range_in_header
+from diffragan.engine.pace import Pace
+from diffragan.engine.tasks import run_tasks
+from diffragan.engine.workers import Workers, as_workers
 from diffragan.files.store import SimulationStore
 from diffragan.files.store_header import info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
@@ -18,26 +24,32 @@ from diffragan.progress import Progress, no_progress
 BATCH = 16
 
 
-def write_pairs(
+def write_pairs(  # long: what it may be told, as the command lists it
     pairs: ImagedPairs,
     out: Path,
     *,
-    n: int | None = None,
+    items: slice | None = None,
     truth: bool = False,
     orientations: bool = False,
     overwrite: bool = False,
+    repair: bool = False,
+    workers: Workers | int | None = None,
     progress: Progress = no_progress,
 ) -> Path:
-    """The first `n` pairs of a simulation into a measurement store.
+    """The pairs of a simulation into a measurement store.
 
     With `truth` the exit waves and orientations lie beside the pairs, with `orientations` these
     alone, as if they were known; without either the store holds nothing an instrument could not
     give, apart from the molecules' names.
 
+    Args:
+        items: those of a range alone. repair: do again what can't be read any more.
+        workers: processes of this machine, or a cluster.
+
     Raises:
         DiffraganError: `out` exists and was made otherwise.
     """
-    n = pairs.n if n is None else min(n, pairs.n)
+    chosen = chosen_range(pairs.n, items)
     specs = _arrays_of(pairs, truth=truth, orientations=truth or orientations)
     simulation = pairs.store
     header = {
@@ -46,33 +58,53 @@ def write_pairs(
         "settings": pairs.settings.model_dump(mode="json"),
         "source": {"path": str(simulation.path), "structures_sha256": _hashes(simulation)},
         "truth": truth,
-    }
-    writer = StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite)
-    if writer.complete:
-        return out
-    writer.put("pattern_mask", pairs.pattern_mask)
-    writer.put("structure", simulation.structure_index[:n].astype(np.int32))
-    if "rotation" in specs and simulation.rotation is not None:
-        writer.put("rotation", simulation.rotation[:n])
-    if pairs.defocus is not None:
-        defocus = pairs.defocus[:n]
-        for name, values in zip(DEFOCUS_ARRAYS, vars(defocus).values(), strict=True):
+    } | range_in_header(chosen + first_item(simulation.header))
+    n = len(chosen)
+    with StoreWriter(
+        out, "measurement", n, specs, header, overwrite=overwrite, repair=repair
+    ) as writer:
+        if writer.complete:
+            return out
+        for name, values in _known_before(pairs, chosen, specs).items():
             writer.put(name, values)
-    size = max(BATCH // writer.block, 1)
-    pending = writer.pending()
-    for start in range(0, len(pending), size):
-        for items in _runs(np.concatenate(pending[start : start + size])):
-            arrays: dict[str, NDArray[Any]] = {
-                "pattern": pairs.pattern(items),
-                "image": pairs.image(items),
-                "image_dose": pairs.image_dose(items),
-            }
-            if truth:
-                arrays["exit_wave"] = simulation.exit_wave(items)
-            writer.write(items, **arrays)
-        progress("pairs", int(writer.done.sum()), n)
-    writer.finish()
+        pace = Pace(progress, "pairs", n, int(writer.done.sum()))
+        blocks = writer.pending(BATCH)
+        tasks = [chosen[block] for block in blocks]
+        with closing(run_tasks(_measured, (pairs, truth), tasks, as_workers(workers))) as finished:
+            for done in finished:
+                writer.write(blocks[done.number], **done.result)
+                pace.add(len(blocks[done.number]), done.workers)
+        writer.finish()
     return out
+
+
+def _measured(what: tuple[ImagedPairs, bool], items: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """What is measured of some items, by the store's arrays; with their truth if that is wanted."""
+    pairs, truth = what
+    arrays: dict[str, NDArray[Any]] = {
+        "pattern": pairs.pattern(items),
+        "image": pairs.image(items),
+        "image_dose": pairs.image_dose(items),
+    }
+    if truth:
+        arrays["exit_wave"] = pairs.store.exit_wave(items)
+    return arrays
+
+
+def _known_before(
+    pairs: ImagedPairs, chosen: NDArray[np.int64], specs: Mapping[str, ArraySpec]
+) -> dict[str, NDArray[Any]]:
+    """The arrays that need no imaging."""
+    known: dict[str, NDArray[Any]] = {
+        "pattern_mask": pairs.pattern_mask,
+        "structure": pairs.store.structure_index[chosen].astype(np.int32),
+    }
+    if "rotation" in specs and pairs.store.rotation is not None:
+        known["rotation"] = pairs.store.rotation[chosen]
+    if pairs.defocus is not None:
+        values = vars(pairs.defocus[chosen]).values()
+        known |= dict(zip(DEFOCUS_ARRAYS, values, strict=True))
+    return known
 
 
 def _arrays_of(pairs: ImagedPairs, *, truth: bool, orientations: bool) -> dict[str, ArraySpec]:
@@ -95,11 +127,6 @@ def _arrays_of(pairs: ImagedPairs, *, truth: bool, orientations: bool) -> dict[s
             for name, unit in zip(DEFOCUS_ARRAYS, units, strict=True)
         }
     return specs
-
-
-def _runs(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Consecutive runs of sorted items."""
-    return np.split(items, np.nonzero(np.diff(items) != 1)[0] + 1)
 
 
 def _hashes(simulation: SimulationStore) -> list[str]:

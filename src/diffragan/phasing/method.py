@@ -124,6 +124,15 @@ class Context:
     weights_path: Path | None = None
     device: torch.device = CPU
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the same weights."""
+        from diffragan.phasing.run import same_context
+
+        if self.weights is None:
+            return Context, (None, self.weights_path, self.device)
+        path = None if self.weights_path is None else self.weights_path.resolve()
+        return same_context, (path, self.weights.sha256, str(self.device))
+
 
 PairRun = Callable[[PairBatch, Context], Phased]
 

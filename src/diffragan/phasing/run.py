@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffragan.engine.items import chosen_range, range_in_header
+from diffragan.engine.pace import Pace
+from diffragan.engine.tasks import run_tasks
+from diffragan.engine.workers import HERE, Workers, one_thread
 from diffragan.errors import DiffraganError
+from diffragan.files.store import file_sha256
 from diffragan.files.store_header import info_to_json, unfinished
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.noise import item_seed
@@ -18,12 +26,15 @@ from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, Method, PairBatch, Phased
 from diffragan.phasing.methods import METHODS
 from diffragan.phasing.registry import check_options
+from diffragan.phasing.solvers import SOLVERS, Solver
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 
 METHOD_NOISE = 2
 
 STAGE = "pairs phased"
+
+_SHARED_BY = 16  # workers that a run of few pairs has batches for
 
 
 def make_pair_batch(
@@ -79,6 +90,28 @@ def _runs(method: Method, generator: str) -> bool:
     return method.needs_weights and generator in method.generators
 
 
+def same_context(path: Path | None, sha256: str, device: str) -> Context:
+    """The context of a network in another process.
+
+    Args:
+        path: of the weights; None for the bundled ones. sha256: of their bytes.
+
+    Raises:
+        DiffraganError: this process finds others there.
+    """
+    from diffragan.networks.weights import load_weights
+
+    where = torch.device(device if device == "cpu" or torch.cuda.is_available() else "cpu")
+    bundled = bundled_weights("").glob("*.safetensors")
+    for candidate in bundled if path is None else [path]:
+        if candidate.is_file() and file_sha256(candidate) == sha256:
+            return Context(load_weights(candidate, where), path, where)
+    raise DiffraganError(
+        f"A worker does not find the run's weights ({path or 'those in the package'}); give all "
+        "workers the same files and the same release."
+    )
+
+
 def weights_record(context: Context) -> dict[str, Any] | None:
     """How a result store records the weights; None where there are none."""
     if context.weights is None:
@@ -99,21 +132,64 @@ def bundled_weights(name: str) -> Path:
     return Path(str(resources.files("diffragan").joinpath("data", name)))
 
 
-def choose_items(n: int, limit: int | None) -> NDArray[np.int64]:
-    """All items, or `limit` of them spread evenly over the store."""
-    if limit is None or limit >= n:
-        return np.arange(n)
-    return (np.arange(limit) * n) // limit
+def choose_items(n: int, limit: int | None, items: slice | None = None) -> NDArray[np.int64]:
+    """All items or those of a range, or `limit` of them spread evenly.
+
+    Raises:
+        DiffraganError: the range holds none.
+    """
+    chosen = chosen_range(n, items)
+    if limit is None or limit >= len(chosen):
+        return chosen
+    return chosen[(np.arange(limit) * len(chosen)) // limit]
 
 
-def phase_pairs(
+@dataclass(frozen=True)
+class _Phasing:
+    """What all batches of a run share; what was registered at run time goes along, since another
+    process would not know it by name."""
+
+    pairs: Pairs
+    settings: Settings
+    context: Context
+    method: Method
+    solver: Solver | None
+
+
+def _phase_batch(run: _Phasing, items: NDArray[np.int64]) -> tuple[Phased, dict[str, NDArray[Any]]]:
+    """The phases of some items, and the arrays that a store keeps of them."""
+    if run.solver is not None:
+        SOLVERS.setdefault(run.settings.phase.solver, run.solver)
+    began = time.perf_counter()
+    batch = make_pair_batch(run.pairs, items, run.settings, run.context.device)
+    phased = run.method(batch, run.context)
+    seconds = (time.perf_counter() - began) / len(items)
+    return phased, result_arrays(phased) | {"seconds": np.full(len(items), seconds)}
+
+
+def _stored_batch(run: _Phasing, items: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """As `_phase_batch`, what a store keeps alone."""
+    return _phase_batch(run, items)[1]
+
+
+def batch_of(n: int, settings: Settings, device: torch.device) -> int:
+    """Pairs a batch of a run of `n`: on CPUs fewer than `phase.batch_size` where there are few, so
+    that several workers have some."""
+    most = settings.phase.batch_size
+    return most if device.type != "cpu" else min(most, max(1, math.ceil(n / _SHARED_BY)))
+
+
+def phase_pairs(  # long: what it may be told, as the command lists it
     pairs: Pairs,
     out: Path,
     settings: Settings,
     context: Context | None = None,
     *,
     limit: int | None = None,
+    items: slice | None = None,
     overwrite: bool = False,
+    repair: bool = False,
+    workers: Workers = HERE,
     progress: Progress = no_progress,
 ) -> Path:
     """Phase pairs one by one, by `settings.phase.method`, into a result store.
@@ -123,7 +199,9 @@ def phase_pairs(
 
     Args:
         context: from `load_context`; none: bundled weights where there is a network, on the CPU.
-        limit: so many pairs, spread evenly over the input.
+        limit: so many pairs, spread evenly over the input, or over the range `items`.
+        repair: do again what the store holds and can't be read any more.
+        workers: who does it; arrays in memory are phased in this process.
         progress: told the number of pairs done, and R where the method has one.
 
     Raises:
@@ -132,36 +210,50 @@ def phase_pairs(
     settings = with_method(settings, settings.phase.method)
     method = METHODS[settings.phase.method]
     context = context or load_context(settings.phase.method)
-    items = choose_items(pairs.n, limit)
+    chosen = choose_items(pairs.n, limit, items)
+    size = batch_of(pairs.n if limit is None else limit, settings, context.device)
+    run = _Phasing(pairs, settings, context, method, SOLVERS.get(settings.phase.solver))
 
-    def phase(places: NDArray[np.int64]) -> tuple[Phased, dict[str, NDArray[Any]]]:
-        began = time.perf_counter()
-        batch = make_pair_batch(pairs, items[places], settings, context.device)
-        phased = method(batch, context)
-        seconds = (time.perf_counter() - began) / len(places)
-        return phased, result_arrays(phased) | {"seconds": np.full(len(places), seconds)}
-
-    # The first pair tells the shapes, so that a method need not declare them; its result is kept.
-    fresh = overwrite or not (out.exists() or unfinished(out).exists())
-    first = phase(np.arange(1)) if fresh else None
+    # The first batch tells the shapes, so that a method need not declare them; its result is kept.
+    fresh = overwrite or repair or not (out.exists() or unfinished(out).exists())
+    first = None
+    if fresh:
+        with one_thread():
+            first = _phase_batch(run, chosen[:size])
     header = result_header(settings.phase.method, pairs, settings, weights_record(context))
+    if limit is None:
+        header |= range_in_header(chosen)
     specs = {} if first is None else result_specs(first[0], pairs)
-    writer = StoreWriter(out, "result", len(items), specs, header, overwrite=overwrite)
-    if writer.complete:
-        return out
-    if not writer.done.any():
-        _write_origin(writer, pairs, items)
-    if first is not None:
-        writer.write([0], **first[1])
-    pending = writer.pending()
-    size = max(settings.phase.batch_size // writer.block, 1)
-    for start in range(0, len(pending), size):
-        places = np.concatenate(pending[start : start + size])
-        phased, arrays = phase(places)
-        _write_places(writer, places, arrays)
-        progress(STAGE, int(writer.done.sum()), len(items), _running_r(phased))
-    writer.finish()
+    with StoreWriter(
+        out, "result", len(chosen), specs, header, overwrite=overwrite, repair=repair
+    ) as writer:
+        if writer.complete:
+            return out
+        if writer.fresh:
+            _write_origin(writer, pairs, chosen)
+        if first is not None and writer.block <= size:
+            places = np.arange(size // writer.block * writer.block)[: len(chosen)]
+            writer.write(
+                places, **{name: values[: len(places)] for name, values in first[1].items()}
+            )
+        pace = Pace(progress, STAGE, writer.n, int(writer.done.sum()))
+        blocks = writer.pending(size)
+        tasks = [chosen[block] for block in blocks]
+        by = workers if _may_travel(pairs, context, workers) else HERE
+        with closing(run_tasks(_stored_batch, run, tasks, by)) as finished:
+            for done in finished:
+                writer.write(blocks[done.number], **done.result)
+                pace.add(len(blocks[done.number]), done.workers, _running_r(done.result))
+        writer.finish()
     return out
+
+
+def _may_travel(pairs: Pairs, context: Context, workers: Workers) -> bool:
+    """Whether other processes can do the work: not on arrays in memory, and not on one GPU that
+    they would share, unless a cluster is asked for."""
+    if not pairs.reopens:
+        return False
+    return context.device.type == "cpu" or workers.scheduler is not None or bool(workers.count)
 
 
 def with_method(settings: Settings, name: str) -> Settings:
@@ -177,18 +269,6 @@ def _write_origin(writer: StoreWriter, pairs: Pairs, items: NDArray[np.int64]) -
     writer.put("pattern_mask", pairs.pattern_mask)
     if pairs.rotation is not None:
         writer.put("rotation", pairs.rotation[items])
-
-
-def _write_places(
-    writer: StoreWriter, places: NDArray[np.int64], arrays: dict[str, NDArray[Any]]
-) -> None:
-    """Write results to their places; after an interrupt the open ones may not be one run, and each
-    is then written alone."""
-    if int(places[-1] - places[0]) + 1 == len(places):
-        writer.write(places, **arrays)
-        return
-    for k, place in enumerate(places):
-        writer.write([int(place)], **{name: a[k : k + 1] for name, a in arrays.items()})
 
 
 def result_header(
@@ -215,8 +295,8 @@ def result_header(
     }
 
 
-def _running_r(phased: Phased) -> str:
-    return "" if phased.r_factor is None else f"(R {float(phased.r_factor.median()):.3f})"
+def _running_r(arrays: dict[str, NDArray[Any]]) -> str:
+    return f"(R {float(np.median(arrays['r_factor'])):.3f})" if "r_factor" in arrays else ""
 
 
 def result_specs(first: Phased, pairs: Pairs) -> dict[str, ArraySpec]:

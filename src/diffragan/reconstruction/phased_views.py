@@ -66,19 +66,19 @@ def write_phased(
     specs = result_specs(phase(slice(0, 1)), pairs)
     specs |= {"rotation": ArraySpec((3, 3), "float64", "1")}
     header = result_header(METHOD, pairs, settings)
-    writer = StoreWriter(out, "result", len(views), specs, header, overwrite=True)
-    writer.put("item", views.items)
-    writer.put("structure", pairs.structure_index[views.items].astype(np.int32))
-    writer.put("pattern_mask", pairs.pattern_mask)
-    writer.put("rotation", views.rotations.double().numpy())
-    size = max(_BATCH // writer.block, 1) * writer.block
-    for start in range(0, len(views), size):
-        block = slice(start, min(start + size, len(views)))
-        arrays = result_arrays(phase(block))
-        seconds = np.full(block.stop - block.start, solution.seconds / len(views))
-        writer.write(np.arange(block.start, block.stop), **arrays, seconds=seconds)
-        progress("phasing views", block.stop, len(views))
-    writer.finish()
+    with StoreWriter(out, "result", len(views), specs, header, overwrite=True) as writer:
+        writer.put("item", views.items)
+        writer.put("structure", pairs.structure_index[views.items].astype(np.int32))
+        writer.put("pattern_mask", pairs.pattern_mask)
+        writer.put("rotation", views.rotations.double().numpy())
+        size = max(_BATCH // writer.block, 1) * writer.block
+        for start in range(0, len(views), size):
+            block = slice(start, min(start + size, len(views)))
+            arrays = result_arrays(phase(block))
+            seconds = np.full(block.stop - block.start, solution.seconds / len(views))
+            writer.write(np.arange(block.start, block.stop), **arrays, seconds=seconds)
+            progress("phasing views", block.stop, len(views))
+        writer.finish()
 
 
 def _phasing(pairs: Pairs, solution: Solution, settings: Settings) -> Callable[[slice], Phased]:

@@ -9,12 +9,17 @@ import typer
 
 from diffragan.terminal import (
     Config,
+    Items,
     Overwrite,
     Preset,
+    Repair,
+    Scheduler,
     Seed,
     Set,
+    WorkersOption,
     progress_bars,
     read_settings,
+    workers_of,
 )
 
 
@@ -32,7 +37,11 @@ def image(
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
+    items: Items = None,
+    workers: WorkersOption = None,
+    scheduler: Scheduler = None,
     overwrite: Overwrite = False,
+    repair: Repair = False,
 ) -> None:
     """Image a simulation: write the patterns and images an instrument would give.
 
@@ -56,10 +65,13 @@ def image(
             store,
             out,
             n=limit,
+            items=items,
+            workers=workers_of(workers, scheduler),
             truth=truth,
             orientations=orientations,
             settings=settings,
             overwrite=overwrite,
+            repair=repair,
             progress=progress,
         )
     typer.echo(f"{out}: {pairs.n} pairs{', with the truth' if truth else ''}")

@@ -9,13 +9,18 @@ import typer
 
 from diffragan.terminal import (
     Config,
+    Items,
     Overwrite,
     Preset,
+    Repair,
+    Scheduler,
     Seed,
     Set,
+    WorkersOption,
     note,
     progress_bars,
     read_settings,
+    workers_of,
 )
 
 
@@ -35,13 +40,14 @@ def simulate(
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes; one per core unless said otherwise")
-    ] = None,
+    items: Items = None,
+    workers: WorkersOption = None,
+    scheduler: Scheduler = None,
     write_rotated: Annotated[
         bool, typer.Option("--write-rotated", help="also save every rotated structure (.cif)")
     ] = False,
     overwrite: Overwrite = False,
+    repair: Repair = False,
 ) -> None:
     """Simulate exit waves of structures by abTEM multislice.
 
@@ -54,6 +60,8 @@ def simulate(
         diffragan simulate prepared/1UBQ.cif --out 1UBQ.zarr
 
         diffragan simulate prepared/ --out train.zarr --orientations 24 --box-A 70
+
+        diffragan simulate prepared/ --out train.zarr --scheduler tcp://node1:8786
     """
     from diffragan import api
 
@@ -70,9 +78,11 @@ def simulate(
             structures,
             out,
             settings=settings,
-            workers=workers,
+            items=items,
+            workers=workers_of(workers, scheduler),
             write_rotated=write_rotated,
             overwrite=overwrite,
+            repair=repair,
             progress=progress,
             warn=note,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffragan.terminal import note, progress_bars
+from diffragan.terminal import Scheduler, WorkersOption, note, progress_bars, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ def evaluate(
             help="Also phase N pairs again, slightly changed, and say how far the results move.",
         ),
     ] = 0,
+    workers: WorkersOption = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Compare phased results with the truth: FRC, SSIM, phase errors.
 
@@ -67,7 +69,12 @@ def evaluate(
 
     with progress_bars() as progress:
         evaluation = api.evaluate(
-            results, out, input=input_path or (), stability=stability, progress=progress
+            results,
+            out,
+            input=input_path or (),
+            stability=stability,
+            workers=workers_of(workers, scheduler),
+            progress=progress,
         )
     # Wide enough for the table where there is no terminal to ask.
     console = Console(width=max(Console().width, 100))

@@ -12,16 +12,21 @@ from diffragan.terminal import (
     NOT_CONVERGED,
     Config,
     Device,
+    Items,
     Overwrite,
     Preset,
+    Repair,
+    Scheduler,
     Seed,
     Set,
+    WorkersOption,
     given_options,
     note,
     progress_bars,
     read_settings,
     set_keys,
     show_reconstruction,
+    workers_of,
 )
 
 if TYPE_CHECKING:
@@ -65,12 +70,16 @@ def phase(
     limit: Annotated[
         int | None, typer.Option(min=1, help="so many pairs, spread evenly over the input")
     ] = None,
+    items: Items = None,
+    workers: WorkersOption = None,
+    scheduler: Scheduler = None,
     preset: Preset = "default",
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    repair: Repair = False,
 ) -> None:
     """Phase pairs of diffraction pattern and image.
 
@@ -124,9 +133,12 @@ def phase(
             out,
             weights=weights,
             limit=limit,
+            items=items,
+            workers=workers_of(workers, scheduler),
             settings=settings,
             device=device,
             overwrite=overwrite,
+            repair=repair,
             command=shlex.join(["diffragan", *sys.argv[1:]]),
             progress=progress,
             warn=lambda text: note(f"diffragan: {text}"),

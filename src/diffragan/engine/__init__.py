@@ -1,0 +1,1 @@
+"""Many tasks over many processes and machines, by `dask.distributed`."""

@@ -1,0 +1,1 @@
+"""Whole stores: put together from parts."""
