@@ -39,7 +39,9 @@ if TYPE_CHECKING:
         prepare,
         reconstruct,
         relion_particles,
+        scan,
         simulate,
+        simulate_scan,
         train,
     )
 
@@ -58,7 +60,9 @@ __all__ = [
     "prepare",
     "reconstruct",
     "relion_particles",
+    "scan",
     "simulate",
+    "simulate_scan",
     "train",
 ]
 __version__ = version("diffragan")

@@ -19,6 +19,8 @@ from diffragan.commands.pairs.simulate import simulate
 from diffragan.commands.results.evaluate import evaluate
 from diffragan.commands.results.export import export
 from diffragan.commands.results.view import view
+from diffragan.commands.session.scan import scan
+from diffragan.commands.session.simulate_scan import simulate_scan
 from diffragan.commands.solve.atoms import atoms
 from diffragan.commands.solve.phase import phase
 from diffragan.commands.solve.reconstruct import reconstruct
@@ -35,7 +37,7 @@ app = typer.Typer(
 )
 for command in (
     demo, plan, prepare, simulate, image, inspect, train, phase, evaluate, reconstruct, atoms,
-    export, join, view,
+    export, join, view, simulate_scan, scan,
 ):  # fmt: skip
     app.command()(command)
 

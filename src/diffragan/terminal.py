@@ -72,6 +72,22 @@ def read_settings(
     return load_settings(preset, file=config, overrides=set_ or (), values=dotted)
 
 
+def two_numbers(words: str | None) -> tuple[int, int] | None:
+    """ROWS,COLUMNS as two numbers.
+
+    Raises:
+        DiffraganError: they are no two whole numbers above 0.
+    """
+    from diffragan.errors import DiffraganError
+
+    if words is None:
+        return None
+    parts = words.replace("x", ",").split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise DiffraganError(f"'{words}' is no shape of a scan; write rows,columns: 64,64.")
+    return int(parts[0]), int(parts[1])
+
+
 def set_keys(set_: Sequence[str] | None) -> list[str]:
     """The dotted keys that `--set` gives."""
     return [pair.partition("=")[0].strip() for pair in set_ or ()]

@@ -10,6 +10,7 @@ from diffragan.api.measurement import inspect, join_stores, make_pairs, open_pai
 from diffragan.api.phasing import evaluate, export, phase, train
 from diffragan.api.planning import plan
 from diffragan.api.reconstruction import reconstruct, relion_particles
+from diffragan.api.session import scan, simulate_scan
 from diffragan.api.simulation import prepare, simulate
 from diffragan.engine.workers import Workers
 from diffragan.settings import load_settings
@@ -29,6 +30,8 @@ __all__ = [
     "prepare",
     "reconstruct",
     "relion_particles",
+    "scan",
     "simulate",
+    "simulate_scan",
     "train",
 ]

@@ -50,8 +50,9 @@ def read_arrays(path: Path, keys: Mapping[str, str] | None = None) -> dict[str, 
         `defocus_angle_deg` as `optics.Defocus` has them. Of instruments also
         `reciprocal_pixel_per_A` or `pixel_mrad` of a pattern, `detector_pixel_um`,
         `camera_length_mm`, `exposure_s`, `scan_shape` (rows, columns), `centre_px` (y, x) of the
-        beam, `saturation` (counts that are no longer counted), and `notes`, sentences on what is
-        missing in the file.
+        beam, `saturation` (counts that are no longer counted), `beam_diameter_A` and `step_A` of a
+        scan, `whole_scan_shape` and `frame_numbers` (n,) where frames are missing, and `notes`,
+        sentences on what is missing in the file.
 
     Raises:
         DiffraganError: there is no such file, no reader for it, or it is damaged.

@@ -156,6 +156,38 @@ def write_image_stack(
     return side
 
 
+def write_image_rows(
+    path: Path,
+    strips: Iterable[NDArray[Any]],
+    shape: tuple[int, int],
+    pixel_A: float,
+    *,
+    label: str = "diffragan image",
+) -> None:
+    """Streams one image of any shape, strip after strip of rows, into an MRC file of mode 2.
+
+    Args:
+        strips: (k, columns) each, together `shape` (rows, columns).
+
+    Raises:
+        DiffraganError: strips that don't make up the shape, or the disk refuses.
+    """
+    moments, rows = _Moments(), 0
+    with replacing(path) as file:
+        file.write(_header((1, *shape), pixel_A, _IMAGE_STACK, label).tobytes())
+        for strip in strips:
+            values = np.ascontiguousarray(strip, dtype="<f4")
+            moments.add(values)
+            file.write(values.tobytes())
+            rows += len(values)
+        if rows != shape[0]:
+            raise DiffraganError(f"{path} was to hold {shape[0]} rows and got {rows}.")
+        header = _header((1, *shape), pixel_A, _IMAGE_STACK, label)
+        moments.put(header)
+        file.seek(0)
+        file.write(header.tobytes())
+
+
 def _outside_circle(side: int) -> NDArray[np.bool_]:
     """(side, side): pixels farther than half the box from pixel [side // 2] * 2."""
     axis = np.arange(side) - side // 2

@@ -25,6 +25,7 @@ from diffragan.settings.sections import (
     Settings,
     SimulationSettings,
 )
+from diffragan.settings.session import ScanSettings, SessionSettings
 
 __all__ = [
     "AtomsSettings",
@@ -39,6 +40,8 @@ __all__ = [
     "PrepareSettings",
     "ProjectionSettings",
     "RelionSettings",
+    "ScanSettings",
+    "SessionSettings",
     "Settings",
     "SimulationSettings",
     "SpecimenSettings",

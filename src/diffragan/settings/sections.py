@@ -18,6 +18,7 @@ from diffragan.settings.exposures import (
     SpecimenSettings,
 )
 from diffragan.settings.networks import ConditionsSettings, NetworkSettings, TrainSettings
+from diffragan.settings.session import ScanSettings, SessionSettings
 
 
 class PrepareSettings(Frozen):
@@ -330,6 +331,8 @@ class Settings(Frozen):
     atoms: AtomsSettings = AtomsSettings()
     inspect: InspectSettings = InspectSettings()
     relion: RelionSettings = RelionSettings()
+    session: SessionSettings = SessionSettings()
+    scan: ScanSettings = ScanSettings()
 
     @model_validator(mode="after")
     def _specimen_needs_counts(self) -> Self:

@@ -74,7 +74,10 @@ def _frames(path: Path, data: Any) -> Any:
     def read(numbers: NDArray[np.int64]) -> NDArray[Any]:
         try:
             if data.ndim == 3:
-                return np.asarray(data[numbers])
+                # A slice is read many times as fast as a list of numbers.
+                first, last = int(numbers[0]), int(numbers[-1])
+                whole = last - first + 1 == len(numbers)
+                return np.asarray(data[first : last + 1] if whole else data[numbers])
             return stack[numbers]
         except OSError as error:
             if "filter" in str(error).lower():
@@ -126,9 +129,17 @@ def _detector_frames(path: Path, file: Any) -> dict[str, Any]:
     whole = [key for key in numbered if data.get(key) is not None]
     if whole:
         stacks = [_frames(path, data[key]) for key in whole]
+        for key, stack in zip(whole, stacks, strict=True):
+            if stack.shape[1:] != stacks[0].shape[1:]:
+                raise DiffraganError(
+                    f"Frames of {path} are of several detectors: {whole[0]} has "
+                    f"{stacks[0].shape[1:]} pixels, {key} {stack.shape[1:]}; give one data set "
+                    "(--pattern-key)."
+                )
         arrays: dict[str, Any] = {"pattern": joined_frames(stacks)}
         lost = [key for key in numbered if key not in whole]
         if lost:
+            arrays |= _numbers_beside(numbered, lost, [len(stack) for stack in stacks])
             arrays["notes"] = [
                 f"{path} refers to {len(numbered)} data files, of which {len(lost)} are missing "
                 f"({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}); the frames of the "
@@ -150,12 +161,26 @@ def _detector_frames(path: Path, file: Any) -> dict[str, Any]:
     return arrays
 
 
+def _numbers_beside(numbered: list[str], lost: list[str], counts: list[int]) -> dict[str, Any]:
+    """Which frames of the whole are left where files before the last are missing: every file but
+    the last holds as many as the first."""
+    if all(key > max(k for k in numbered if k not in lost) for key in lost):
+        return {}
+    there = [k for k, key in enumerate(numbered) if key not in lost]
+    each = max(counts)
+    frames = [k * each + np.arange(count) for k, count in zip(there, counts, strict=True)]
+    return {"frame_numbers": np.concatenate(frames)}
+
+
 def _scan(file: Any, n: int, first: Any) -> dict[str, Any]:
-    """The scan's shape where triggers and images of one add up to the frames."""
+    """The scan's shape where triggers and images of one add up to the frames, or to more where
+    some are missing."""
     detector = _group(file, "entry/instrument/detector/detectorSpecific")
     counts = [_number(detector, name) for name in ("ntrigger", "nimages")]
-    if counts[0] and counts[1] and min(counts) > 1 and counts[0] * counts[1] == n:
-        return {"scan_shape": (int(counts[0]), int(counts[1]))}
+    if counts[0] and counts[1] and min(counts) > 1 and counts[0] * counts[1] >= n:
+        whole = counts[0] * counts[1] == n
+        name = "scan_shape" if whole else "whole_scan_shape"
+        return {name: (int(counts[0]), int(counts[1]))}
     return {}
 
 
@@ -200,7 +225,19 @@ def _instrument(file: Any) -> dict[str, Any]:
     energy = _number(beam, "incident_energy", {"kev": 1e3})
     wavelength = _number(beam, "incident_wavelength", {"nm": 10.0, "m": 1e10, "pm": 0.01})
     told["energy_ev"] = energy or (energy_of_wavelength_ev(wavelength) if wavelength else 0.0)
+    extent = _number(beam, "extent", {"m": 1e10, "nm": 10.0, "um": 1e4})
+    told["beam_diameter_A"] = extent
+    told["step_A"] = _step_A(file)
     return {name: value for name, value in (told | _py4dstem(file)).items() if np.any(value)}
+
+
+def _step_A(file: Any) -> float:
+    """Between scan positions, as their places along x tell; 0 where there are none."""
+    places = _group(file, "entry/sample/transformations").get("translation_x")
+    if places is None or len(places) < 2:
+        return 0.0
+    unit = {"m": 1e10, "mm": 1e7, "um": 1e4, "nm": 10.0}.get(str(places.attrs.get("units")), 0.0)
+    return float(np.median(np.abs(np.diff(np.asarray(places, dtype=float))))) * unit
 
 
 def _py4dstem(file: Any) -> dict[str, Any]:

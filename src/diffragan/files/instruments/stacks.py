@@ -48,6 +48,11 @@ def frames_of(array: Any) -> FrameStack:
     return FrameStack(read, (n, y, x))
 
 
+def first_frames(stack: Any, n: int) -> FrameStack:
+    """The first n frames (n, y, x) of a stack, lazy as it is."""
+    return FrameStack(lambda numbers: np.asarray(stack[numbers]), (n, *stack.shape[1:]))
+
+
 def joined_frames(stacks: Sequence[Any]) -> FrameStack:
     """Several stacks (n, y, x) of one size of frames, one after the other."""
     starts = np.cumsum([0, *(len(stack) for stack in stacks)])

@@ -12,6 +12,7 @@ from scipy import fft, ndimage
 from diffragan.inspection.detector.smoothing import Image, Mask, distances, filled, rough_centre
 
 _SPOT_PX = 4  # radius that holds the direct beam
+_LOOK_PX = 32  # about where it is guessed, within which it is found
 _LEAST_ELECTRONS = 1000  # of a direct beam
 _SURE_Z = 8.0  # standard deviations of a symmetry that is there
 _SMOOTH_PX = 0.7
@@ -38,20 +39,24 @@ def beam_centre(total: Image, good: Mask) -> Centre | None:
     """By the direct beam, where the sum (y, x) of frames shows one: its centre of mass."""
     counts = filled(total, good)
     guess = rough_centre(counts, good)
-    y, x = np.indices(total.shape)
+    # All of it happens near the guess: the rest of the frame is not looked at again and again.
+    rows, columns = (slice(max(round(c) - _LOOK_PX, 0), round(c) + _LOOK_PX + 1) for c in guess)
+    around_it = counts[rows, columns]
+    y, x = np.indices(around_it.shape, dtype=np.float64)
+    y, x = y + rows.start, x + columns.start
     cy, cx = guess
     for _ in range(8):
-        near = np.hypot(y - cy, x - cx) <= _SPOT_PX
         ring = np.hypot(y - cy, x - cx)
-        around = counts[(ring > _SPOT_PX + 1) & (ring <= _SPOT_PX + 3)]
+        near = ring <= _SPOT_PX
+        around = around_it[(ring > _SPOT_PX + 1) & (ring <= _SPOT_PX + 3)]
         if not around.size:
             return None
-        spot = np.where(near, counts - np.median(around), 0.0).clip(min=0)
+        spot = np.where(near, around_it - np.median(around), 0.0).clip(min=0)
         electrons = spot.sum()
         if electrons <= 0:
             return None
         cy, cx = float((spot * y).sum() / electrons), float((spot * x).sum() / electrons)
-    blocked = not good[near].all()
+    blocked = not good[rows, columns][near].all()
     if spot.max() > 0.7 * electrons and electrons < 0.5 * counts.sum():
         return None  # a hot pixel
     faint = electrons < max(_LEAST_ELECTRONS, 0.05 * float(counts.sum()))

@@ -1,0 +1,1 @@
+"""What a pattern is of: sums by ring, the background, features, classes."""

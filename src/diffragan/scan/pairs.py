@@ -1,0 +1,217 @@
+"""The chosen patterns and their images into a measurement store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffragan.errors import DiffraganError
+from diffragan.files.store_header import StructureInfo, info_to_json
+from diffragan.files.store_writer import ArraySpec, StoreWriter
+from diffragan.inspection.agreement import placed
+from diffragan.inspection.detector.field import image_on_field, pattern_on_grid
+from diffragan.inspection.findings import PatternFindings
+from diffragan.inspection.frames import Frames
+from diffragan.inspection.images import (
+    FieldImages,
+    Placement,
+    chosen_pairs,
+    dose_of_image,
+    place,
+)
+from diffragan.microscope.imaging import pattern_mask
+from diffragan.optics import Optics, pattern_pixels, q_from_angle, wavelength_A
+from diffragan.progress import Progress
+from diffragan.settings import Settings
+
+_SPOT_WIDTHS = 5.0  # beyond so many of them scattering outshines the direct beam
+
+
+@dataclass(frozen=True)
+class Field:
+    """The field of pairs: side, pixels a side, and Optics of the molecule's own plane."""
+
+    optics: Optics
+    m: int
+    settings: Settings
+
+    @classmethod
+    def of(cls, found: PatternFindings, settings: Settings, box_A: float) -> Field:
+        """A field of this side, to no larger angle than the detector sees."""
+        side_y, side_x = found.good.shape
+        y, x = found.centre.y, found.centre.x
+        reach = min(y, side_y - 1 - y, x, side_x - 1 - x) * found.pixel_per_A
+        angle = reach * wavelength_A(settings.energy_ev) * 1e3
+        if angle < settings.pattern.max_angle_mrad:
+            pattern = settings.pattern.model_copy(update={"max_angle_mrad": angle})
+            settings = settings.model_copy(update={"pattern": pattern})
+        m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
+        return cls(Optics(settings.energy_ev, box_A, 0.0), m, settings)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The overview image (rows, columns) of counts, its pixel, and its dose in e/Å²."""
+
+    image: NDArray[np.float32]
+    pixel_A: float
+    dose: float
+
+    @classmethod
+    def of(cls, image: NDArray[np.float32], pixel_A: float, settings: Settings) -> Overview:
+        """An image whose dose is told, or else by its noise."""
+        aperture = q_from_angle(settings.image.aperture_mrad, settings.energy_ev)
+        told = settings.image.dose_e_per_A2
+        return cls(image, pixel_A, told or _dose(image, pixel_A, 2 * aperture))
+
+    def around(self, place_A: NDArray[np.float64], field: Field) -> NDArray[np.float64]:
+        """(m, m) image of the field around a place (y, x), mean 1."""
+        reach = round(0.75 * field.optics.box_A / self.pixel_A) + 8
+        middle = place_A / self.pixel_A
+        top, left = (max(0, round(c) - reach) for c in middle)
+        cut = self.image[top : round(middle[0]) + reach + 1, left : round(middle[1]) + reach + 1]
+        inside = (float(middle[0]) - top, float(middle[1]) - left)
+        image, _ = image_on_field(
+            cut.astype(np.float64), self.pixel_A, inside, field.optics.box_A, field.m
+        )
+        return image
+
+    def holds(self, places_A: NDArray[np.float64], box_A: float) -> NDArray[np.bool_]:
+        """(n,) whether fields around places (n, 2) lie wholly in the image."""
+        far = np.array(self.image.shape) * self.pixel_A
+        half = box_A / 2
+        inside: NDArray[np.bool_] = np.asarray(
+            ((places_A >= half) & (places_A <= far - half)).all(1)
+        )
+        return inside
+
+
+def _dose(image: NDArray[np.float32], pixel_A: float, empty_q: float) -> float:
+    """By the noise of a few pieces, the median."""
+    side = min(512, *image.shape)
+    corners = [
+        (y, x)
+        for y in np.linspace(0, image.shape[0] - side, 3, dtype=int)
+        for x in np.linspace(0, image.shape[1] - side, 3, dtype=int)
+    ]
+    pieces = [image[y : y + side, x : x + side].astype(np.float64) for y, x in corners]
+    doses = [dose_of_image(piece, pixel_A, empty_q) for piece in pieces if piece.mean() > 0]
+    if not doses:
+        raise DiffraganError("The overview is empty; is it the right file?")
+    return float(np.median(doses))
+
+
+def pattern_at(
+    frames: Frames, found: PatternFindings, item: int, field: Field
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A pattern (m, m) on the field's grid, in counts, and where it was measured."""
+    counts, usable = frames.counts(item)
+    centre = (float(found.centres[item, 0]), float(found.centres[item, 1]))
+    good = usable & found.good
+    spot = max((other.width_px for other in found.others), default=0.0)
+    if spot:
+        y, x = np.indices(counts.shape)
+        good &= np.hypot(y - centre[0], x - centre[1]) > _SPOT_WIDTHS * spot + 0.5
+    return pattern_on_grid(counts, good, centre, found.pixel_per_A, field.optics.box_A, field.m)
+
+
+def placement_of(
+    frames: Frames,
+    found: PatternFindings,
+    overview: Overview,
+    items: NDArray[np.int64],
+    places_A: NDArray[np.float64],
+    field: Field,
+    told: tuple[float, str] | None,
+) -> Placement:
+    """How images lie to their patterns, by up to 32 pairs (`inspection.images.place`).
+
+    Args:
+        items: frame of each pair. places_A: (n, 2) of their particles. told: the overview's
+            defocus, and who tells it.
+    """
+    some = chosen_pairs(len(items))
+    grids = [pattern_at(frames, found, int(k), field) for k in items[some]]
+    mask = np.logical_and.reduce([good for _, good in grids])
+    mask &= pattern_mask(field.m, field.optics, field.settings.pattern).numpy()
+    electrons = np.stack([grid for grid, _ in grids]) / field.settings.inspect.counts_per_electron
+    images = np.stack([overview.around(places_A[k], field) for k in some])
+    n = len(some)
+    cut = FieldImages(images, np.full(n, overview.dose), np.zeros((n, 2)), 0.0)
+    return place(electrons, mask, cut, field.optics, field.settings, told)
+
+
+def write_scan_pairs(  # long: both sides of a pair, and what is known of each
+    out: Path,
+    frames: Frames,
+    found: PatternFindings,
+    overview: Overview,
+    items: NDArray[np.int64],
+    places_A: NDArray[np.float64],
+    columns: dict[str, NDArray[Any]],
+    structures: Sequence[StructureInfo],
+    placement: str,
+    field: Field,
+    lit: NDArray[np.float64],
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> None:
+    """Pairs of the frames `items` and the images about `places_A` into a measurement store.
+
+    Args:
+        columns: further arrays, one value a pair: structure, scan_position, ...
+        lit: (n,) part of the full beam that each molecule gets.
+    """
+    n, m, settings, optics = len(items), field.m, field.settings, field.optics
+    specs = {
+        "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
+        "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
+        "image": ArraySpec((m, m), "float32", "mean intensity"),
+        "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
+        "structure": ArraySpec((), "int32", "index"),
+        "scan_position": ArraySpec((2,), "int32", "row and column"),
+        "place": ArraySpec((2,), "float64", "angstrom, y and x in the overview"),
+        "mass": ArraySpec((), "float64", "kDa, by what the pattern scatters"),
+        "probability": ArraySpec((), "float64", "of being a molecule's"),
+        "illumination": ArraySpec((), "float64", "part of the full beam"),
+    }
+    header: dict[str, Any] = {
+        "optics": vars(optics),
+        "structures": info_to_json(structures),
+        "settings": settings.model_dump(mode="json"),
+        "source": {"path": str(frames.path), "items": items.tolist()},
+        "truth": False,
+    }
+    mask = pattern_mask(m, optics, settings.pattern).numpy()
+    factor = (
+        settings.inspect.counts_per_electron
+        * (settings.pattern.dose_e_per_A2 or 1.0)
+        * optics.box_A**2
+    )
+    with StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite) as writer:
+        if writer.complete:
+            return
+        for name, values in columns.items():
+            writer.put(name, values)
+        for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
+            grids = [pattern_at(frames, found, int(items[k]), field) for k in block]
+            mask &= np.logical_and.reduce([good for _, good in grids])
+            patterns = np.stack([grid for grid, _ in grids]) / (factor * lit[block, None, None])
+            images = np.stack([overview.around(places_A[k], field) for k in block])
+            writer.write(
+                block,
+                pattern=patterns.astype(np.float32),
+                image=placed(images, placement).astype(np.float32),
+                image_dose=np.full(len(block), overview.dose),
+            )
+            progress("pairs", int(block[-1]) + 1, n)
+        if not mask.any():
+            raise DiffraganError(f"No pixel of {frames.path} is left to use; look at the mask.")
+        writer.put("pattern_mask", mask)
+        writer.finish()
