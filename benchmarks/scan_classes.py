@@ -67,7 +67,8 @@ def thinned(frames: Frames, part: float, ice: Values, seed: int) -> FrameStack:
                 out[k] += rng.poisson(ice)
         return out.astype(np.uint32)
 
-    return FrameStack(read, frames.stack.shape)
+    n, height, width = (int(side) for side in frames.stack.shape)
+    return FrameStack(read, (n, height, width))
 
 
 def session(folder: Path, dose: float, ice_nm: float, every: int = 1) -> Part:
@@ -92,7 +93,9 @@ def session(folder: Path, dose: float, ice_nm: float, every: int = 1) -> Part:
     rows, columns = frames.told["scan_shape"]
     chosen = np.arange(rows * columns).reshape(rows, columns)[::every].ravel()
     rows = len(chosen) // columns
-    part = FrameStack(lambda items: stack[chosen[items]], (len(chosen), *stack.shape[1:]))
+    part = FrameStack(
+        lambda items: stack[chosen[items]], (len(chosen), stack.shape[1], stack.shape[2])
+    )
     few = Frames(frames.path, part, {}, frames.valid)
     found = replace(found, centres=found.centres[chosen])
     kept = folder / "rings.part.npz"

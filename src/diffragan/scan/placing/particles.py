@@ -81,7 +81,7 @@ def pick_particles(
     typical, spread = _noise(power)
     covered, coarse = _large(power, smooth, typical + _DEVIATIONS * spread, pixel_A, diameter_A)
     # Half a diameter apart: of two that overlap, both are seen.
-    at = peak_local_max(
+    at = peak_local_max(  # type: ignore[no-untyped-call]
         power,
         min_distance=max(1, round(0.45 * diameter_A / pixel_A)),
         threshold_abs=typical + _DEVIATIONS * spread,

@@ -129,7 +129,7 @@ def _search(
     size = fft.next_fast_len(int(2 * reach + 1.2 * max(grid.shape)), real=True)
     sigma = 0.35 * beam.diameter_A / step_A * fine
     spectra = tuple(np.conj(fft.rfft2(part, (size, size))) for part in (grid, mask, grid**2))
-    places = np.stack(np.indices((size, size)), -1).reshape(-1, 2) - size / 2
+    places = np.argwhere(np.ones((size, size), bool)) - size / 2
     tried: list[tuple[float, float, bool, Values]] = []
     for k, turn in enumerate(turns):
         for flip in (False, True):
@@ -204,7 +204,9 @@ def _by_hits(
     from skimage.measure import ransac
     from skimage.transform import AffineTransform
 
-    peaks = peak_local_max(signal, min_distance=1, threshold_abs=0.25, exclude_border=False)
+    peaks = peak_local_max(  # type: ignore[no-untyped-call]
+        signal, min_distance=1, threshold_abs=0.25, exclude_border=False
+    )
     peaks = peaks[usable[peaks[:, 0], peaks[:, 1]]]
     places = np.array([_peak_centre(signal, int(y), int(x)) for y, x in peaks]).reshape(-1, 2)
     expected = places @ raster.matrix_A.T + raster.origin_A
@@ -215,7 +217,7 @@ def _by_hits(
     source, target = places[near], particles_A[nearest[near]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # samples of points on a line
-        model, good = ransac(
+        model, good = ransac(  # type: ignore[no-untyped-call]
             (source, target), AffineTransform, min_samples=3, residual_threshold=0.6 * step_A,
             max_trials=2000, rng=0,
         )  # fmt: skip
