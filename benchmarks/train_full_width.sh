@@ -39,7 +39,7 @@ case $stage in
   judge) judge "$1" ;;
   rehearse)
     waves "$1" "$2" "$3" 1
-    leg "$3" 8 --set train.batch_size=2 --set train.max_steps=1 --set train.validation_items=1
+    leg "$3" 8 --set train.batch_size=1 --set train.max_steps=1 --set train.validation_items=1
     judge "$3" ;;
   *) sed -n '2,14p' "$0"; exit 2 ;;
 esac
