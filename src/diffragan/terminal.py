@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NOT_CONVERGED = 3  # exit code of a run that ended without a result to trust
 
 
-Preset = Annotated[str, typer.Option(help="preset: default, published or experiment")]
+Preset = Annotated[str, typer.Option(help="preset: default, published, network or experiment")]
 Config = Annotated[Path | None, typer.Option(help="TOML file laid over the preset")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over both, e.g. image.snr=2")
