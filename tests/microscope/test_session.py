@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -59,10 +60,13 @@ def test_a_raster_is_its_parameters() -> None:
     np.testing.assert_allclose(plain[10], raster.origin_A + raster.matrix_A @ (1, 3))
 
 
-def test_no_electron_is_lost(waves: Path) -> None:
-    """The direct beam holds what was not scattered."""
+@pytest.mark.parametrize("off", [0.0, 0.5])
+def test_no_electron_is_lost(waves: Path, off: float) -> None:
+    """The direct beam holds what was not scattered, wherever in a pixel it falls."""
     for places in ([], [(200.0, 200.0)]):
         exposures = exposed(waves, places)
+        y, x = exposures.centre_px
+        exposures = replace(exposures, centre_px=(y + off, x + off))
         expected = exposures.expected(0)
         assert expected.sum() == pytest.approx(1000 * exposures.beam.area_A2, rel=0.002)
 

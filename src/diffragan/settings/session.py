@@ -43,7 +43,7 @@ class SessionSettings(Frozen):
     drift_A: NotNegative = Field(default=40.0, description="of the stage, over the whole scan")
     detector_px: Annotated[int, Field(ge=32, le=1024, multiple_of=2)] = 192
     field_A: Positive = Field(default=100.0, description="1 / the detector's pixel")
-    spot_px: Positive = Field(default=0.7, description="standard deviation of the direct beam")
+    spot_px: Positive = Field(default=0.35, description="standard deviation of the direct beam")
     overview_pixel_A: Positive = Field(
         default=1.0, description="the overview's pixel, nearly: a multiple of the waves'"
     )

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.spatial import cKDTree
+from scipy.special import ndtr
 from torch import Tensor
 
 from diffragan.files.store import SimulationStore
@@ -335,8 +336,9 @@ class Exposures:
     def _spot(self, y: float, x: float) -> Image:
         """(N, N) a spot as wide as the direct beam, of sum 1 on an endless detector."""
         n, width = self.settings.session.detector_px, self.settings.session.spot_px
-        rows, columns = (np.exp(-((np.arange(n) - c) ** 2) / (2 * width**2)) for c in (y, x))
-        result: Image = np.outer(rows, columns) / (2 * np.pi * width**2)
+        edges = np.arange(n + 1) - 0.5
+        rows, columns = (np.diff(ndtr((edges - c) / width)) for c in (y, x))
+        result: Image = np.outer(rows, columns)
         return result
 
 
