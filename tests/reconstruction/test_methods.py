@@ -85,7 +85,7 @@ def test_several_options_are_refused_together(tmp_path: Path) -> None:
     words = ["--method", "merge", "--views", "5", "--device", "nonsense", "--iterations", "3"]
     code, text = run("reconstruct", "p.zarr", "--out", tmp_path / "o", *words)
     assert code == 2
-    assert text.startswith("The method 'merge' does not take --views (many-views does), ")
+    assert text.startswith("The method 'merge' does not take --views (many-views")
     assert "--device" in text
     assert "--iterations" in text
 
@@ -110,5 +110,5 @@ def test_another_way_to_a_map_needs_only_its_registration(
     assert found.map == tmp_path / "map.mrc"
     with pytest.raises(DiffraganError, match="does not take device"):
         dg.reconstruct("p.zarr", tmp_path, method="mine", device="cpu")
-    with pytest.raises(DiffraganError, match="choose from many-views, merge, mine"):
+    with pytest.raises(DiffraganError, match=r"choose from many-views, merge,.* mine"):
         dg.reconstruct("p.zarr", tmp_path, method="none")
