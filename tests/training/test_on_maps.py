@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,8 @@ def test_what_can_t_be_split_or_does_not_fit_is_told(molecules: Molecules, tmp_p
     other = small(train__validation_structures=("elsewhere",))
     sentence(lambda: split_molecules(molecules, other), "elsewhere", "4 molecules")
     sentence(lambda: molecules.that_fit(15.0), "15 Å", "conditions.box_A")
+    large = Molecules(tuple(replace(m, radius_A=60.0) for m in molecules.each), 150.0, 2.5, 200e3)
+    sentence(lambda: split_molecules(large, small()), "70 Å box", "validation_structures")
     wide = [cluster("wide", 1, 80, 30.0)]
     sentence(lambda: molecules_of(wide, small()), "40 Å", "conditions.box_A")
 

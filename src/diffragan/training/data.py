@@ -141,10 +141,7 @@ def split(data: ExitWaves, settings: Settings) -> tuple[Items, Items]:
             f"train.validation_structures names '{missing[0]}', which no store holds; there are "
             f"{', '.join(stems)}."
         )
-    if not held:
-        count = max(1, len(stems) // 10)
-        order = np.random.default_rng([settings.seed, len(stems)]).permutation(len(stems))
-        held = tuple(stems[i] for i in order[:count])
+    held = held or drawn_to_hold_out(stems, settings.seed)
     out = np.isin(data.structure, [stems.index(stem) for stem in held])
     train, validation = np.flatnonzero(~out), np.flatnonzero(out)
     if not len(train) or not len(validation):
@@ -154,6 +151,12 @@ def split(data: ExitWaves, settings: Settings) -> tuple[Items, Items]:
             "structures."
         )
     return train.astype(np.int64), validation.astype(np.int64)
+
+
+def drawn_to_hold_out(stems: Sequence[str], seed: int) -> tuple[str, ...]:
+    """A tenth of the structures, at least one, drawn by the seed."""
+    order = np.random.default_rng([seed, len(stems)]).permutation(len(stems))
+    return tuple(stems[i] for i in order[: max(1, len(stems) // 10)])
 
 
 def spread_over_structures(data: ExitWaves, items: Items, count: int) -> Items:

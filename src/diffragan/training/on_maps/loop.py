@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,18 +19,19 @@ from diffragan.networks.weights import WeightsMetadata, new_generator
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 from diffragan.training.checkpoint import TrainState, run_identity
+from diffragan.training.data import drawn_to_hold_out
 from diffragan.training.leg import Leg, TrainResult, finite_loss, update
 from diffragan.training.losses import adversarial_loss, discriminator_loss
 from diffragan.training.on_maps.exposures import Batch, draw_batch
 from diffragan.training.on_maps.losses import maps_loss, ring_correlation
-from diffragan.training.on_maps.molecules import Molecules
+from diffragan.training.on_maps.molecules import ROOM_A, Molecules
 from diffragan.training.processes import Processes, start_processes
 from diffragan.training.validation import Validation
 
 VALIDATION_BOX_A = 70.0  # the paper's
 _TRAIN, _HELD = 0, 1
 _SMOOTH = 0.999  # of the weights' running average
-_MOMENTS = (0.9, 0.99)
+_SECOND_MOMENT = 0.99  # of Adam
 _WEIGHT_DECAY = 1e-4
 _LARGEST_GRADIENT = 1.0
 _HELD_BATCHES = 4
@@ -157,7 +157,7 @@ class MapsLeg(Leg[Batch]):
         each = max(1, config.validation_items // len(self.held))
         for k, one in enumerate(self.held.each):
             alone = replace(self.held, each=(one,))
-            if 2 * one.radius_A > VALIDATION_BOX_A - 2:
+            if 2 * one.radius_A > VALIDATION_BOX_A - ROOM_A:
                 continue
             seed = item_seed(self.settings.seed, k, _HELD)
             batch = draw_batch(
@@ -196,11 +196,15 @@ def split_molecules(molecules: Molecules, settings: Settings) -> tuple[Molecules
             f"train.validation_structures names '{missing[0]}', which is not among the "
             f"{len(stems)} molecules that fit; take it out, or enlarge conditions.box_A."
         )
-    if not held:
-        order = np.random.default_rng([settings.seed, len(stems)]).permutation(len(stems))
-        held = tuple(stems[k] for k in order[: max(1, len(stems) // 10)])
+    held = held or drawn_to_hold_out(stems, settings.seed)
     shown = tuple(one for one in molecules.each if one.info.stem not in held)
     kept = tuple(one for one in molecules.each if one.info.stem in held)
+    if kept and not any(2 * one.radius_A <= VALIDATION_BOX_A - ROOM_A for one in kept):
+        raise DiffraganError(
+            f"None of the molecules held out ({', '.join(one.info.stem for one in kept[:3])}) fits "
+            f"the {VALIDATION_BOX_A:g} Å box that validates; name smaller ones in "
+            "train.validation_structures."
+        )
     if not shown or not kept:
         raise DiffraganError(
             f"Training needs molecules to learn from and others to validate on, and of "
@@ -218,7 +222,7 @@ def fresh_state(settings: Settings, device: torch.device) -> TrainState:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(generator).requires_grad_(False)
     networks = {"generator": generator, "average": average}
-    moments = (config.beta1, _MOMENTS[1])
+    moments = (config.beta1, _SECOND_MOMENT)
     optimizers: dict[str, torch.optim.Optimizer] = {
         "generator": torch.optim.AdamW(
             generator.parameters(), config.learning_rate, moments, weight_decay=_WEIGHT_DECAY

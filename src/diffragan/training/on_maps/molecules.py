@@ -30,7 +30,7 @@ from diffragan.optics import wavelength_A
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 
-_ROOM_A = 2.0  # that a molecule leaves of its box
+ROOM_A = 2.0  # that a molecule leaves of its box
 _WINDOW_PX = 5  # voxels that a volume's Fourier grid needs beyond its outermost slice
 
 
@@ -61,7 +61,7 @@ class Molecules:
         Raises:
             DiffraganError: none does.
         """
-        fit = [k for k, one in enumerate(self.each) if 2 * one.radius_A <= box_A - _ROOM_A]
+        fit = [k for k, one in enumerate(self.each) if 2 * one.radius_A <= box_A - ROOM_A]
         if not fit:
             smallest = min(2 * one.radius_A for one in self.each)
             raise DiffraganError(
@@ -123,7 +123,7 @@ def molecules_of(structures: Iterable[Structure], settings: Settings) -> Molecul
     each = tuple(
         _as_volume(one, field, finest, settings.energy_ev)
         for one in structures
-        if one.diameter_A <= largest - _ROOM_A
+        if one.diameter_A <= largest - ROOM_A
     )
     if not each:
         raise DiffraganError(
