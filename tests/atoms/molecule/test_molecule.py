@@ -90,6 +90,20 @@ def test_a_broken_chain_is_two_fragments(truth: Truth) -> None:
     assert sorted(len(chain) for chain in molecule.chains) == [20, 31]
 
 
+def test_a_carbonyl_whose_peaks_ran_together_does_not_break_the_chain(truth: Truth) -> None:
+    """At 200 e/Å2 some C and O lie 0.25 and 0.35 Å off while all else is right."""
+    atoms = built(truth)
+    places = atoms.positions_A.clone()
+    for residue in (10, 25, 40):
+        of = {n: k for k, n in enumerate(truth.names) if truth.residues[k] == residue}
+        along = places[of["O"]] - places[of["C"]]
+        across = torch.linalg.cross(along, places[of["CA"]] - places[of["C"]])
+        along, across = along / along.norm(), across / across.norm()
+        places[of["C"]] += 0.2 * along + 0.15 * across
+        places[of["O"]] -= 0.2 * across
+    assert [len(chain) for chain in read(replace(atoms, positions_A=places)).chains] == [55]
+
+
 def test_disulphides_are_bonds_between_sulphurs() -> None:
     """Two sulphurs at 2.05 Å are bonded, at 3.5 Å not."""
     places = torch.tensor([[0.0, 0, 0], [2.05, 0, 0], [5.6, 0, 0]])

@@ -21,6 +21,8 @@ _PRIOR = -6.0  # log odds that five atoms bonded like this are a peptide
 _CIS = np.log(0.01)
 _MISSING_OXYGEN = np.log(0.03)
 _EXTRA_BOND = np.log(0.03)
+# An atom in fifty lies where two peaks have run together, some 0.2 Å off.
+_LOOSE, _LOOSE_A = np.log(0.02), 0.2
 _LEAST = -10.0  # of a unit's evidence: neighbours in the chain may still speak for it
 
 
@@ -70,21 +72,35 @@ def _bonded_fives(graph: AtomGraph) -> NDArray[np.int64]:
 def _geometry_evidence(
     graph: AtomGraph, found: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Evidence of the distances, of cis or trans whichever is more likely, and their residual."""
-    kinds = []
-    for kind, prior in (("trans", 0.0), ("cis", _CIS)):
-        total = np.full(len(found), prior)
-        squares, count = np.zeros(len(found)), np.zeros(len(found))
-        for one, other, mean, sd in geometry().peptide[kind]:
-            i, j = found[:, NAMES.index(one)], found[:, NAMES.index(other)]
-            there = (i >= 0) & (j >= 0)
-            apart = graph.apart_A(i, j)
-            total = total + there * distance_evidence(apart, mean, sd, graph.noise_A)
-            squares, count = squares + there * (apart - mean) ** 2, count + there
-        kinds.append((total, squares / count))
-    cis = kinds[1][0] > kinds[0][0]
-    total, residual = (np.where(cis, kinds[1][k], kinds[0][k]) for k in (0, 1))
+    """Evidence of the distances, whichever is most likely: cis or trans, and all atoms well
+    placed or one of them loose; and their residual."""
+    readings = [
+        _one_reading(graph, found, kind, loose)
+        for kind in ("trans", "cis")
+        for loose in (None, *range(len(NAMES)))
+    ]
+    best = np.argmax([total for total, _ in readings], axis=0)
+    rows = np.arange(len(found))
+    total, residual = (np.array([reading[k] for reading in readings])[best, rows] for k in (0, 1))
     return total + np.where(found[:, 2] < 0, _MISSING_OXYGEN, 0), residual
+
+
+def _one_reading(
+    graph: AtomGraph, found: NDArray[np.int64], kind: str, loose: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Evidence and residual where the atom of `NAMES[loose]` says little of where it belongs."""
+    total = np.full(len(found), (_CIS if kind == "cis" else 0.0) + (0 if loose is None else _LOOSE))
+    squares, count = np.zeros(len(found)), np.zeros(len(found))
+    for one, other, mean, sd in geometry().peptide[kind]:
+        a, b = NAMES.index(one), NAMES.index(other)
+        there = (found[:, a] >= 0) & (found[:, b] >= 0)
+        apart = graph.apart_A(found[:, a], found[:, b])
+        if loose in (a, b):
+            total = total + there * distance_evidence(apart, mean, float(np.hypot(sd, _LOOSE_A)), 0)
+            continue
+        total = total + there * distance_evidence(apart, mean, sd, graph.noise_A)
+        squares, count = squares + there * (apart - mean) ** 2, count + there
+    return total, squares / np.maximum(count, 1)
 
 
 def _degree_evidence(graph: AtomGraph, found: NDArray[np.int64]) -> NDArray[np.float64]:
