@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.docs-ready
 
-.PHONY: demo test docs setup lint types unit clean
+.PHONY: demo test docs wheel setup lint types unit clean
 
 demo: $(READY)
 	$(BIN)/diffragan demo --out demo-out
@@ -13,8 +13,8 @@ demo: $(READY)
 test: lint types unit
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs release
+	$(BIN)/ruff format --check src tests benchmarks docs release
 
 types: $(READY)
 	$(BIN)/mypy
@@ -27,6 +27,10 @@ unit: $(READY)
 # The site goes to site/index.html; warnings are errors, and nothing comes from the network.
 docs: $(DOCS)
 	$(BIN)/sphinx-build -W --keep-going -q -d $(VENV)/.doctrees -b html docs site
+
+# The demo from the wheel, in a fresh environment and away from this checkout.
+wheel: $(READY)
+	release/try_wheel.sh $(abspath $(BIN)/python)
 
 setup: $(READY)
 
