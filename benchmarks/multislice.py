@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffragan.microscope.exit_waves.by_abtem import exit_wave
+from diffragan.microscope.exit_waves.field import Field, check_fit, plan_field
 from diffragan.microscope.imaging import diffraction_pattern
-from diffragan.microscope.multislice import Field, check_fit, exit_wave, plan_field
 from diffragan.molecules.structure import Structure, load_structure
 from diffragan.optics import Optics
 from diffragan.rotations import quasi_uniform

@@ -162,7 +162,7 @@ def profile_simulate(structure: Structure, folder: Path, settings: Settings) -> 
     from abtem.antialias import AntialiasAperture
     from abtem.potentials.iam import Potential
 
-    import diffragan.microscope.multislice as multislice_module
+    import diffragan.microscope.exit_waves.by_abtem as multislice_module
     import diffragan.microscope.simulate as module
     from diffragan.files.store_writer import StoreWriter
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.microscope.form_factors import form_factor_A
+from diffragan.microscope.exit_waves.form_factors import form_factor_A
 
 DENSITY_G_CM3, MOLAR_MASS_G = 0.94, 18.01528
 RING_PER_A, EDGE_PER_A = 0.02, 1.2

@@ -40,6 +40,7 @@ ROOMS = (
     "networks",
     "microscope.session",
     "microscope",
+    "microscope.exit_waves",
     "molecules",
     "relion.programs",
     "files",

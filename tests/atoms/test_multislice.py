@@ -15,7 +15,8 @@ from diffragan.atoms.model.atoms import Atoms, atoms_at, no_hydrogens
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.multislice import Multislice, plan_multislice
 from diffragan.fourier.volumes import volume_spectrum
-from diffragan.microscope.multislice import Field, exit_wave
+from diffragan.microscope.exit_waves.by_abtem import exit_wave
+from diffragan.microscope.exit_waves.field import Field
 from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.rotations import quasi_uniform
 from synthetic_views import make_views, molecule

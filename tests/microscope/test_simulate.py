@@ -17,7 +17,8 @@ from conftest import cluster
 from diffragan.errors import DiffraganError
 from diffragan.files.store import open_simulation
 from diffragan.fourier.grids import frequency_grid
-from diffragan.microscope.multislice import Field, exit_wave, plan_field
+from diffragan.microscope.exit_waves.by_abtem import exit_wave
+from diffragan.microscope.exit_waves.field import Field, plan_field
 from diffragan.microscope.simulate import simulate
 from diffragan.optics import Optics, propagate, wavelength_A
 from diffragan.rotations import quasi_uniform, relion_angles

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from conftest import cluster
 from diffragan.fourier.grids import frequency_grid, resized_spectrum
-from diffragan.microscope.multislice import exit_wave, plan_field
+from diffragan.microscope.exit_waves.by_abtem import exit_wave
+from diffragan.microscope.exit_waves.field import plan_field
 from diffragan.networks.weights import load_weights
 from diffragan.optics import propagate
 from diffragan.settings import Settings, load_settings

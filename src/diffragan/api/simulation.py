@@ -57,6 +57,7 @@ def simulate(  # long: what it may be told, as the command lists it
     settings: Settings | None = None,
     items: str | None = None,
     workers: Workers | int | None = None,
+    device: str = "auto",
     write_rotated: bool = False,
     overwrite: bool = False,
     repair: bool = False,
@@ -74,6 +75,7 @@ def simulate(  # long: what it may be told, as the command lists it
         items: those of a range `a:b` alone, counted structure by structure; `join_stores` puts
             the stores of several ranges together.
         workers: processes of this machine, or a cluster; None for as many as pay.
+        device: auto, cpu or cuda; only `simulate.engine=torch` computes on a GPU.
         write_rotated: also save every rotated structure (.cif) in OUT.rotated.
         repair: do again what the store holds and can't be read any more.
         warn: told in a sentence which molecules cross the edge of the box.
@@ -102,6 +104,7 @@ def simulate(  # long: what it may be told, as the command lists it
         overwrite=overwrite,
         repair=repair,
         workers=workers,
+        device=device,
         progress=progress,
         warn=warn,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffragan.microscope import water
 from diffragan.microscope.damage import critical_exposure_e_per_A2, intensity_fade
-from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 from diffragan.optics import Optics
 from diffragan.settings import DetectorSettings, SpecimenSettings
 

@@ -1,4 +1,4 @@
-"""Atoms to exit waves: abTEM multislice, one orientation at a time, resumable.
+"""Atoms to exit waves: multislice, one orientation at a time, resumable.
 
 Each orientation is computed alone with one thread and planned the same way every time, so a
 store does not depend on who computes it, nor on being interrupted.
@@ -10,29 +10,24 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from diffragan.devices import pick_device
 from diffragan.engine.items import chosen_range, range_in_header
 from diffragan.engine.pace import Pace
 from diffragan.engine.tasks import run_tasks
-from diffragan.engine.workers import Workers, as_workers
+from diffragan.engine.workers import HERE, Workers, as_workers
 from diffragan.errors import DiffraganError
 from diffragan.files.store_header import StructureInfo, info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
-from diffragan.microscope.multislice import (
-    Field,
-    check_fit,
-    exit_wave,
-    fft_plans,
-    outside_fraction,
-    plan_field,
-    use_plans,
-)
+from diffragan.microscope.exit_waves import by_abtem, by_torch
+from diffragan.microscope.exit_waves.field import Field, check_fit, outside_fraction, plan_field
 from diffragan.optics import Optics
 from diffragan.progress import Progress, no_progress
 from diffragan.rotations import quasi_uniform
@@ -51,6 +46,7 @@ def simulate(  # long: what it may be told, as the command lists it
     overwrite: bool = False,
     repair: bool = False,
     workers: Workers | int | None = None,
+    device: str = "cpu",
     progress: Progress = no_progress,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Path:
@@ -63,12 +59,15 @@ def simulate(  # long: what it may be told, as the command lists it
         out: the store to write, .zarr. items: those of a range alone.
         repair: do again what the store holds and can't be read any more.
         workers: processes of this machine, or a cluster.
+        device: `auto`, `cpu` or `cuda`, for the engine `torch`; a GPU is used by this process, or
+            by the workers of a cluster that have one.
         warn: told in a sentence which molecules cross the edge of the box.
 
     Raises:
-        DiffraganError: a molecule does not fit, two structures share a name, or `out` holds a
-            store made otherwise.
+        DiffraganError: a molecule does not fit, two structures share a name, `out` holds a store
+            made otherwise, or there is no such device.
     """
+    where = _device_of(settings, device)
     stems = [s.stem for s in structures]
     for stem in stems:
         if stems.count(stem) > 1:
@@ -100,10 +99,11 @@ def simulate(  # long: what it may be told, as the command lists it
             for name, values in per_item.items():
                 writer.put(name, values[chosen])
         pace = Pace(progress, "exit waves", writer.n, int(writer.done.sum()))
-        blocks = writer.pending()
-        beam = _Beam(field, settings.energy_ev, fft_plans(field, settings.energy_ev))
+        beam = _beam(field, settings, where)
+        blocks = writer.pending(_WAVES_A_TASK[beam.engine])
         tasks = [_views_of(chosen[block], structures, rotations) for block in blocks]
-        with closing(run_tasks(_exit_waves, beam, tasks, as_workers(workers))) as finished:
+        by = _by(as_workers(workers), where)
+        with closing(run_tasks(_exit_waves, beam, tasks, by)) as finished:
             for done in finished:
                 writer.write(blocks[done.number], exit_wave=done.result)
                 pace.add(len(blocks[done.number]), done.workers)
@@ -146,25 +146,61 @@ class _Views:
     rotations: NDArray[np.float64]
 
 
+# A task should outweigh its way to a worker.
+_WAVES_A_TASK = {"abtem": 1, "torch": 16}
+
+
 @dataclass(frozen=True)
 class _Beam:
-    """What all views share: the field, the electrons' energy in eV, and FFTW's plans."""
+    """What all views share: the field, the electrons' energy in eV, who computes on what device,
+    and FFTW's plans for abTEM."""
 
     field: Field
     energy_ev: float
+    engine: str
+    device: str
     plans: bytes | None
 
 
+def _device_of(settings: Settings, name: str) -> torch.device:
+    if settings.simulate.engine == "abtem":
+        if name not in ("auto", "cpu"):
+            raise DiffraganError(
+                "abTEM simulates on the CPU here; leave out --device, or choose "
+                "--set simulate.engine=torch."
+            )
+        name = "cpu"
+    return pick_device(name)
+
+
+def _beam(field: Field, settings: Settings, device: torch.device) -> _Beam:
+    engine, energy_ev = settings.simulate.engine, settings.energy_ev
+    plans = by_abtem.fft_plans(field, energy_ev) if engine == "abtem" else None
+    return _Beam(field, energy_ev, engine, str(device), plans)
+
+
+def _by(workers: Workers, device: torch.device) -> Workers:
+    """One GPU is for one process, unless a cluster or a number of processes is asked for."""
+    alone = device.type != "cpu" and workers.scheduler is None and not workers.count
+    return HERE if alone else workers
+
+
 # Other plans are rarely wanted, and to take plans in costs time.
-_plan = lru_cache(maxsize=1)(use_plans)
+_plan = lru_cache(maxsize=1)(by_abtem.use_plans)
 
 
 def _exit_waves(beam: _Beam, views: Sequence[_Views]) -> NDArray[np.complex64]:
     """(k, y, x) exit waves of the views, one after the other."""
-    _plan(beam.plans)
+    if beam.engine == "abtem":
+        _plan(beam.plans)
+        wave_of = by_abtem.exit_wave
+    else:
+        # A worker without a GPU helps all the same.
+        device = beam.device if torch.cuda.is_available() else "cpu"
+        wave_of = partial(by_torch.exit_wave, device=torch.device(device))
     return np.stack(
         [
-            exit_wave(one.numbers, one.positions_A @ rotation.T, beam.field, beam.energy_ev)
+            wave_of(one.numbers, one.positions_A @ rotation.T, beam.field, beam.energy_ev)
             for one in views
             for rotation in one.rotations
         ]

@@ -24,7 +24,7 @@ from torch import Tensor
 from diffragan.fourier.grids import frequency_grid
 from diffragan.microscope import water
 from diffragan.microscope.damage import amplitude_fade, critical_exposure_e_per_A2, intensity_fade
-from diffragan.microscope.form_factors import CARBON, form_factor_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A
 from diffragan.microscope.noise import ICE, MOTION, item_seed
 from diffragan.optics import Optics
 from diffragan.settings import Settings, SpecimenSettings

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.microscope.form_factors import phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import phase_shift_per_A
 from diffragan.optics import Optics
 from diffragan.settings import SpecimenSettings
 

@@ -43,6 +43,9 @@ class SimulationSettings(Frozen):
     depth_A: Positive | None = Field(
         default=None, description="along the beam; none: 70 Å, or the diameter + 4 Å if larger"
     )
+    engine: Literal["abtem", "torch"] = Field(
+        default="abtem", description="torch: our own, atoms exact between pixels; CPU and GPU"
+    )
     sampling_A: Annotated[float, Field(gt=0, le=0.3)] = 70 / 512
     slice_A: Annotated[float, Field(gt=0, le=10)] = 3.0
     keep_q_per_A: Annotated[float, Field(gt=0, le=5)] = Field(

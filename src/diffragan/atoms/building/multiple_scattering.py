@@ -14,7 +14,7 @@ from diffragan.atoms.model.scattering import HYDROGEN
 from diffragan.fourier.grids import frequency_grid
 from diffragan.fourier.slices import Slices
 from diffragan.fourier.volumes import volume_spectrum
-from diffragan.microscope.form_factors import CARBON
+from diffragan.microscope.exit_waves.form_factors import CARBON
 from diffragan.optics import transfer_function
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.likelihood.patterns import PatternTarget

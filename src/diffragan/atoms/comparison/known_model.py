@@ -15,7 +15,7 @@ from diffragan.atoms.model.atoms import atoms_at
 from diffragan.atoms.model.scattering import object_at, structure_sum
 from diffragan.evaluation.fit_model import Fit, fit_model
 from diffragan.evaluation.known_model import KnownModel
-from diffragan.microscope.form_factors import form_factor_A
+from diffragan.microscope.exit_waves.form_factors import form_factor_A
 
 RESOLUTIONS_A = (
     *(10.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.8, 1.6, 1.4, 1.3, 1.25),

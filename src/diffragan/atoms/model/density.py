@@ -21,7 +21,7 @@ from diffragan.atoms.model.spreading import gather, lines, spread
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.pruned import cut_spectrum, fine_volume
 from diffragan.fourier.volumes import frequency_radius
-from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 
 _OVERSAMPLED = 1.5  # finer grid over the volume's
 _WIDTH_VOXELS = 0.71  # the gridding Gaussian's standard deviation over that of a volume's voxel

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.fourier.grids import even_fast_length, frequency_grid
-from diffragan.microscope.form_factors import phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import lobato_form_factor_A, phase_shift_per_A
 from diffragan.optics import transfer_function
 
 _BAND = 2 / 3  # of the grid's half width: products of two waves within it do not fold back
@@ -106,24 +106,6 @@ def plan_multislice(
     `slice_A`."""
     px = even_fast_length(2 * (field_A / finest_A + 1) / _BAND)
     return Multislice(field_A, depth_A, px, math.ceil(depth_A / slice_A - 1e-9), energy_ev)
-
-
-def lobato_form_factor_A(atomic_number: int, q2: Tensor) -> Tensor:
-    """Electron form factor in Å at q² (1/Å²), first Born approximation: five rational terms
-    (Lobato & Van Dyck 2014, eq. 16)."""
-    total = torch.zeros_like(q2)
-    for a, b in _lobato_terms(atomic_number):
-        total = total + a * (2 + b * q2) / (1 + b * q2) ** 2
-    return total
-
-
-@lru_cache
-def _lobato_terms(atomic_number: int) -> tuple[tuple[float, float], ...]:
-    from abtem.parametrizations import LobatoParametrization
-    from ase.data import chemical_symbols
-
-    a, b = LobatoParametrization().parameters[chemical_symbols[atomic_number]]
-    return tuple(zip(a, b, strict=True))
 
 
 @lru_cache(maxsize=8)

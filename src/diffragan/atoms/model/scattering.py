@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffragan.atoms.model.atoms import Atoms, Riding
-from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 
 HYDROGEN = 1
 _IN_CARBONS_TO = 0.85  # 1/Å

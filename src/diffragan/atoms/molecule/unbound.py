@@ -366,7 +366,7 @@ def expected(name: str) -> tuple[float, float]:
     import gemmi
     import torch
 
-    from diffragan.microscope.form_factors import CARBON, form_factor_A
+    from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A
 
     q = torch.linspace(1 / 8, 1 / 1.25, 200, dtype=torch.float64)
     ratio = form_factor_A(gemmi.Element(name).atomic_number, q**2) / form_factor_A(CARBON, q**2)

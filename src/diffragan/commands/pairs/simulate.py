@@ -9,6 +9,7 @@ import typer
 
 from diffragan.terminal import (
     Config,
+    Device,
     Items,
     Overwrite,
     Preset,
@@ -43,13 +44,14 @@ def simulate(
     items: Items = None,
     workers: WorkersOption = None,
     scheduler: Scheduler = None,
+    device: Device = "auto",
     write_rotated: Annotated[
         bool, typer.Option("--write-rotated", help="also save every rotated structure (.cif)")
     ] = False,
     overwrite: Overwrite = False,
     repair: Repair = False,
 ) -> None:
-    """Simulate exit waves of structures by abTEM multislice.
+    """Simulate exit waves of structures by multislice.
 
     The store holds one complex exit wave per structure and orientation; patterns, images and
     projections of any kind are computed from it later. The orientations are also written as
@@ -60,6 +62,8 @@ def simulate(
         diffragan simulate prepared/1UBQ.cif --out 1UBQ.zarr
 
         diffragan simulate prepared/ --out train.zarr --orientations 24 --box-A 70
+
+        diffragan simulate prepared/ --out train.zarr --set simulate.engine=torch
 
         diffragan simulate prepared/ --out train.zarr --scheduler tcp://node1:8786
     """
@@ -80,6 +84,7 @@ def simulate(
             settings=settings,
             items=items,
             workers=workers_of(workers, scheduler),
+            device=device,
             write_rotated=write_rotated,
             overwrite=overwrite,
             repair=repair,

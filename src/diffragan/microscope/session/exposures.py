@@ -364,7 +364,7 @@ def _read(store: SimulationStore, item: int) -> Wave:
 
 
 def _free_atoms(q: Tensor) -> Tensor:
-    from diffragan.microscope.form_factors import CARBON, form_factor_A
+    from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A
 
     shape = form_factor_A(CARBON, q**2) ** 2
     return shape / form_factor_A(CARBON, torch.zeros(1, dtype=q.dtype)) ** 2

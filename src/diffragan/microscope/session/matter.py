@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 from diffragan.optics import Optics
 
 _ATOMS_PER_A3 = 0.1  # of evaporated carbon, 2.0 g/cm³

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.volumes import frequency_radius
-from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 from diffragan.reconstruction.maps.views import Views
 
 # Of the start: what is spread over the mask at random, so that no gradient begins at zero.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
-from diffragan.microscope.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 from diffragan.optics import Optics
 from diffragan.scan.hits.rings import EDGES_PER_A, RINGS, RingSums, Values
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from scipy import constants
 from torch import Tensor
@@ -24,6 +26,24 @@ def form_factor_A(atomic_number: int, q2: Tensor) -> Tensor:
     for a, b in zip(table.a, table.b, strict=True):
         total = total + a * torch.exp(-b * q2 / 4)
     return total
+
+
+def lobato_form_factor_A(atomic_number: int, q2: Tensor) -> Tensor:
+    """Electron form factor in Å at q² (1/Å²), first Born approximation: five rational terms
+    (Lobato & Van Dyck 2014, eq. 16)."""
+    total = torch.zeros_like(q2)
+    for a, b in _lobato_terms(atomic_number):
+        total = total + a * (2 + b * q2) / (1 + b * q2) ** 2
+    return total
+
+
+@lru_cache
+def _lobato_terms(atomic_number: int) -> tuple[tuple[float, float], ...]:
+    from abtem.parametrizations import LobatoParametrization
+    from ase.data import chemical_symbols
+
+    a, b = LobatoParametrization().parameters[chemical_symbols[atomic_number]]
+    return tuple(zip(a, b, strict=True))
 
 
 def phase_shift_per_A(energy_ev: float, field_A: float) -> float:

@@ -1,0 +1,1 @@
+"""Atoms in vacuum to the wave that leaves them."""
