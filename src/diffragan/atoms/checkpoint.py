@@ -63,7 +63,7 @@ def save_built(path: Path, built: Built) -> None:
     """Write one set's atoms in one step."""
     kept: dict[str, Any] = {name: asdict(getattr(built, name)) for name in _RECORDS}
     plain = {"history": list(built.history), "asked_for": built.asked_for}
-    save_tensors(path, kept | plain)
+    save_tensors(path, kept | plain | {"rotations": built.rotations})
 
 
 def read_built(path: Path) -> Built | None:
@@ -71,8 +71,13 @@ def read_built(path: Path) -> Built | None:
     try:
         kept = torch.load(path, weights_only=True)
         records = {name: kind(**kept[name]) for name, kind in _RECORDS.items()}
-        plain = {"history": tuple(kept["history"]), "asked_for": kept["asked_for"]}
-        return Built(**records, **plain)
+        history = tuple(kept["history"])
+        return Built(
+            **records,
+            rotations=kept["rotations"],
+            history=history,
+            asked_for=kept["asked_for"],
+        )
     except (UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError):
         return None
 

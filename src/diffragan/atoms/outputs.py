@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffragan import __version__
-from diffragan.atoms.building.build import CORRELATION_BAND_A
+from diffragan.atoms.building.watch import CORRELATION_BAND_A
 from diffragan.atoms.model.cif import write_atoms_cif
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.molecule.model_cif import write_model_cif

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffragan.atoms.building.build import CORRELATION_BAND_A, Built
+from diffragan.atoms.building.build import Built
+from diffragan.atoms.building.watch import CORRELATION_BAND_A
 from diffragan.atoms.comparison.confirm import Confirmation
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.model import Model

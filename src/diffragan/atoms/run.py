@@ -135,6 +135,7 @@ def build_atoms(
     scratch = claim(out, folder, mass, settings, anew=overwrite)
     pairs, views = open_views(folder, scratch, options.inputs, progress)
     result = build_halves(folder, views, expected_atoms(mass), scratch, settings, progress)
+    views = replace(views, rotations=result.all_views.rotations)
     if result.solved:
         progress("reading the molecule", 0, 1)
         molecule = read_molecule(result.atoms, result.confirmed.numpy(), sequence)
@@ -209,9 +210,14 @@ def build_halves(
         built.append(one)
     all_views, first, second = built
     halves = (first.atoms, second.atoms)
+    grid = grid_of(views, views.curved)
+    seen = [
+        replace(sets[name], rotations=half.rotations)
+        for name, half in (("half 1", first), ("half 2", second))
+    ]
     sums = tuple(
-        pattern_target(other).sums(grid_of(views, views.curved).spectrum(half.atoms, half.riding))
-        for half, other in zip((first, second), (sets["half 2"], sets["half 1"]), strict=True)
+        pattern_target(other).sums(grid.spectrum(half.atoms, half.riding))
+        for half, other in zip((first, second), reversed(seen), strict=True)
     )
     agreed = confirmed(all_views.atoms, halves, settings.seed)
     return AtomsResult(

@@ -214,6 +214,9 @@ class AtomsSettings(Frozen):
     pattern_steps: Annotated[int, Field(ge=1)] = Field(default=16, description="in each of them")
     coarsest_A: Positive = Field(default=8.0, description="of the map that is refined against")
     finest_A: Positive = Field(default=1.3, description="of the map that is refined against")
+    orientation_cycles: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="after these, in which views are turned to where atoms fit them"
+    )
     multislice_cycles: Annotated[int, Field(ge=0)] = Field(
         default=0, description="at the end, against patterns with multiple scattering"
     )

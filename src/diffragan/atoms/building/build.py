@@ -7,7 +7,6 @@ say when to stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,36 +16,35 @@ from diffragan.atoms.building.multiple_scattering import with_multiple_scatterin
 from diffragan.atoms.building.peaks import heights, peaks
 from diffragan.atoms.building.refine import refine
 from diffragan.atoms.building.targets import Target, map_target
+from diffragan.atoms.building.watch import FAINT, Watch, watch
 from diffragan.atoms.model.atoms import Atoms, Riding, atoms_at, no_hydrogens, together
 from diffragan.atoms.model.density import AtomGrid
-from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.likelihood.patterns import RingSums, pattern_target
+from diffragan.reconstruction.likelihood.patterns import RingSums
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import AtomsSettings
 
 DALTON_PER_ATOM = 14.1  # of a protein, its hydrogens shared out over the other atoms
-FAINT = 0.45  # carbons: what scatters less is no atom
 _NEW_WEIGHT, _NEW_B_A2 = 0.6, 6.0
 _HEAVY, _MOST = 1.8, 4.0  # of the median peak's height
-CORRELATION_BAND_A = (4.0, 1.25)  # the free correlation's band
 _PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
 _FALLS = 0.02  # of the watched correlation, which ends the cycles
 _SATURATED, _TRIAL_STEPS = 0.98, 4
-_WATCHED_EVERY = 20  # one view of so many is kept for watching
 
 
 @dataclass(frozen=True)
 class Built:
     """Atoms of one map and its views.
 
-    history: a row for each cycle. watched: how they compare with the views kept apart, by ring;
-    used: with those refined against. asked_for: atoms beyond the expected number that the patterns
+    rotations: (v, 3, 3) of the views, as given or refined. history: a row for each cycle. watched:
+    how atoms compare with the views kept apart, by ring; used: with those refined against.
+    asked_for: atoms beyond the expected number that the patterns
     took when they were tried.
     """
 
     atoms: Atoms
     riding: Riding
+    rotations: Tensor
     history: tuple[dict[str, float], ...]
     used: RingSums
     watched: RingSums
@@ -90,7 +88,7 @@ def build(
             atoms = renewed(kept, no_hydrogens(), grid, target, count, mask)
         atoms = refine(atoms, grid, target, settings.map_steps)
         progress("building atoms", cycle + 1, total, f"({len(atoms)} atoms)")
-    return _against_patterns(atoms, grid, views, mask, count, settings, progress)
+    return _against_patterns(atoms, watch(views, grid), mask, count, settings, progress)
 
 
 def _starting(volume: Tensor, box_A: float, places: Tensor) -> Atoms:
@@ -105,67 +103,61 @@ def _starting(volume: Tensor, box_A: float, places: Tensor) -> Atoms:
 
 
 def _against_patterns(
-    atoms: Atoms,
-    grid: AtomGrid,
-    views: Views,
-    mask: Tensor,
-    count: int,
-    s: AtomsSettings,
-    progress: Progress,
+    atoms: Atoms, against: Watch, mask: Tensor, count: int, s: AtomsSettings, progress: Progress
 ) -> Built:
-    every = torch.arange(len(views)) % _WATCHED_EVERY == _WATCHED_EVERY - 1
-    used = replace(views, weights=views.weights * ~every.to(views.device))
-    watched = pattern_target(views.every(_WATCHED_EVERY, _WATCHED_EVERY - 1))
-    target = pattern_target(used)
-
-    def score(atoms: Atoms, riding: Riding) -> float:
-        return _score(watched.sums(grid.spectrum(atoms, riding)), views)
-
-    riding = no_hydrogens()
-    best, best_score, history = (atoms, riding), score(atoms, riding), []
+    riding, grid = no_hydrogens(), against.grid
+    best, best_score, history = (atoms, riding), against.score(atoms, riding), []
     for cycle in range(s.pattern_cycles):
         last = cycle + 1 == s.pattern_cycles
         rates = _LAST_RATES if last else _PATTERN_RATES
         steps = s.pattern_steps * (1 + last)
-        atoms = refine(atoms, grid, target, steps, riding=riding, rates=rates)
-        atoms, riding = _with_hydrogens(atoms, score)
-        spectrum = grid.spectrum(atoms, riding)
-        sums, apart = target.sums(spectrum), watched.sums(spectrum)
-        target = target.weighted_by(sums)
-        misfits = _misfits(sums, apart, views)
-        now = misfits["watched_correlation"]
-        history.append(_row(cycle + 1, atoms, riding) | misfits)
+        atoms = refine(atoms, grid, against.used, steps, riding=riding, rates=rates)
+        atoms, riding = against.with_hydrogens(atoms)
+        row, against = against.row(atoms, riding)
+        now = row["watched_correlation"]
+        history.append(row)
         done, total = s.map_cycles + cycle + 1, s.map_cycles + s.pattern_cycles
-        progress("building atoms", done, total, f"({len(atoms)} atoms, R {sums.r_factor:.3f})")
+        progress("building atoms", done, total, f"({len(atoms)} atoms, R {row['r_work']:.3f})")
         if now < best_score - _FALLS:
             break  # what is refined now is the noise of the views refined against
         if now >= best_score - _FALLS / 2:
             best, best_score = (atoms, riding), max(now, best_score)
         if not last:
-            atoms = renewed(atoms, riding, grid, target, count, mask)
-    asked_for = _asked_for(*best, grid, target, count, mask)
-    for cycle in range(s.multislice_cycles):
-        target = with_multiple_scattering(target, *best, grid, s.slice_A, progress)
-        assert target.beyond is not None
-        watched = replace(watched, beyond=target.beyond[_WATCHED_EVERY - 1 :: _WATCHED_EVERY])
-        rates = _LAST_RATES
-        atoms = refine(best[0], grid, target, s.pattern_steps, riding=best[1], rates=rates)
-        best = _with_hydrogens(atoms, score)
-        spectrum = grid.spectrum(*best)
-        sums, apart = target.sums(spectrum), watched.sums(spectrum)
-        row = _row(s.pattern_cycles + cycle + 1, *best)
-        history.append(row | _misfits(sums, apart, views))
-    spectrum = grid.spectrum(*best)
-    return Built(*best, tuple(history), target.sums(spectrum), watched.sums(spectrum), asked_for)
+            atoms = renewed(atoms, riding, grid, against.used, count, mask)
+    asked_for = _asked_for(*best, grid, against.used, count, mask)
+    best, against, rows = _last_cycles(*best, against, s, progress)
+    numbered = tuple({"cycle": k + 1} | row for k, row in enumerate(history + rows))
+    used, watched = against.sums(*best)
+    return Built(*best, against.rotations, numbered, used, watched, asked_for)
 
 
-def _row(cycle: int, atoms: Atoms, riding: Riding) -> dict[str, float]:
-    return {"cycle": cycle, "atoms": len(atoms), "hydrogens": len(riding)}
-
-
-def _misfits(sums: RingSums, apart: RingSums, views: Views) -> dict[str, float]:
-    now = _score(apart, views)
-    return {"r_work": sums.r_factor, "r_watched": apart.r_factor, "watched_correlation": now}
+def _last_cycles(
+    atoms: Atoms, riding: Riding, against: Watch, s: AtomsSettings, progress: Progress
+) -> tuple[tuple[Atoms, Riding], Watch, list[dict[str, float]]]:
+    """With no more atoms to add, first views are turned, then multiple scattering is seen to, as
+    often as is asked for; atoms are refined after each. With rows of the history."""
+    best, rows = (atoms, riding), []
+    total = s.orientation_cycles + s.multislice_cycles
+    for cycle in range(total):
+        if cycle < s.orientation_cycles:
+            against = against.turned(*best)
+        else:
+            grid = against.grid
+            target = with_multiple_scattering(against.used, *best, grid, s.slice_A, progress)
+            against = against.scattering_as(target)
+        moved = refine(
+            best[0],
+            against.grid,
+            against.used,
+            s.pattern_steps,
+            riding=best[1],
+            rates=_LAST_RATES,
+        )
+        best = against.with_hydrogens(moved)
+        row, against = against.row(*best)
+        rows.append(row)
+        progress("refining atoms", cycle + 1, total, f"(R {row['r_work']:.3f})")
+    return best, against, rows
 
 
 def _asked_for(
@@ -180,16 +172,6 @@ def _asked_for(
     return int((tried.weights[len(atoms) :] > _NEW_WEIGHT).sum())
 
 
-def _with_hydrogens(atoms: Atoms, score: Callable[[Atoms, Riding], float]) -> tuple[Atoms, Riding]:
-    """The atoms that are not faint, and the hydrogens that their geometry tells, if patterns that
-    were never refined against agree with them."""
-    kept = atoms.chosen(atoms.weights > FAINT)
-    riding = riding_hydrogens(kept)
-    if score(kept, riding) < score(kept, no_hydrogens()):
-        return kept, no_hydrogens()
-    return kept, riding
-
-
 def renewed(
     atoms: Atoms, riding: Riding, grid: AtomGrid, target: Target, count: int, mask: Tensor
 ) -> Atoms:
@@ -199,12 +181,3 @@ def renewed(
     asked = target.difference(grid.spectrum(atoms, riding))
     places = peaks(asked, grid.box_A, count - len(atoms), away_from=atoms.positions_A, inside=mask)
     return together(atoms, atoms_at(places.to(atoms.weights.device), _NEW_WEIGHT, _NEW_B_A2))
-
-
-def _score(sums: RingSums, views: Views) -> float:
-    """Mean expected correlation with the truth between two resolutions, by patterns never used."""
-    curve = sums.correlation(views.electrons_by_ring)
-    q = torch.arange(len(curve)) / views.optics.box_A
-    coarse, fine = CORRELATION_BAND_A
-    band = (q >= 1 / coarse) & (q <= 1 / fine) & torch.isfinite(curve)
-    return float(curve[band].mean()) if bool(band.any()) else 0.0

@@ -12,8 +12,8 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import ring_index
-from diffragan.fourier.slices import Inserter, Slices
-from diffragan.fourier.volumes import spectrum_volume
+from diffragan.fourier.slices import Inserter, Slices, extract
+from diffragan.fourier.volumes import radius_px, spectrum_volume, volume_spectrum
 from diffragan.microscope.imaging import pattern_mask
 from diffragan.settings import settings_from_dict
 
@@ -21,6 +21,9 @@ Waves = Callable[[NDArray[np.int64]], NDArray[np.complex64]]
 
 
 BLOCK = 32
+_DAMPING = 0.1  # slices that a voxel must hold before their mean counts in full
+_CORRECTIONS = 2  # passes over what the map does not yet explain
+_BALL = 0.45  # of the volume's side: corrections beyond it are the window's
 
 
 def object_spectrum(waves: Tensor) -> Tensor:
@@ -70,32 +73,53 @@ def merge_waves(
     n: int,
     *,
     weight: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
-    damping: float = 0.1,
 ) -> Tensor:
     """The volume (n, n, n), FFT order, that waves make together.
+
+    A voxel's mean over the slices near it smooths what changes from voxel to voxel, by a quarter
+    of the amplitude in the innermost shells. So what the map's own slices lack is merged again,
+    twice.
 
     Args:
         waves: gives the waves (b, m, m) of some items. rotations: (len(items), 3, 3).
         weight: gives the trust (b, rings) of some items, ring r at r / box; none: 1.
-        damping: slices that a voxel must hold before their mean counts in full.
     """
     device = rotations.device
-    total, slices = (Inserter(n, device) for _ in range(2))
-    rings = (geometry.radius + 0.5).long()
+    blocks = [slice(k, k + BLOCK) for k in range(0, len(items), BLOCK)]
+
+    def weights(block: slice) -> Tensor:
+        return _weights(items[block], geometry, weight).to(device)
+
+    counted = Inserter(n, device)
+    for block in blocks:
+        counted.add((weights(block) + 0j).contiguous(), rotations[block], geometry.points)
+    share = 1 / (counted.spectrum().real + _DAMPING)
+    ball = radius_px(n, device) <= _BALL * n
+    volume = torch.zeros(n, n, n, device=device)
+    for round_ in range(1 + _CORRECTIONS):
+        spectrum, total = volume_spectrum(volume), Inserter(n, device)
+        for block in blocks:
+            values = slices_of_waves(torch.from_numpy(waves(items[block])).to(device), geometry)
+            values = values - extract(spectrum, rotations[block], geometry.points)
+            total.add((values * weights(block)).contiguous(), rotations[block], geometry.points)
+        change = spectrum_volume(total.spectrum() * share)
+        volume = volume + (change * ball if round_ else change)
+    return volume
+
+
+def _weights(
+    items: NDArray[np.int64],
+    geometry: Slices,
+    weight: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None,
+) -> Tensor:
+    """(b, k) or (b, 2 k) how much each value of some items counts; 0 where none was measured."""
     each = geometry.valid.reshape(-1) if geometry.curved else geometry.valid.any(0)
+    if weight is None:
+        return each.float().expand(len(items), -1)
+    rings = (geometry.radius + 0.5).long()
     rings = rings.repeat(2) if geometry.curved else rings
-    for start in range(0, len(items), BLOCK):
-        chosen = items[start : start + BLOCK]
-        turn = rotations[start : start + BLOCK]
-        values = slices_of_waves(torch.from_numpy(waves(chosen)).to(device), geometry)
-        weights = each.float().expand(values.shape)
-        if weight is not None:
-            trust = torch.from_numpy(weight(chosen)).to(device).float()
-            weights = weights * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
-        total.add((values * weights).contiguous(), turn, geometry.points)
-        slices.add((weights + 0j).contiguous(), turn, geometry.points)
-    share = slices.spectrum().real + damping
-    return spectrum_volume(total.spectrum() / share)
+    trust = torch.from_numpy(weight(items)).float().to(each.device)
+    return each * trust[:, rings.clamp_max(trust.shape[1] - 1)].clamp_min(0)
 
 
 def merge_stored(
