@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.grids import double_angle_grid, frequency_grid, resample
+from diffragan.microscope.detector import detected, saturated, working_pixels
 from diffragan.microscope.noise import (
-    DEAD_PIXELS,
     DEFOCUS,
     IMAGE_NOISE,
     PATTERN_NOISE,
@@ -77,6 +77,7 @@ def measure(
     electrons = counted_electrons(optics, settings)
     if electrons is not None:
         pattern = counted(pattern, electrons, seeds, PATTERN_NOISE)
+        pattern = saturated(pattern, electrons, settings.detector)
     m = pattern.shape[-1]
     if defocus is None:
         defocus = drawn_defocus(settings.image, seeds)
@@ -119,21 +120,6 @@ def masked_pattern(
     return pattern.to(torch.float32) * mask, mask
 
 
-def detected(pattern: Tensor, mask: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Expected patterns (b, m, m) as the detector spreads them, and the pixels (m, m) that work."""
-    detector = settings.detector
-    if detector.blur_px:
-        q2 = frequency_grid(pattern.shape[-1], pattern.shape[-1], pattern.device)
-        spread = torch.exp(-2 * (torch.pi * detector.blur_px) ** 2 * q2)
-        blurred = torch.fft.ifft2(torch.fft.fft2(pattern.double()) * spread).real
-        pattern = blurred.clamp_min(0).to(pattern.dtype)
-    if detector.dead_fraction:
-        generator = np.random.default_rng([settings.seed, DEAD_PIXELS])
-        dead = generator.random(tuple(mask.shape)) < detector.dead_fraction
-        mask = mask & ~torch.from_numpy(dead).to(mask.device)
-    return pattern * mask, mask
-
-
 def counted_electrons(optics: Optics, settings: Settings) -> float | None:
     """Electrons of a pattern's exposure that a detector would count if nothing scattered; None
     where patterns have no counting noise. A pattern's values are fractions of them."""
@@ -142,6 +128,13 @@ def counted_electrons(optics: Optics, settings: Settings) -> float | None:
         return None
     passed = zero_loss(settings.specimen) if settings.specimen.ice_nm else 1.0
     return dose * optics.box_A**2 * passed * settings.detector.dqe
+
+
+def measured_mask(optics: Optics, settings: Settings) -> Tensor:
+    """Pixels (m, m) bool that simulated patterns are valid at: `pattern_mask`, where the detector
+    works."""
+    m = pattern_pixels(optics.box_A, settings.pattern.max_angle_mrad, optics.energy_ev)
+    return pattern_mask(m, optics, settings.pattern) & working_pixels(m, settings)
 
 
 def pattern_mask(m: int, optics: Optics, settings: PatternSettings) -> Tensor:

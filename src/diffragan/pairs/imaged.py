@@ -31,9 +31,7 @@ class ImagedPairs(Pairs):
         self.store, self.path, self.n = store, store.path, store.n
         self.first = first or first_item(store.header)
         self.optics, self.settings = store.optics, settings
-        probe = torch.from_numpy(store.exit_wave([0]))
-        _, mask = imaging.diffraction_pattern(probe, self.optics, settings.pattern)
-        self.pattern_mask = mask.numpy()
+        self.pattern_mask = imaging.measured_mask(self.optics, settings).numpy()
         self.structures, self.structure_index = store.structures, store.structure_index
         self.rotation = store.rotation
         self._last: tuple[bytes, imaging.Measured] | None = None

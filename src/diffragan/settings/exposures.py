@@ -54,6 +54,15 @@ class DetectorSettings(Frozen):
     dead_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
         default=0.0, description="of the pixels, the same in all patterns"
     )
+    gap_px: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="rows and columns between two modules that count nothing"
+    )
+    module_px: Annotated[int, Field(ge=8)] = Field(
+        default=256, description="side of a module; the beam falls on the middle of one"
+    )
+    saturation_e: Positive | None = Field(
+        default=None, description="electrons beyond which a pixel counts no further"
+    )
 
 
 class ImageSettings(Frozen):

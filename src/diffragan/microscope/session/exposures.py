@@ -20,7 +20,7 @@ from torch import Tensor
 from diffragan.files.store import SimulationStore
 from diffragan.microscope import water
 from diffragan.microscope.damage import critical_exposure_e_per_A2, intensity_fade
-from diffragan.microscope.imaging import detected
+from diffragan.microscope.detector import detected
 from diffragan.microscope.noise import ICE, MOTION, PATTERN_NOISE, item_seed
 from diffragan.microscope.session.matter import carbon_intensity
 from diffragan.microscope.session.raster import Beam, distances

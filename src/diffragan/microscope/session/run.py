@@ -30,7 +30,7 @@ from diffragan.files.instruments.nexus import (
 from diffragan.files.mrc import write_image_rows
 from diffragan.files.store import open_simulation
 from diffragan.fourier.grids import even_fast_length
-from diffragan.microscope.imaging import detected
+from diffragan.microscope.detector import detected
 from diffragan.microscope.session.exposures import Exposures
 from diffragan.microscope.session.overview import Overview
 from diffragan.microscope.session.square import draw_square
