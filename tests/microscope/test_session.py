@@ -72,16 +72,24 @@ def test_no_electron_is_lost(waves: Path, off: float) -> None:
         assert expected.sum() == pytest.approx(1000 * exposures.beam.area_A2, rel=0.002)
 
 
-def test_a_molecule_in_a_wide_beam_scatters_as_its_exit_wave(waves: Path) -> None:
-    """|F(wave - 1)|² at the detector's frequencies, summed directly."""
-    exposures = exposed(waves, [(203.0, 196.0)])
+@pytest.mark.parametrize("place", [(203.0, 196.0), (222.0, 178.0)])
+@pytest.mark.parametrize("off", [(0.0, 0.0), (0.41, -0.3)])
+def test_a_molecule_in_a_wide_beam_scatters_as_its_exit_wave(
+    waves: Path, place: tuple[float, float], off: tuple[float, float]
+) -> None:
+    """|F(wave - 1)|² at the detector's frequencies, summed directly: with the molecule across the
+    beam's middle and beside it, and the beam between pixels."""
+    exposures = exposed(waves, [place])
+    half = exposures.settings.session.detector_px // 2
+    exposures = replace(exposures, centre_px=(half + off[0], half + off[1]))
     seen = exposures.expected(0)
     wave = exposures.scattered(0)
     side, n = len(wave), len(seen)
     pixel = exposures.optics.box_A / n
     x = np.arange(side)[None, :] * pixel
     for q in ((12, -7), (-20, 5), (3, 30)):
-        phase = np.exp(-2j * math.pi / exposures.optics.box_A * (q[0] * x.T + q[1] * x))
+        turn = (q[0] - off[0]) * x.T + (q[1] - off[1]) * x
+        phase = np.exp(-2j * math.pi / exposures.optics.box_A * turn)
         intensity = abs((wave * phase).sum()) ** 2 * pixel**4 / exposures.optics.box_A**2
         got = seen[n // 2 + q[0], n // 2 + q[1]]
         assert got == pytest.approx(1000 * intensity, rel=1e-3)

@@ -177,15 +177,6 @@ class Exposures:
         return torch.ones(n, n, dtype=torch.bool)
 
     @cached_property
-    def _tilt(self) -> Wave:
-        """What turns the wave so that its pattern moves by a part of a pixel."""
-        n = self.settings.session.detector_px
-        axis = np.arange(n) / n
-        dy, dx = self._offset
-        tilt: Wave = np.exp(2j * np.pi * (dy * axis[:, None] + dx * axis[None, :]))
-        return tilt
-
-    @cached_property
     def _critical(self) -> Tensor:
         energy = self.settings.energy_ev
         return critical_exposure_e_per_A2(self.q, energy, self.settings.specimen)
@@ -231,23 +222,27 @@ class Exposures:
             dose = (self.settings.pattern.dose_e_per_A2 or 0.0) * part
             before = self.exposed_before(molecule, position) + self.imaged_before()
             fade = intensity_fade(self._critical, dose, before).numpy()
-            spectrum += fft.fft2(field * self._tilt, norm="forward") * np.sqrt(fade)
+            spectrum += fft.fft2(field, norm="forward") * np.sqrt(fade)
             kind = int(self.square.molecules.kind[molecule])
             smooth += (1 - fade) * part * self._independent[kind]
         if together.any():
-            spectrum += fft.fft2(together * self._tilt, norm="forward")
+            spectrum += fft.fft2(together, norm="forward")
         return spectrum, smooth
 
     def _on_field(self, molecule: int, place: NDArray[np.float64]) -> Wave:
-        """(N, N) a molecule's part of the wave under the beam, wrapped into the detector's field:
-        its Fourier transform at the detector's frequencies is that of the wave itself."""
+        """(N, N) a molecule's part of the wave under the beam, tilted by what the beam lies beside
+        a pixel's middle, then wrapped into the detector's field: its Fourier transform at the
+        detector's frequencies is that of the wave itself."""
         n, side = self.settings.session.detector_px, self._wave_px
         pixel = self.optics.box_A / n
         off = self.square.molecules.places_A[molecule] - place
         start = np.rint(off / pixel).astype(int) - side // 2
         rows, columns = (start[k] + np.arange(side) for k in (0, 1))
         distance = np.hypot(rows[:, None] * pixel, columns[None, :] * pixel)
-        lit = self.scattered(molecule) * self.beam.amplitude(distance)
+        dy, dx = self._offset
+        # By the place itself: wrapped first, a wave on both sides of the beam's middle would break.
+        tilt = np.exp(2j * np.pi / n * (dy * rows[:, None] + dx * columns[None, :]))
+        lit = self.scattered(molecule) * self.beam.amplitude(distance) * tilt
         field = np.zeros((n, n), np.complex128)
         np.add.at(field, (rows[:, None] % n, columns[None, :] % n), lit)
         return field
