@@ -17,6 +17,7 @@ from diffragan.pairs.write import write_pairs
 from diffragan.settings import Settings, load_settings
 from phased_world import World, make_world, noisy_results
 from quick_runs import QUICK, SET, run
+from session_world import SessionWorld, make_session_world
 
 # Files that take longest go first, so that no worker is left with one at the end.
 LONGEST = (
@@ -121,3 +122,9 @@ def ball_map(tmp_path_factory: pytest.TempPathFactory, ball_views: Path) -> Path
     code, text = run("reconstruct", ball_views, "--out", out, *SET)
     assert code == 0, text
     return out
+
+
+@pytest.fixture(scope="session")
+def session_world(tmp_path_factory: pytest.TempPathFactory) -> SessionWorld:
+    """A virtual session of 20 x 20 positions and its scan; not to be changed."""
+    return make_session_world(tmp_path_factory.mktemp("session"))

@@ -22,7 +22,13 @@ from diffragan.inspection.agreement import PLACEMENTS, best_placement, placed, s
 from diffragan.inspection.camera import Detector, camera_image, detector_counts
 from diffragan.inspection.detector.bad_pixels import find_bad_pixels
 from diffragan.inspection.detector.centre import wandering
-from diffragan.inspection.detector.field import image_on_field, pattern_on_grid, ring_distortion
+from diffragan.inspection.detector.field import (
+    Distortion,
+    Geometry,
+    image_on_field,
+    pattern_on_grid,
+    ring_distortion,
+)
 from diffragan.microscope.imaging import defocused_image
 from diffragan.settings import load_settings
 from quick_runs import run
@@ -186,11 +192,53 @@ def test_patterns_keep_their_amplitudes_on_the_new_grid() -> None:
     seen = detector_counts(wave, store.optics, Detector(SIDE, 1 / FIELD_A, centre), 1e6, 90, None)
     y, x = np.indices(seen.shape)
     good = np.hypot(y - centre[0], x - centre[1]) > 5
-    grid, mask = pattern_on_grid(seen, good, centre, 1 / FIELD_A, FIELD_A, 160)
+    grid, mask = pattern_on_grid(seen, good, Geometry(centre, 1 / FIELD_A), FIELD_A, 160)
     there = detector_counts(wave, store.optics, Detector(160, 1 / FIELD_A, (80, 80)), 1e6, 90, None)
     ring = mask & (np.hypot(*(np.indices(mask.shape) - 80)) > 8)
     apart = np.sqrt(grid[ring]) - np.sqrt(there[ring])
     assert np.linalg.norm(apart) / np.linalg.norm(np.sqrt(there[ring])) < 0.03
+
+
+def test_electrons_stay_electrons_on_a_coarser_grid() -> None:
+    """Every one is in one pixel, the same each time; on a flat field all pixels hold as much and
+    vary by counting; a bad pixel hides those that it reaches."""
+    flat = np.random.default_rng(1).poisson(0.6, (192, 192)).astype(float)
+    good = np.ones(flat.shape, bool)
+    way = Geometry((95.3, 96.8), 1 / 120, Distortion(0.01, 30.0))
+    grid, mask = pattern_on_grid(flat, good, way, 76.0, 126, seed=3)
+    inner = grid[20:-20, 20:-20]
+    assert mask[20:-20, 20:-20].all()
+    np.testing.assert_array_equal(grid, np.rint(grid))
+    np.testing.assert_array_equal(grid, pattern_on_grid(flat, good, way, 76.0, 126, seed=3)[0])
+    expected = 0.6 * (120 / 76) ** 2
+    assert inner.mean() == pytest.approx(expected, rel=0.02)
+    assert inner.var() == pytest.approx(expected, rel=0.06)
+    assert abs(np.corrcoef(inner[:, 1:].ravel(), inner[:, :-1].ravel())[0, 1]) < 0.04
+    everywhere, _ = pattern_on_grid(flat, good, Geometry((95.3, 96.8), 1 / 120), 76.0, 140, seed=3)
+    assert everywhere.sum() <= flat.sum()
+    good[100, 90] = False
+    _, hidden = pattern_on_grid(flat, good, way, 76.0, 126, seed=3)
+    assert 1 <= (mask & ~hidden).sum() <= 4
+
+
+def test_a_coarser_grid_shows_the_same_pattern() -> None:
+    """The mean over each of its pixels, of a pattern that is distorted on the detector."""
+    way = Geometry((95.3, 96.8), 1 / 120, Distortion(0.01, 30.0))
+    axes = [np.arange(192.0) - c for c in way.centre]
+    qy, qx = way.distortion.undone(*np.meshgrid(*axes, indexing="ij"))
+
+    def shape(qy: Any, qx: Any) -> Any:
+        return 1 + np.cos(2 * np.pi * qy * 15) * np.cos(2 * np.pi * qx * 10)
+
+    counts = 50.5 * shape(qy / 120, qx / 120)
+    grid, mask = pattern_on_grid(counts, np.ones((192, 192), bool), way, 76.0, 120)
+    axis = (np.arange(120) - 60) / 76
+    there = 50.5 * (120 / 76) ** 2 * shape(axis[:, None], axis[None])
+    inner = np.s_[15:-15, 15:-15]
+    assert mask[inner].all()
+    # A mean over pixels takes from what a field of 76 Å hardly holds: sinc of 15/76 and of 15/120.
+    assert np.corrcoef(grid[inner].ravel(), there[inner].ravel())[0, 1] > 0.99
+    assert np.linalg.norm(grid[inner] - there[inner]) / np.linalg.norm(there[inner]) < 0.12
 
 
 def test_images_are_placed_to_a_third_of_an_angstrom() -> None:

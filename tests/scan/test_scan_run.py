@@ -19,13 +19,13 @@ from diffragan.files.instruments.nexus import ScanHeader, data_file, write_frame
 from diffragan.files.mrc import read_mrc_stack, write_image_rows
 from diffragan.scan.run import ScanResult, scan
 from quick_runs import run
-from session_world import HEAVY_KDA, LIGHT_KDA, SessionWorld, make_session_world, scan_settings
+from session_world import HEAVY_KDA, LIGHT_KDA, SessionWorld, scan_settings
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> SessionWorld:
+def session(session_world: SessionWorld) -> SessionWorld:
     """A session of 20 x 20 positions and its scan."""
-    return make_session_world(tmp_path_factory.mktemp("session"))
+    return session_world
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -176,6 +176,29 @@ def test_a_scan_that_was_cut_off_is_used_as_far_as_it_goes(
     assert found.session["pairs"] >= 5
 
 
+def test_a_file_cut_in_mid_bytes_is_used_as_far_as_it_is_whole(
+    session: SessionWorld, tmp_path: Path
+) -> None:
+    """Bytes are missing at the end of the second of three data files, the master links all."""
+    frames = frames_of(session)
+    file = rewritten(tmp_path / "torn", [frames[:150], frames[150:300], frames[300:]])
+    torn = data_file(file, 1)
+    with torn.open("rb+") as stream:
+        stream.truncate(int(0.6 * torn.stat().st_size))
+    found = again(session, tmp_path / "out", file)
+    whole = rows_of(session.folder / "positions.csv")
+    rows = rows_of(tmp_path / "out" / "positions.csv")
+    gone = [k for k, row in enumerate(rows) if row["class"] == "missing"]
+    assert gone == list(range(gone[0], 300))
+    assert 200 < gone[0] < 280
+    assert f"{torn} was cut off: {gone[0] - 150} of its 150 frames are whole" in "".join(
+        found.summary
+    )
+    for k in (gone[0] - 1, 300, 399):
+        excess = float(whole[k]["excess"])
+        assert float(rows[k]["excess"]) == pytest.approx(excess, rel=0.01, abs=20)
+
+
 def test_a_data_file_that_is_gone_leaves_a_gap(session: SessionWorld, tmp_path: Path) -> None:
     """What follows it stays at its own positions."""
     frames = frames_of(session)
@@ -255,6 +278,16 @@ def test_a_file_that_only_has_the_name_is_refused(session: SessionWorld, tmp_pat
     assert code == 2
     assert "can't be read" in text
     assert not out.exists()
+
+
+def test_paths_are_told_in_full(
+    session: SessionWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is looked at from elsewhere than where the scan was run."""
+    monkeypatch.chdir(session.session)
+    found = again(session, tmp_path / "out", Path("scan.h5"), overview=Path("overview.mrc"))
+    assert found.session["scan"] == str((session.session / "scan.h5").resolve())
+    assert found.session["overview"] == str((session.session / "overview.mrc").resolve())
 
 
 def test_the_command_says_what_is_lost(session: SessionWorld, tmp_path: Path) -> None:

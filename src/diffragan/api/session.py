@@ -69,7 +69,7 @@ def scan(  # long: what it may be told, as the command lists it
         files: of the scan's patterns, of one detector, in order.
         overview: one image of the place.
         out: folder for pairs.zarr, positions.csv, session.json, images and a page.
-        box_A: side of the pairs' field in Å; none: a quarter more than a molecule's diameter.
+        box_A: side of the pairs' field in Å; none: twice a molecule's diameter.
         mask: a file of good pixels, true or above 0.
         pattern_key: the patterns' data set in HDF5 and NPZ files.
         settings: under `scan` and `inspect` what the files do not tell; none: the default preset.

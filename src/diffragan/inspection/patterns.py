@@ -21,8 +21,13 @@ from diffragan.inspection.detector.centre import (
     friedel_centre,
     wandering,
 )
-from diffragan.inspection.detector.field import Distortion, ring_distortion
-from diffragan.inspection.detector.smoothing import Mask
+from diffragan.inspection.detector.field import (
+    Distortion,
+    Geometry,
+    pattern_on_grid,
+    ring_distortion,
+)
+from diffragan.inspection.detector.smoothing import Image, Mask
 from diffragan.inspection.findings import PatternFindings
 from diffragan.inspection.frames import Frames
 from diffragan.progress import Progress
@@ -30,6 +35,7 @@ from diffragan.settings import Settings
 
 _WANDER_FRAMES = 6  # fewer do not show how a centre moves
 _WANDER_LOOKS = 256
+_SPOT_WIDTHS = 5.0  # beyond so many of them scattering outshines the direct beam
 
 
 def inspect_patterns(frames: Frames, settings: Settings, progress: Progress) -> PatternFindings:
@@ -62,6 +68,22 @@ def inspect_patterns(frames: Frames, settings: Settings, progress: Progress) -> 
     if known is None:
         raise uncalibrated(frames.path, frames.told)
     return findings
+
+
+def pattern_at(
+    frames: Frames, found: PatternFindings, item: int, box_A: float, m: int
+) -> tuple[Image, Mask]:
+    """A pattern (m, m) on the grid of 1 / box, in counts, and where it was measured: on good
+    pixels, off the direct beam."""
+    counts, usable = frames.counts(item)
+    centre = (float(found.centres[item, 0]), float(found.centres[item, 1]))
+    good = usable & found.good
+    spot = max((other.width_px for other in found.others), default=0.0)
+    if spot:
+        y, x = np.indices(counts.shape)
+        good &= np.hypot(y - centre[0], x - centre[1]) > _SPOT_WIDTHS * spot + 0.5
+    geometry = Geometry(centre, found.pixel_per_A, found.distortion or Distortion())
+    return pattern_on_grid(counts, good, geometry, box_A, m, seed=item)
 
 
 def scan_of(frames: Frames, settings: Settings) -> tuple[int, int] | None:

@@ -15,8 +15,6 @@ from diffragan.files.atomic import write_atomically
 from diffragan.files.store_header import StructureInfo, info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.inspection.agreement import placed
-from diffragan.inspection.detector.field import Distortion, pattern_on_grid
-from diffragan.inspection.detector.smoothing import Image, Mask
 from diffragan.inspection.findings import Findings, PairFindings, PatternFindings
 from diffragan.inspection.frames import Frames, open_frames
 from diffragan.inspection.images import (
@@ -26,13 +24,11 @@ from diffragan.inspection.images import (
     place,
     told_defocus,
 )
-from diffragan.inspection.patterns import inspect_patterns, scan_of
+from diffragan.inspection.patterns import inspect_patterns, pattern_at, scan_of
 from diffragan.microscope.imaging import pattern_mask
 from diffragan.optics import Optics, pattern_pixels, wavelength_A
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings, given_by_hand
-
-_SPOT_WIDTHS = 5.0  # beyond so many of them scattering outshines the direct beam
 
 
 def inspect(  # long: what it may be told, as the command lists it
@@ -114,7 +110,7 @@ def _pairs(  # long: both sides, and where they go
     m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
     optics = Optics(settings.energy_ev, box_A, 0.0)
     items = chosen_pairs(len(patterns))
-    grids = [_on_grid(patterns, found, int(k), box_A, m) for k in items]
+    grids = [pattern_at(patterns, found, int(k), box_A, m) for k in items]
     electrons = np.stack([grid for grid, _ in grids]) / settings.inspect.counts_per_electron
     mask = np.logical_and.reduce([good for _, good in grids])
     mask &= pattern_mask(m, optics, settings.pattern).numpy()
@@ -156,21 +152,6 @@ def _covered(found: PatternFindings, settings: Settings) -> Settings:
         return settings
     pattern = settings.pattern.model_copy(update={"max_angle_mrad": angle})
     return settings.model_copy(update={"pattern": pattern})
-
-
-def _on_grid(
-    patterns: Frames, found: PatternFindings, item: int, box_A: float, m: int
-) -> tuple[Image, Mask]:
-    """A pattern on the grid of 1 / box, in counts."""
-    counts, usable = patterns.counts(item)
-    centre = (float(found.centres[item, 0]), float(found.centres[item, 1]))
-    good = usable & found.good
-    spot = max((other.width_px for other in found.others), default=0.0)
-    if spot:
-        y, x = np.indices(counts.shape)
-        good &= np.hypot(y - centre[0], x - centre[1]) > _SPOT_WIDTHS * spot + 0.5
-    distortion = found.distortion or Distortion()
-    return pattern_on_grid(counts, good, centre, found.pixel_per_A, box_A, m, distortion)
 
 
 def _dose(found: PatternFindings, settings: Settings, by_images: float) -> tuple[float, str]:
@@ -238,7 +219,7 @@ def _write(  # long: both sides, how they lie, and where they go
         pixel_A = pixel_of_images(cameras, settings)
         centres, doses, outside = np.zeros((n, 2)), np.zeros(n), 0.0
         for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
-            grids = [_on_grid(patterns, found, int(k), optics.box_A, m) for k in block]
+            grids = [pattern_at(patterns, found, int(k), optics.box_A, m) for k in block]
             mask &= np.logical_and.reduce([good for _, good in grids])
             cut = images_on_field(cameras, block, pixel_A, optics.box_A, m, settings)
             centres[block], doses[block] = cut.centres_px, cut.dose

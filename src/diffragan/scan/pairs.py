@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store_header import StructureInfo, info_to_json
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.inspection.agreement import placed
-from diffragan.inspection.detector.field import image_on_field, pattern_on_grid
+from diffragan.inspection.detector.field import image_on_field
 from diffragan.inspection.findings import PatternFindings
 from diffragan.inspection.frames import Frames
 from diffragan.inspection.images import (
@@ -24,12 +24,11 @@ from diffragan.inspection.images import (
     dose_of_image,
     place,
 )
+from diffragan.inspection.patterns import pattern_at
 from diffragan.microscope.imaging import pattern_mask
 from diffragan.optics import Optics, pattern_pixels, q_from_angle, wavelength_A
 from diffragan.progress import Progress
 from diffragan.settings import Settings
-
-_SPOT_WIDTHS = 5.0  # beyond so many of them scattering outshines the direct beam
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,12 @@ class Field:
             settings = settings.model_copy(update={"pattern": pattern})
         m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
         return cls(Optics(settings.energy_ev, box_A, 0.0), m, settings)
+
+    def with_image(self, defocus_A: float, dose: float) -> Field:
+        """The same with what was found of the overview: its defocus, and its dose in e/Å²."""
+        found = {"defocus_A": defocus_A, "snr": None, "dose_e_per_A2": dose}
+        image = self.settings.image.model_copy(update=found)
+        return replace(self, settings=self.settings.model_copy(update={"image": image}))
 
 
 @dataclass(frozen=True)
@@ -106,69 +111,73 @@ def _dose(image: NDArray[np.float32], pixel_A: float, empty_q: float) -> float:
     return float(np.median(doses))
 
 
-def pattern_at(
-    frames: Frames, found: PatternFindings, item: int, field: Field
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """A pattern (m, m) on the field's grid, in counts, and where it was measured."""
-    counts, usable = frames.counts(item)
-    centre = (float(found.centres[item, 0]), float(found.centres[item, 1]))
-    good = usable & found.good
-    spot = max((other.width_px for other in found.others), default=0.0)
-    if spot:
-        y, x = np.indices(counts.shape)
-        good &= np.hypot(y - centre[0], x - centre[1]) > _SPOT_WIDTHS * spot + 0.5
-    return pattern_on_grid(counts, good, centre, found.pixel_per_A, field.optics.box_A, field.m)
+@dataclass(frozen=True)
+class Cuts:
+    """Where n pairs are cut from: frames of a scan, and places on its overview.
+
+    items: (n,) number of each frame. places_A: (n, 2) y and x of the particle that the beam met
+    there. lit: (n,) part of the full beam that it got. placement: how images are laid to their
+    patterns (`inspection.agreement.PLACEMENTS`).
+    """
+
+    frames: Frames
+    found: PatternFindings
+    overview: Overview
+    items: NDArray[np.int64]
+    places_A: NDArray[np.float64]
+    lit: NDArray[np.float64]
+    placement: str = "as-is"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def patterns(
+        self, some: NDArray[np.int64], field: Field
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(k, m, m) counts of some pairs on the field's grid, and where all were measured."""
+        box_A, m = field.optics.box_A, field.m
+        grids = [pattern_at(self.frames, self.found, int(self.items[k]), box_A, m) for k in some]
+        return np.stack([grid for grid, _ in grids]), np.logical_and.reduce([ok for _, ok in grids])
+
+    def images(self, some: NDArray[np.int64], field: Field) -> NDArray[np.float64]:
+        """(k, m, m) images of some pairs, mean 1, laid to their patterns."""
+        cut = np.stack([self.overview.around(self.places_A[k], field) for k in some])
+        return placed(cut, self.placement)
 
 
-def placement_of(
-    frames: Frames,
-    found: PatternFindings,
-    overview: Overview,
-    items: NDArray[np.int64],
-    places_A: NDArray[np.float64],
-    field: Field,
-    told: tuple[float, str] | None,
-) -> Placement:
+def placement_of(cuts: Cuts, field: Field, told: tuple[float, str] | None) -> Placement:
     """How images lie to their patterns, by up to 32 pairs (`inspection.images.place`).
 
     Args:
-        items: frame of each pair. places_A: (n, 2) of their particles. told: the overview's
-            defocus, and who tells it.
+        cuts: not yet placed. told: the overview's defocus, and who tells it.
     """
-    some = chosen_pairs(len(items))
-    grids = [pattern_at(frames, found, int(k), field) for k in items[some]]
-    mask = np.logical_and.reduce([good for _, good in grids])
+    some = chosen_pairs(len(cuts))
+    counts, mask = cuts.patterns(some, field)
     mask &= pattern_mask(field.m, field.optics, field.settings.pattern).numpy()
-    electrons = np.stack([grid for grid, _ in grids]) / field.settings.inspect.counts_per_electron
-    images = np.stack([overview.around(places_A[k], field) for k in some])
+    electrons = counts / field.settings.inspect.counts_per_electron
     n = len(some)
-    cut = FieldImages(images, np.full(n, overview.dose), np.zeros((n, 2)), 0.0)
-    return place(electrons, mask, cut, field.optics, field.settings, told)
+    images = FieldImages(
+        cuts.images(some, field), np.full(n, cuts.overview.dose), np.zeros((n, 2)), 0.0
+    )
+    return place(electrons, mask, images, field.optics, field.settings, told)
 
 
-def write_scan_pairs(  # long: both sides of a pair, and what is known of each
+def write_scan_pairs(
     out: Path,
-    frames: Frames,
-    found: PatternFindings,
-    overview: Overview,
-    items: NDArray[np.int64],
-    places_A: NDArray[np.float64],
+    cuts: Cuts,
     columns: dict[str, NDArray[Any]],
     structures: Sequence[StructureInfo],
-    placement: str,
     field: Field,
-    lit: NDArray[np.float64],
     *,
     overwrite: bool,
     progress: Progress,
 ) -> None:
-    """Pairs of the frames `items` and the images about `places_A` into a measurement store.
+    """Patterns and images into a measurement store.
 
     Args:
-        columns: further arrays, one value a pair: structure, scan_position, ...
-        lit: (n,) part of the full beam that each molecule gets.
+        columns: further arrays, one value a pair: structure, scan_position, mass, probability.
     """
-    n, m, settings, optics = len(items), field.m, field.settings, field.optics
+    n, m, settings, optics = len(cuts), field.m, field.settings, field.optics
     specs = {
         "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
         "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
@@ -185,7 +194,7 @@ def write_scan_pairs(  # long: both sides of a pair, and what is known of each
         "optics": vars(optics),
         "structures": info_to_json(structures),
         "settings": settings.model_dump(mode="json"),
-        "source": {"path": str(frames.path), "items": items.tolist()},
+        "source": {"path": str(cuts.frames.path.resolve()), "items": cuts.items.tolist()},
         "truth": False,
     }
     mask = pattern_mask(m, optics, settings.pattern).numpy()
@@ -197,21 +206,22 @@ def write_scan_pairs(  # long: both sides of a pair, and what is known of each
     with StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite) as writer:
         if writer.complete:
             return
+        columns = columns | {"place": cuts.places_A, "illumination": cuts.lit}
         for name, values in columns.items():
             writer.put(name, values)
         for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
-            grids = [pattern_at(frames, found, int(items[k]), field) for k in block]
-            mask &= np.logical_and.reduce([good for _, good in grids])
-            patterns = np.stack([grid for grid, _ in grids]) / (factor * lit[block, None, None])
-            images = np.stack([overview.around(places_A[k], field) for k in block])
+            counts, seen = cuts.patterns(block, field)
+            mask &= seen
             writer.write(
                 block,
-                pattern=patterns.astype(np.float32),
-                image=placed(images, placement).astype(np.float32),
-                image_dose=np.full(len(block), overview.dose),
+                pattern=(counts / (factor * cuts.lit[block, None, None])).astype(np.float32),
+                image=cuts.images(block, field).astype(np.float32),
+                image_dose=np.full(len(block), cuts.overview.dose),
             )
             progress("pairs", int(block[-1]) + 1, n)
         if not mask.any():
-            raise DiffraganError(f"No pixel of {frames.path} is left to use; look at the mask.")
+            raise DiffraganError(
+                f"No pixel of {cuts.frames.path} is left to use; look at the mask."
+            )
         writer.put("pattern_mask", mask)
         writer.finish()

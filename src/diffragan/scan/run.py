@@ -17,17 +17,19 @@ from diffragan.files.store_header import StructureInfo
 from diffragan.inspection.agreement import PLACEMENTS
 from diffragan.inspection.images import Placement
 from diffragan.progress import Progress, no_progress
-from diffragan.scan.choose import Chosen, Seen, choose, diameter_of, seen_from, with_several
+from diffragan.scan.choose import Chosen, choose, diameter_of, seen_from, with_several
 from diffragan.scan.look import Looked, dose_of, look, weights_of
 from diffragan.scan.opened import OpenedScan, open_scan
 from diffragan.scan.outputs import write_outputs
-from diffragan.scan.pairs import Field, Overview, placement_of, write_scan_pairs
+from diffragan.scan.pairs import Cuts, Field, Overview, placement_of, write_scan_pairs
 from diffragan.scan.placing.particles import Particles, pick_particles
 from diffragan.scan.placing.registration import Registration, register
 from diffragan.settings import Settings, settings_to_toml
 
 _LEAST_MATCHED, _PART_MATCHED = 5, 0.4  # hits that must find a particle, in all and in parts
-_ROOM = 1.25  # of a pair's field over the molecule's diameter
+# Of a pair's field over the molecule's diameter: what the patterns of a molecule tell has twice its
+# extent, and a smaller field's pixels would average over it.
+_ROOM = 2.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def scan(  # long: what it may be told, as the command lists it
     Args:
         files: of the scan's patterns, in order. overview: one image of the place.
         out: folder for pairs.zarr, positions.csv, session.json, images and a page.
-        box_A: side of the pairs' field; none: a quarter more than a molecule's diameter.
+        box_A: side of the pairs' field; none: twice a molecule's diameter.
         mask: a file of good pixels.
 
     Raises:
@@ -100,9 +102,14 @@ def scan(  # long: what it may be told, as the command lists it
     chosen = choose(looked.classes, seen, mass, deviation, inside, settings.scan)
     if not len(chosen):
         raise DiffraganError(_no_pairs(chosen))
-    placement, field = _cut(
-        out, opened, looked, chosen, seen, particles, view, field, overwrite, progress
-    )
+    items, places = looked.frame[chosen.position], particles.places_A[chosen.particle]
+    cuts = Cuts(opened.frames, looked.found, view, items, places, seen.lit[chosen.position])
+    placement = placement_of(cuts, field, opened.defocus)
+    field = field.with_image(placement.defocus_A, view.dose)
+    write_scan_pairs(
+        out / "pairs.zarr", replace(cuts, placement=placement.placement), _columns(looked, chosen),
+        _structures(opened), field, overwrite=overwrite, progress=progress,
+    )  # fmt: skip
     session = _numbers(opened, looked, registration, chosen, placement, field, dose, view.dose)
     words = _words(session, opened, placement)
     session |= {"identity": identity, "words": words}
@@ -186,43 +193,21 @@ def _no_pairs(chosen: Chosen) -> str:
     )
 
 
-def _cut(  # long: what was found on the way to the pairs
-    out: Path,
-    opened: OpenedScan,
-    looked: Looked,
-    chosen: Chosen,
-    seen: Seen,
-    particles: Particles,
-    view: Overview,
-    field: Field,
-    overwrite: bool,
-    progress: Progress,
-) -> tuple[Placement, Field]:
-    """The pairs' store; how the overview lies to the patterns, and the field with its defocus."""
-    settings = field.settings
-    items, places = looked.frame[chosen.position], particles.places_A[chosen.particle]
-    laid = placement_of(opened.frames, looked.found, view, items, places, field, opened.defocus)
-    image = settings.image.model_copy(
-        update={"defocus_A": laid.defocus_A, "snr": None, "dose_e_per_A2": view.dose}
-    )
-    field = replace(field, settings=settings.model_copy(update={"image": image}))
-    told = settings.scan.masses_kda
-    structures = [StructureInfo(f"{mass:g}kDa", mass_kda=mass) for mass in told]
-    name = opened.frames.path.name.split(".")[0]
-    columns: dict[str, Any] = {
+def _columns(looked: Looked, chosen: Chosen) -> dict[str, Any]:
+    """What the store holds of each pair beside its pattern and image."""
+    return {
         "structure": np.maximum(chosen.kind, 0).astype(np.int32),
         "scan_position": np.stack(np.divmod(chosen.position, looked.shape[1]), -1).astype(np.int32),
-        "place": places,
         "mass": chosen.mass_kda,
         "probability": looked.probability[chosen.position],
-        "illumination": seen.lit[chosen.position],
     }
-    write_scan_pairs(
-        out / "pairs.zarr", opened.frames, looked.found, view, items, places, columns,
-        structures or [StructureInfo(name)], laid.placement, field, seen.lit[chosen.position],
-        overwrite=overwrite, progress=progress,
-    )  # fmt: skip
-    return laid, field
+
+
+def _structures(opened: OpenedScan) -> list[StructureInfo]:
+    """The kinds by their weights; one, of the scan's name, where none was told."""
+    told = opened.settings.scan.masses_kda
+    kinds = [StructureInfo(f"{mass:g}kDa", mass_kda=mass) for mass in told]
+    return kinds or [StructureInfo(opened.frames.path.name.split(".")[0])]
 
 
 def _numbers(  # long: what was found on the way
@@ -239,8 +224,8 @@ def _numbers(  # long: what was found on the way
     settings = field.settings
     classes = Counter(looked.classes.tolist())
     return {
-        "scan": str(opened.frames.path),
-        "overview": str(opened.overview),
+        "scan": str(opened.frames.path.resolve()),
+        "overview": str(opened.overview.resolve()),
         "scan_shape": list(looked.shape),
         "missing": int((looked.frame < 0).sum()),
         "step_A": opened.step_A,

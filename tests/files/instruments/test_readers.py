@@ -322,3 +322,43 @@ def test_the_extra_is_named_where_it_is_missing(
     )
     with pytest.raises(DiffraganError, match=r"pip install 'diffragan\[instruments\]'"):
         read_arrays(path)
+
+
+def _torn(path: Path, part: float, **layout: Any) -> tuple[NDArray[Any], Path]:
+    """Frames in a file that lost its end."""
+    frames = np.random.default_rng(2).poisson(3, (60, 40, 40)).astype(np.uint16)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("run/frames", data=frames, **layout)
+        file["run/frames"].attrs["what"] = "electrons"
+    with path.open("rb+") as stream:
+        stream.truncate(int(part * path.stat().st_size))
+    return frames, path
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"chunks": (1, 40, 40), "compression": "gzip", "shuffle": True},
+        {"chunks": (4, 20, 40), "compression": "lzf"},
+    ],
+)
+def test_of_a_torn_hdf5_the_whole_frames_are_read(tmp_path: Path, layout: dict[str, Any]) -> None:
+    """As many as their bytes allow, the same as were written, and how many are missing is told."""
+    frames, path = _torn(tmp_path / "torn.h5", 0.6, **layout)
+    found = read_arrays(path)
+    whole = len(found["pattern"])
+    assert 20 <= whole <= 44
+    np.testing.assert_array_equal(found["pattern"][np.arange(whole)], frames[:whole])
+    assert found["notes"] == [f"{path} was cut off: {whole} of its 60 frames are whole and used."]
+    named = read_arrays(path, {"pattern": "run/frames"})
+    assert len(named["pattern"]) == whole
+
+
+@pytest.mark.parametrize("bytes_left", [20, 200, 1500])
+def test_of_a_torn_hdf5_without_a_frame_nothing_is_read(tmp_path: Path, bytes_left: int) -> None:
+    _, path = _torn(tmp_path / "torn.h5", 0.6, chunks=(1, 40, 40), compression="gzip")
+    with path.open("rb+") as stream:
+        stream.truncate(bytes_left)
+    with pytest.raises(DiffraganError, match=r"cut off|is it whole"):
+        read_arrays(path)

@@ -25,7 +25,7 @@ def scan(
     box_A: Annotated[
         float | None,
         typer.Option(
-            "--box-A", min=5, help="side of the pairs' field; a quarter more than a molecule"
+            "--box-A", min=5, help="side of the pairs' field; twice a molecule's diameter"
         ),
     ] = None,
     scan_shape: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
-from diffragan.files.instruments.stacks import FrameStack, frames_of, joined_frames
+from diffragan.files.instruments.cut_off import open_hdf5, whole_frames
+from diffragan.files.instruments.stacks import FrameStack, first_frames, frames_of, joined_frames
 from diffragan.optics import DEFOCUS_ARRAYS, energy_of_wavelength_ev
 
 _LISTED = 12  # data sets that a message names
@@ -27,24 +28,37 @@ def read_hdf5(path: Path, keys: Mapping[str, str] | None = None) -> dict[str, An
         keys: `pattern` and `image` to the names of their data sets, where the user tells them.
 
     Raises:
-        DiffraganError: no data set of that name, or none that is clearly the frames.
+        DiffraganError: no data set of that name, none that is clearly the frames, or a file of
+            which no frame is left.
     """
-    import h5py
-
     if importlib.util.find_spec("hdf5plugin"):
         import hdf5plugin  # noqa: F401 - registers the detectors' compressions
 
-    file = h5py.File(path, "r")
+    file, left = open_hdf5(path)
+    if left is None:
+        return _read(path, file, left, keys)
+    try:
+        return _read(path, file, left, keys)
+    except (KeyError, OSError, RuntimeError, ValueError):
+        raise DiffraganError(
+            f"{path} was cut off, and what tells where its frames lie is gone; copy it anew."
+        ) from None
+
+
+def _read(
+    path: Path, file: Any, left: int | None, keys: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What an open file holds; `left` bytes of it, where its end is missing."""
     arrays: dict[str, Any] = {}
-    for name, key in (keys or {}).items():
-        arrays[name] = _frames(path, _chosen(path, file, key))
+    chosen = {name: _chosen(path, file, key) for name, key in (keys or {}).items()}
     if not keys:
-        for name in ("pattern", "image"):
-            if name in file:
-                arrays[name] = _frames(path, file[name])
+        chosen = {name: file[name] for name in ("pattern", "image") if name in file}
+    for name, data in chosen.items():
+        arrays[name], notes = _whole(path, data, left)
+        arrays["notes"] = [*arrays.get("notes", ()), *notes]
     arrays |= _own_names(file)
     if "pattern" not in arrays and "image" not in arrays:
-        arrays |= _detector_frames(path, file)
+        arrays |= _detector_frames(path, file, left)
     return arrays | {k: v for k, v in _instrument(file).items() if k not in arrays}
 
 
@@ -62,8 +76,27 @@ def _own_names(file: Any) -> dict[str, Any]:
     return arrays
 
 
-def _frames(path: Path, data: Any) -> Any:
-    """A data set as frames; of two dimensions in memory, and masked where its filter is missing."""
+def _whole(path: Path, data: Any, left: int | None) -> tuple[FrameStack, list[str]]:
+    """A data set as frames, and what is missing of it in words.
+
+    Args:
+        left: bytes that are left of its file, where its end is missing.
+
+    Raises:
+        DiffraganError: no frame is whole.
+    """
+    stack = _frames(path, data)
+    if left is None or data.ndim < 3:
+        return stack, []
+    whole = whole_frames(data, left) * (len(stack) // max(len(data), 1))
+    if not whole:
+        raise DiffraganError(f"{path} was cut off before the end of a frame; copy it anew.")
+    note = f"{path} was cut off: {whole:,} of its {len(stack):,} frames are whole and used."
+    return first_frames(stack, whole), [note]
+
+
+def _frames(path: Path, data: Any) -> FrameStack:
+    """A data set as frames, read as they are asked for."""
     if data.ndim < 2:
         raise DiffraganError(
             f"The data set {data.name} of {path} has the shape {data.shape}, and frames have a "
@@ -108,44 +141,58 @@ def _listed(file: Any) -> str:
     return ", ".join(names[:_LISTED]) + more if names else "none of two or more dimensions"
 
 
+def _walk(group: Any, under: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and items below a group, those of its own file. (HDF5's own visit measures every data
+    set on the way, which fails where a file was cut off.)"""
+    import h5py
+
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        item = group.get(name)
+        yield under + name, item
+        if isinstance(item, h5py.Group):
+            yield from _walk(item, f"{under}{name}/")
+
+
 def _datasets(file: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all numeric data sets of two or more dimensions."""
     import h5py
 
-    found: dict[str, tuple[int, ...]] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.dtype.kind in "uif":
-            found[name] = item.shape
-
-    file.visititems(visit)
-    return found
+    return {
+        name: item.shape
+        for name, item in _walk(file)
+        if isinstance(item, h5py.Dataset) and item.ndim >= 2 and item.dtype.kind in "uif"
+    }
 
 
-def _detector_frames(path: Path, file: Any) -> dict[str, Any]:
+def _detector_frames(path: Path, file: Any, left: int | None) -> dict[str, Any]:
     """The frames of a detector's file, and what of it is missing."""
     data = file.get("entry/data")
     numbered = sorted(k for k in data if k.startswith("data_")) if data is not None else []
-    whole = [key for key in numbered if data.get(key) is not None]
-    if whole:
-        stacks = [_frames(path, data[key]) for key in whole]
-        for key, stack in zip(whole, stacks, strict=True):
-            if stack.shape[1:] != stacks[0].shape[1:]:
+    parts = {key: part for key in numbered if (part := _data_file(path, data, key, left))}
+    if parts:
+        first = next(iter(parts))
+        for key, (stack, _, _) in parts.items():
+            if stack.shape[1:] != parts[first][0].shape[1:]:
                 raise DiffraganError(
-                    f"Frames of {path} are of several detectors: {whole[0]} has "
-                    f"{stacks[0].shape[1:]} pixels, {key} {stack.shape[1:]}; give one data set "
-                    "(--pattern-key)."
+                    f"Frames of {path} are of several detectors: {first} has "
+                    f"{parts[first][0].shape[1:]} pixels, {key} {stack.shape[1:]}; give one data "
+                    "set (--pattern-key)."
                 )
-        arrays: dict[str, Any] = {"pattern": joined_frames(stacks)}
-        lost = [key for key in numbered if key not in whole]
+        stacks = [stack for stack, _, _ in parts.values()]
+        notes = [note for _, _, own in parts.values() for note in own]
+        lost = [key for key in numbered if key not in parts]
         if lost:
-            arrays |= _numbers_beside(numbered, lost, [len(stack) for stack in stacks])
-            arrays["notes"] = [
+            notes.append(
                 f"{path} refers to {len(numbered)} data files, of which {len(lost)} are missing "
                 f"({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}); the frames of the "
                 "others are used."
-            ]
-        return arrays | _scan(file, len(arrays["pattern"]), stacks[0])
+            )
+        arrays: dict[str, Any] = {"pattern": joined_frames(stacks)}
+        if notes:
+            arrays |= {"notes": notes} | _numbers_beside(numbered, parts)
+        return arrays | _scan(file, len(arrays["pattern"]))
     sizes = {name: int(np.prod(shape)) for name, shape in _datasets(file).items()}
     largest = max(sizes.values(), default=0)
     likely = [name for name, size in sizes.items() if size > largest / 4]
@@ -155,24 +202,48 @@ def _detector_frames(path: Path, file: Any) -> dict[str, Any]:
             f"--image-key). It has {_listed(file)}."
         )
     found = file[likely[0]]
-    arrays = {"pattern": _frames(path, found)}
+    arrays = {}
+    arrays["pattern"], arrays["notes"] = _whole(path, found, left)
     if found.ndim == 4:
         arrays["scan_shape"] = (int(found.shape[0]), int(found.shape[1]))
     return arrays
 
 
-def _numbers_beside(numbered: list[str], lost: list[str], counts: list[int]) -> dict[str, Any]:
-    """Which frames of the whole are left where files before the last are missing: every file but
-    the last holds as many as the first."""
-    if all(key > max(k for k in numbered if k not in lost) for key in lost):
-        return {}
-    there = [k for k, key in enumerate(numbered) if key not in lost]
-    each = max(counts)
-    frames = [k * each + np.arange(count) for k, count in zip(there, counts, strict=True)]
-    return {"frame_numbers": np.concatenate(frames)}
+def _data_file(
+    path: Path, data: Any, key: str, left: int | None
+) -> tuple[FrameStack, int, list[str]] | None:
+    """The whole frames of one data set of a master file, or of the file that it links to; how many
+    there should be; and what is missing in words. None where there are none."""
+    import h5py
+
+    there = data.get(key)
+    link = data.get(key, getlink=True)
+    if there is None and isinstance(link, h5py.ExternalLink):
+        path = path.parent / link.filename
+        try:
+            file, left = open_hdf5(path)
+        except OSError:
+            return None
+        there = file.get(link.path)
+    if there is None or (left is not None and not whole_frames(there, left)):
+        return None
+    stack, notes = _whole(path, there, left)
+    return stack, int(there.shape[0]), notes
 
 
-def _scan(file: Any, n: int, first: Any) -> dict[str, Any]:
+def _numbers_beside(
+    numbered: list[str], parts: Mapping[str, tuple[FrameStack, int, list[str]]]
+) -> dict[str, Any]:
+    """Which frames of the whole are left where some are missing: every file but the last holds as
+    many as the first. None where those that are left are the first."""
+    each = max(count for _, count, _ in parts.values())
+    numbers = np.concatenate(
+        [numbered.index(key) * each + np.arange(len(stack)) for key, (stack, *_) in parts.items()]
+    )
+    return {} if np.array_equal(numbers, np.arange(len(numbers))) else {"frame_numbers": numbers}
+
+
+def _scan(file: Any, n: int) -> dict[str, Any]:
     """The scan's shape where triggers and images of one add up to the frames, or to more where
     some are missing."""
     detector = _group(file, "entry/instrument/detector/detectorSpecific")
@@ -246,14 +317,12 @@ def _py4dstem(file: Any) -> dict[str, Any]:
 
     told: dict[str, Any] = {}
 
-    def visit(name: str, item: Any) -> None:
+    for name, item in _walk(file):
         if name.split("/")[-1] != "calibration" or not isinstance(item, h5py.Group):
-            return
+            continue
         holder = {**item.attrs, **{k: v[()] for k, v in item.items() if hasattr(v, "shape")}}
         unit = holder.get("Q_pixel_units", b"")
         unit = unit.decode() if isinstance(unit, bytes) else str(unit)
         if unit in ("A^-1", "1/A", "Å^-1") and "Q_pixel_size" in holder:
             told["reciprocal_pixel_per_A"] = float(np.asarray(holder["Q_pixel_size"]).flat[0])
-
-    file.visititems(visit)
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from scipy import ndimage
 
 from diffragan.fourier.grids import resample
 from diffragan.inspection.detector.smoothing import Image, Mask, filled
+
+_AS_FINE = 1.1  # detector pixels in one of the grid up to which they are interpolated
+_LEAST_BAD = 0.01  # part of a pixel that may not have been measured
 
 
 @dataclass(frozen=True)
@@ -32,43 +36,88 @@ class Distortion:
             math.cos(turn) * along - math.sin(turn) * across,
         )
 
+    def undone(self, y: Image, x: Image) -> tuple[Image, Image]:
+        """Where a point (y, x) of the detector would be without it."""
+        turn = math.radians(self.angle_deg)
+        along = (math.cos(turn) * x + math.sin(turn) * y) / (1 + self.size)
+        across = (-math.sin(turn) * x + math.cos(turn) * y) / (1 - self.size)
+        return (
+            math.sin(turn) * along + math.cos(turn) * across,
+            math.cos(turn) * along - math.sin(turn) * across,
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where frequencies fall on a detector: the beam's centre (y, x) in pixels, what a pixel is
+    worth in 1/Å, and how the pattern is distorted."""
+
+    centre: tuple[float, float]
+    pixel_per_A: float
+    distortion: Distortion = Distortion()
+
 
 def pattern_on_grid(
-    counts: Image,
-    good: Mask,
-    centre: tuple[float, float],
-    pixel_per_A: float,
-    box_A: float,
-    m: int,
-    distortion: Distortion | None = None,
+    counts: Image, good: Mask, geometry: Geometry, box_A: float, m: int, seed: int = 0
 ) -> tuple[Image, Mask]:
     """Electrons (m, m) in each pixel of 1 / box, zero frequency at [m // 2, m // 2], and which of
     them were measured.
 
-    Cubic splines between pixels, whose density is kept; a pixel of the grid that a bad one
-    contributes to by more than 1 % is masked. A grid coarser than the detector's gets the mean over
-    its pixels.
+    On a grid coarser than the detector's electrons are put into its pixels, each into one of those
+    that its own reaches, with the chance of the area (counts that are no whole numbers by area): so
+    counts stay counts, none is used twice, and their noise is that of counting. On a finer one,
+    cubic splines between the detector's pixels. A pixel of the grid that a bad one contributes to
+    by more than 1 % is masked.
     """
-    step = 1 / box_A / pixel_per_A
-    parts = max(1, round(step))  # samples along a side of a grid pixel
-    whole = filled(counts, good)
-    coefficients = ndimage.spline_filter(whole, order=3, mode="nearest")
-    usable = good.astype(np.float64)
-    total, least = np.zeros((m, m)), np.ones((m, m))
-    axis = np.arange(m) - m // 2
-    for i in range(parts):
-        for j in range(parts):
-            off = (np.array((i, j)) + 0.5) / parts - 0.5
-            qy, qx = np.meshgrid((axis + off[0]) * step, (axis + off[1]) * step, indexing="ij")
-            dy, dx = (distortion or Distortion()).on_detector(qy, qx)
-            place = (centre[0] + dy, centre[1] + dx)
-            total += ndimage.map_coordinates(
-                coefficients, place, order=3, mode="nearest", prefilter=False
-            )
-            near = ndimage.map_coordinates(usable, place, order=1, mode="constant", cval=0.0)
-            least = np.minimum(least, near)
-    electrons = total.clip(min=0) / parts**2 * step**2
-    mask: Mask = least > 0.99
+    step = 1 / box_A / geometry.pixel_per_A
+    if step > _AS_FINE:
+        return _put(counts, good, geometry, step, m, seed)
+    axis = (np.arange(m) - m // 2) * step
+    dy, dx = geometry.distortion.on_detector(*np.meshgrid(axis, axis, indexing="ij"))
+    place = (geometry.centre[0] + dy, geometry.centre[1] + dx)
+    values = ndimage.map_coordinates(filled(counts, good), place, order=3, mode="nearest")
+    near = ndimage.map_coordinates(
+        good.astype(np.float64), place, order=1, mode="constant", cval=0.0
+    )
+    mask: Mask = near > 1 - _LEAST_BAD
+    return np.where(mask, values.clip(min=0) * step**2, 0.0), mask
+
+
+def _put(
+    counts: Image, good: Mask, geometry: Geometry, step: float, m: int, seed: int
+) -> tuple[Image, Mask]:
+    """Electrons sorted into a grid whose pixel is `step` of the detector's, above 1."""
+    axes = [
+        np.arange(n, dtype=np.float64) - c
+        for n, c in zip(counts.shape, geometry.centre, strict=True)
+    ]
+    dy, dx = geometry.distortion.undone(*np.meshgrid(*axes, indexing="ij"))
+    # The first pixel of the grid that one of the detector's reaches, and its part in that.
+    sides = []
+    for off in (dy, dx):
+        left = off / step + m // 2 - 0.5 / step
+        first = np.floor(left + 0.5).astype(np.int64)
+        sides.append((first, ((first + 0.5 - left) * step).clip(0, 1)))
+    rng = np.random.default_rng(seed)
+    whole = bool((counts == np.rint(counts)).all())
+
+    def sorted_in(values: Image, split: Callable[[Image, Image], Image]) -> Image:
+        total = np.zeros((m + 2, m + 2))
+        here = (values > 0) & np.all([(k >= -1) & (k < m) for k, _ in sides], axis=0)
+        (row, high), (column, wide) = ((k[here] + 1, part[here]) for k, part in sides)
+        upper = split(values[here], high)
+        for values_, rows in ((upper, row), (values[here] - upper, row + 1)):
+            left = split(values_, wide)
+            np.add.at(total, (rows, column), left)
+            np.add.at(total, (rows, column + 1), values_ - left)
+        return total[1:-1, 1:-1]
+
+    def drawn(values: Image, part: Image) -> Image:
+        return rng.binomial(values.astype(np.int64), part).astype(np.float64)
+
+    electrons = sorted_in(np.where(good, counts, 0.0), drawn if whole else np.multiply)
+    covered = sorted_in(good.astype(np.float64), np.multiply)
+    mask: Mask = covered > (1 - _LEAST_BAD) * step**2
     return np.where(mask, electrons, 0.0), mask
 
 
