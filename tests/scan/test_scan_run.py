@@ -194,9 +194,10 @@ def test_a_file_cut_in_mid_bytes_is_used_as_far_as_it_is_whole(
     assert f"{torn} was cut off: {gone[0] - 150} of its 150 frames are whole" in "".join(
         found.summary
     )
-    for k in (gone[0] - 1, 300, 399):
-        excess = float(whole[k]["excess"])
-        assert float(rows[k]["excess"]) == pytest.approx(excess, rel=0.01, abs=20)
+    # Each frame is at its own position; the background is that of fewer frames.
+    there = np.array([row["class"] != "missing" for row in rows])
+    ours, all_of_them = (np.array([float(r["excess"] or 0) for r in one]) for one in (rows, whole))
+    assert np.corrcoef(ours[there], all_of_them[there])[0, 1] > 0.99
 
 
 def test_a_data_file_that_is_gone_leaves_a_gap(session: SessionWorld, tmp_path: Path) -> None:

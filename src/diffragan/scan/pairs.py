@@ -162,6 +162,22 @@ def placement_of(cuts: Cuts, field: Field, told: tuple[float, str] | None) -> Pl
     return place(electrons, mask, images, field.optics, field.settings, told)
 
 
+def _specs(m: int) -> dict[str, ArraySpec]:
+    """The store's arrays, of m x m pixels."""
+    return {
+        "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
+        "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
+        "image": ArraySpec((m, m), "float32", "mean intensity"),
+        "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
+        "structure": ArraySpec((), "int32", "index"),
+        "scan_position": ArraySpec((2,), "int32", "row and column"),
+        "place": ArraySpec((2,), "float64", "angstrom, y and x in the overview"),
+        "mass": ArraySpec((), "float64", "kDa, by what the pattern scatters"),
+        "probability": ArraySpec((), "float64", "of being a molecule's"),
+        "illumination": ArraySpec((), "float64", "part of the full beam"),
+    }
+
+
 def write_scan_pairs(
     out: Path,
     cuts: Cuts,
@@ -178,18 +194,6 @@ def write_scan_pairs(
         columns: further arrays, one value a pair: structure, scan_position, mass, probability.
     """
     n, m, settings, optics = len(cuts), field.m, field.settings, field.optics
-    specs = {
-        "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
-        "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
-        "image": ArraySpec((m, m), "float32", "mean intensity"),
-        "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
-        "structure": ArraySpec((), "int32", "index"),
-        "scan_position": ArraySpec((2,), "int32", "row and column"),
-        "place": ArraySpec((2,), "float64", "angstrom, y and x in the overview"),
-        "mass": ArraySpec((), "float64", "kDa, by what the pattern scatters"),
-        "probability": ArraySpec((), "float64", "of being a molecule's"),
-        "illumination": ArraySpec((), "float64", "part of the full beam"),
-    }
     header: dict[str, Any] = {
         "optics": vars(optics),
         "structures": info_to_json(structures),
@@ -203,7 +207,7 @@ def write_scan_pairs(
         * (settings.pattern.dose_e_per_A2 or 1.0)
         * optics.box_A**2
     )
-    with StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite) as writer:
+    with StoreWriter(out, "measurement", n, _specs(m), header, overwrite=overwrite) as writer:
         if writer.complete:
             return
         columns = columns | {"place": cuts.places_A, "illumination": cuts.lit}
