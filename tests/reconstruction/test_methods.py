@@ -11,7 +11,8 @@ import pytest
 import diffragan as dg
 from diffragan.errors import DiffraganError
 from diffragan.reconstruction import run as module
-from diffragan.reconstruction.run import METHODS, Destination, ReconstructionOptions
+from diffragan.reconstruction.outputs import Destination
+from diffragan.reconstruction.run import METHODS, ReconstructionOptions
 from diffragan.settings import Settings, load_settings
 from quick_runs import run
 

@@ -18,13 +18,13 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
+from diffragan.engine.processes import Processes
 from diffragan.networks.weights import load_weights
 from diffragan.settings import Settings, load_settings
 from diffragan.training import loop
 from diffragan.training.checkpoint import first_difference, save_checkpoint
 from diffragan.training.data import ExitWaves, open_exit_waves, split
 from diffragan.training.leg import TrainResult
-from diffragan.training.processes import Processes
 from diffragan.training.validation import mean_over_proteins
 from weak_objects import N_PX, sentence, settings, write_store
 

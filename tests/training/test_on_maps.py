@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from conftest import cluster
+from diffragan.engine.processes import Processes
 from diffragan.fourier.grids import frequency_grid, resized_spectrum
 from diffragan.microscope.exit_waves.by_abtem import exit_wave
 from diffragan.microscope.exit_waves.field import plan_field
@@ -23,7 +24,6 @@ from diffragan.training.on_maps.exposures import draw_batch, drawn_conditions
 from diffragan.training.on_maps.loop import MapsLeg, split_molecules, train_on_maps
 from diffragan.training.on_maps.losses import maps_loss, ring_correlation
 from diffragan.training.on_maps.molecules import Molecules, molecules_of
-from diffragan.training.processes import Processes
 from weak_objects import sentence
 
 CPU = torch.device("cpu")

@@ -68,9 +68,14 @@ def reconstruct(  # long: what it may be told, as the command lists it
         DiffraganError: input that will not do, an option that the method does not take, another
             reconstruction in `out`, or a program of RELION's that fails.
     """
+    from contextlib import nullcontext
+
+    from diffragan.engine.processes import is_first
+    from diffragan.engine.workers import tell_nobody
     from diffragan.files.integrity.lock import locked
     from diffragan.files.store import ResultStore
     from diffragan.reconstruction import run
+    from diffragan.reconstruction.outputs import Destination
 
     method = method_of(method, engine)
 
@@ -90,8 +95,10 @@ def reconstruct(  # long: what it may be told, as the command lists it
         settings=settings,
         device=device,
     )
-    where = run.Destination(Path(out), overwrite, command)
-    with locked(where.folder):
+    where = Destination(Path(out), overwrite, command)
+    first = is_first()  # of several processes the first speaks, and holds the folder
+    progress, warn = (progress, warn) if first else (no_progress, tell_nobody)
+    with locked(where.folder) if first else nullcontext():
         return run.reconstruct(source, where, options, method=method, progress=progress, warn=warn)
 
 

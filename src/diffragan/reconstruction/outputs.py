@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan import __version__
+from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import KnownModel, write_fitted_model
 from diffragan.evaluation.map_model import MapModel, compare_map
 from diffragan.evaluation.metrics import metrics_of
@@ -28,6 +29,7 @@ from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, centred, moved
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.checkpoint import clear
 from diffragan.reconstruction.maps.agreement import Agreement
 from diffragan.reconstruction.maps.mask import grown
 from diffragan.reconstruction.maps.merge_waves import merge_waves
@@ -46,6 +48,44 @@ FINISHED = "metrics.json"  # written last: with it a folder is finished
 
 
 _TRUTH_VIEWS = 1078
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The folder of a reconstruction.
+
+    overwrite: whether it replaces an earlier one. command: how it was asked for, which its page
+    repeats.
+    """
+
+    folder: Path
+    overwrite: bool = False
+    command: str = "diffragan.reconstruct"
+
+    def check(self, store: Path | None = None) -> None:
+        """Find it free, and the place of a result store that goes elsewhere.
+
+        Raises:
+            DiffraganError: something finished lies there and is not to be replaced.
+        """
+        if (self.folder / FINISHED).exists() and not self.overwrite:
+            raise DiffraganError(
+                f"{self.folder} holds a finished reconstruction; choose another --out, or pass "
+                "--overwrite."
+            )
+        if store is None:
+            return
+        if store.suffix != ".zarr":
+            raise DiffraganError(f"A store's name ends in .zarr, which '{store}' does not.")
+        if store.exists() and not self.overwrite:
+            raise DiffraganError(f"{store} exists; choose another --out, or pass --overwrite.")
+
+    def make(self) -> None:
+        """Make the folder; one that is to be replaced is no longer finished, nor begun."""
+        if self.overwrite:
+            (self.folder / FINISHED).unlink(missing_ok=True)
+            clear(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from diffragan.devices import pick_device
+from diffragan.engine.processes import first_alone, start_processes, wait_for_all
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.known_model import read_model
 from diffragan.files.store import ResultStore, open_results
@@ -29,7 +30,13 @@ from diffragan.reconstruction.checkpoint import SCRATCH, clear
 from diffragan.reconstruction.choose_views import ViewSelection, choose_views
 from diffragan.reconstruction.merge_results import merge_results
 from diffragan.reconstruction.orientations.finders import find_finder
-from diffragan.reconstruction.outputs import FINISHED, PHASED, write_map_folder, write_views
+from diffragan.reconstruction.outputs import (
+    FINISHED,
+    PHASED,
+    Destination,
+    write_map_folder,
+    write_views,
+)
 from diffragan.reconstruction.solve import solve_views
 from diffragan.settings import Settings, load_settings
 
@@ -66,44 +73,6 @@ class ReconstructionOptions:
     def given(self) -> list[str]:
         """Names of those that were given."""
         return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-
-
-@dataclass(frozen=True)
-class Destination:
-    """The folder of a reconstruction.
-
-    overwrite: whether it replaces an earlier one. command: how it was asked for, which its page
-    repeats.
-    """
-
-    folder: Path
-    overwrite: bool = False
-    command: str = "diffragan.reconstruct"
-
-    def check(self, store: Path | None = None) -> None:
-        """Find it free, and the place of a result store that goes elsewhere.
-
-        Raises:
-            DiffraganError: something finished lies there and is not to be replaced.
-        """
-        if (self.folder / FINISHED).exists() and not self.overwrite:
-            raise DiffraganError(
-                f"{self.folder} holds a finished reconstruction; choose another --out, or pass "
-                "--overwrite."
-            )
-        if store is None:
-            return
-        if store.suffix != ".zarr":
-            raise DiffraganError(f"A store's name ends in .zarr, which '{store}' does not.")
-        if store.exists() and not self.overwrite:
-            raise DiffraganError(f"{store} exists; choose another --out, or pass --overwrite.")
-
-    def make(self) -> None:
-        """Make the folder; one that is to be replaced is no longer finished, nor begun."""
-        if self.overwrite:
-            (self.folder / FINISHED).unlink(missing_ok=True)
-            clear(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -276,6 +245,7 @@ def from_pairs(
 ) -> Reconstruction:
     """Views phased together in 3D; an interrupted run is continued by the same call."""
     out, device = destination.folder, pick_device(options.device)
+    start_processes(device)
     destination.check(options.phased)
     settings = options.settings or load_settings()
     many = settings.many_views
@@ -303,6 +273,7 @@ def from_pairs(
     )
     selection = _doubted(pairs, selection, warn)
     destination.make()
+    wait_for_all()
     try:
         solution = solve_views(
             pairs,
@@ -321,10 +292,12 @@ def from_pairs(
     for warning in solution.selection.warnings[len(selection.warnings) :]:
         warn(warning)
     store = options.phased or out / PHASED
-    folder = write_views(out, store, solution, pairs, settings, progress)
-    metrics = write_map_folder(out, replace(folder, model=model), destination.command)
-    clear(out)
-    return Reconstruction(out, metrics, store)
+    with first_alone() as first:
+        if first:
+            folder = write_views(out, store, solution, pairs, settings, progress)
+            write_map_folder(out, replace(folder, model=model), destination.command)
+            clear(out)
+    return _finished(out, store)
 
 
 def _opened(source: MapInput, settings: Settings, options: ReconstructionOptions) -> Pairs:
@@ -374,8 +347,11 @@ def finished_map(store: Path) -> Reconstruction | None:
     folder = map_beside(store)
     if not (folder / FINISHED).exists():
         return None
-    metrics = json.loads((folder / FINISHED).read_text("utf-8"))
-    return Reconstruction(folder, metrics, store)
+    return _finished(folder, store)
+
+
+def _finished(folder: Path, store: Path) -> Reconstruction:
+    return Reconstruction(folder, json.loads((folder / FINISHED).read_text("utf-8")), store)
 
 
 def phase_together(  # long: as `phasing.method.JointRun`

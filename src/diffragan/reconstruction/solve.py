@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from diffragan.devices import to_device
+from diffragan.engine.processes import apart, first_alone, is_first
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors
 from diffragan.fourier.volumes import CPU, volume_spectrum
@@ -67,6 +68,10 @@ def solve_views(
     """Phase all views together; an interrupted run in `out` goes on where it stopped, also on
     another device.
 
+    Processes that torchrun started (`engine/processes.py`) call this together: each works on a
+    share of the views, and their corrections are added. The first loads, finds orientations and
+    saves.
+
     Args:
         start_waves: result store of the same pairs (`diffragan phase`), whose phased waves make
             the start in place of the images and noise.
@@ -76,11 +81,19 @@ def solve_views(
         DiffraganError: an unfinished run with other settings lies in `out`.
     """
     scratch = out / SCRATCH
-    claim(scratch, run_key(pairs, selection, settings, start_waves))
     began = time.perf_counter()
-    views = to_device(_load(pairs, selection, settings, scratch, progress), device)
+    with first_alone() as first:
+        if first:
+            claim(scratch, run_key(pairs, selection, settings, start_waves))
+            loaded = _load(pairs, selection, settings, scratch, progress)
+    with apart():
+        loaded = loaded if first else _load(pairs, selection, settings, scratch, no_progress)
+    views = to_device(loaded, device)
     if selection.rotations is None:
-        views, warnings = _oriented(views, selection.mass_kda, settings, scratch, progress)
+        with first_alone() as first:
+            if first:
+                _find_orientations(views, selection.mass_kda, settings, scratch, progress)
+        views, warnings = _oriented(views, scratch)
         selection = replace(selection, warnings=(*selection.warnings, *warnings))
     state_file = scratch / STATE
     if state_file.exists():
@@ -148,10 +161,11 @@ def _iterate(half_maps: HalfMaps, state_file: Path, began: float, progress: Prog
     while not half_maps.done:
         half_maps.step()
         progress("iterations", half_maps.iteration, None, _word(half_maps))
-        if time.perf_counter() - saved > _SAVE_EVERY_S:
+        if is_first() and time.perf_counter() - saved > _SAVE_EVERY_S:
             save_state(state_file, half_maps, time.perf_counter() - began)
             saved = time.perf_counter()
-    save_state(state_file, half_maps, time.perf_counter() - began)
+    if is_first():
+        save_state(state_file, half_maps, time.perf_counter() - began)
     progress("all views together", half_maps.iteration, None, _word(half_maps))
 
 
@@ -163,20 +177,27 @@ def _word(half_maps: HalfMaps) -> str:
     return f"(R {row['r_factor']:.3f}, expected to be right to {row['resolution_A']:.2f} Å)"
 
 
-def _oriented(
+_ORIENTATIONS = "orientations.pt"
+
+
+def _find_orientations(
     views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress
-) -> tuple[Views, list[str]]:
-    """The views with orientations found from nothing, which the scratch folder keeps, and a
-    warning if they are doubtful."""
-    kept = scratch / "orientations.pt"
-    many, device = settings.many_views, views.device
-    if not kept.exists():
-        find = find_finder(many.find_by)
-        result = find(views, mass_kda, settings, scratch, progress)
-        warning = doubts(result, many.find_by)
-        placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
-        save_tensors(kept, {"placed": placed, "warning": warning})
-    read = torch.load(kept, weights_only=True)
+) -> None:
+    """Orientations from nothing, which the scratch folder keeps; not twice."""
+    kept, many = scratch / _ORIENTATIONS, settings.many_views
+    if kept.exists():
+        return
+    find = find_finder(many.find_by)
+    result = find(views, mass_kda, settings, scratch, progress)
+    warning = doubts(result, many.find_by)
+    placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
+    save_tensors(kept, {"placed": placed, "warning": warning})
+
+
+def _oriented(views: Views, scratch: Path) -> tuple[Views, list[str]]:
+    """The views with the orientations that were found, and a warning if they are doubtful."""
+    device = views.device
+    read = torch.load(scratch / _ORIENTATIONS, weights_only=True)
     return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
 
 

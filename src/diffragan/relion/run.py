@@ -18,9 +18,13 @@ from diffragan.files.store import file_sha256
 from diffragan.fourier.volumes import centred
 from diffragan.progress import Progress, Warn, no_progress
 from diffragan.reconstruction.checkpoint import claim
-from diffragan.reconstruction.outputs import MapFolder, peak_memory_mb, write_map_folder
-from diffragan.reconstruction.run import (
+from diffragan.reconstruction.outputs import (
     Destination,
+    MapFolder,
+    peak_memory_mb,
+    write_map_folder,
+)
+from diffragan.reconstruction.run import (
     MapInput,
     Reconstruction,
     ReconstructionOptions,

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from diffragan.engine.processes import Processes
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.networks.weights import WeightsMetadata, save_weights
@@ -29,7 +30,7 @@ from diffragan.training.checkpoint import (
     save_checkpoint,
 )
 from diffragan.training.log import RunLog
-from diffragan.training.processes import Processes, agree, average_gradients, caught_signals
+from diffragan.training.processes import agree, average_gradients, caught_signals
 from diffragan.training.validation import Validation
 
 LOG_EVERY_STEPS = 10

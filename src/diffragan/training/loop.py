@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from diffragan.engine.processes import Processes, start_processes
 from diffragan.errors import DiffraganError
 from diffragan.networks.discriminator import PatchDiscriminator
 from diffragan.networks.generator import PublishedGenerator, initialise
@@ -32,7 +33,6 @@ from diffragan.training.data import (
 )
 from diffragan.training.leg import Leg, TrainResult, finite_loss, mixed_precision, update
 from diffragan.training.losses import discriminator_loss, generator_loss
-from diffragan.training.processes import Processes, start_processes
 from diffragan.training.validation import Validation, validate
 
 

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from types import FrameType
 
 import torch
 from torch import distributed, nn
 
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of a run."""
-
-    rank: int = 0
-    count: int = 1
-
-
-def start_processes(device: torch.device) -> Processes:
-    """Join the others if `torchrun` started this process; gloo on CPUs, nccl on GPUs."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        return Processes()
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if not distributed.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        # The others wait while the first validates, so the default of minutes is too short.
-        distributed.init_process_group(backend, timeout=timedelta(hours=2))
-    return Processes(distributed.get_rank(), distributed.get_world_size())
+from diffragan.engine.processes import Processes
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:

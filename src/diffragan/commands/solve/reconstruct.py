@@ -126,8 +126,11 @@ def reconstruct(
         diffragan reconstruct phased.zarr --method merge --out merged
 
         diffragan reconstruct phased.zarr --engine relion --out by-relion
+
+        torchrun --nproc-per-node 2 -m diffragan reconstruct pairs.zarr --out map
     """
     from diffragan import api
+    from diffragan.engine.processes import is_first, leave_processes
     from diffragan.errors import DiffraganError
     from diffragan.phasing.registry import check_options
     from diffragan.reconstruction.run import METHODS
@@ -186,7 +189,9 @@ def reconstruct(
             engine=engine,
             warn=_warn,
         )
-    show_reconstruction(result)
+    leave_processes()
+    if is_first():
+        show_reconstruction(result)
     if not result.converged:
         raise typer.Exit(NOT_CONVERGED)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffragan.engine.processes import summed
 from diffragan.fourier.slices import Inserter, Slices, extract, volume_gradient
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.views import Views
@@ -121,7 +122,7 @@ class PatternTarget:
         sliced = volume_spectrum(volume)
         collected = Inserter(n, spectrum.device)
         total = 0.0
-        for block in views.blocks():
+        for block in views.own_blocks():
             rotations = views.rotations[block]
             slices = self.slices(sliced, block)
             model = slices.real**2 + slices.imag**2 + unexplained
@@ -130,7 +131,8 @@ class PatternTarget:
             total += float((each * (model - observed * torch.log(model))).sum(dtype=torch.float64))
             pull = slices * (2 * each * (1 - observed / model))
             collected.add(pull.contiguous(), rotations, geometry.points)
-        gradient = collected.spectrum()
+        gradient = summed(collected.spectrum())
+        total = float(summed(torch.tensor(total, dtype=torch.float64, device=spectrum.device)))
         return total, volume_gradient(gradient if self.free is None else gradient * ~self.free)
 
     def sums(self, spectrum: Tensor) -> RingSums:
@@ -140,7 +142,7 @@ class PatternTarget:
         n = spectrum.shape[0]
         sliced = volume_spectrum(torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward"))
         by_pixel = torch.zeros(7, len(rings), dtype=torch.float64, device=spectrum.device)
-        for block in views.blocks():
+        for block in views.own_blocks():
             slices = self.slices(sliced, block)
             m = slices.real**2 + slices.imag**2
             i = self.intensities(block)
@@ -150,7 +152,7 @@ class PatternTarget:
             for row, term in zip(by_pixel[1:], terms, strict=True):
                 row += share @ term
         sums = torch.zeros(7, int(rings.max()) + 1, dtype=torch.float64, device=spectrum.device)
-        sums.index_add_(1, rings, by_pixel * valid)
+        sums.index_add_(1, rings, summed(by_pixel) * valid)
         return RingSums(*sums)
 
     def slices(self, sliced: Tensor, block: slice) -> Tensor:
@@ -195,7 +197,7 @@ def pattern_target(views: Views, free: Tensor | None = None) -> PatternTarget:
     count = int(rings.max()) + 1
     blank = PatternTarget(views, geometry, torch.ones(count, device=views.device), free)
     total = torch.zeros(count, dtype=torch.float64, device=views.device)
-    for block in views.blocks():
+    for block in views.own_blocks():
         total.index_add_(0, rings, blank.intensities(block).double().sum(0))
-    mean = total / (torch.bincount(rings) * len(views)).clamp_min(1)
+    mean = summed(total) / (torch.bincount(rings) * len(views)).clamp_min(1)
     return replace(blank, unexplained=mean.float().clamp_min(_TINY))

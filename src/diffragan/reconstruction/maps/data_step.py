@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from diffragan.engine.processes import summed
 from diffragan.fourier.slices import Inserter, Slices, extract
 from diffragan.fourier.volumes import frequency_radius, radius_px, volume_spectrum, window_gain
 from diffragan.reconstruction.maps.image_map import ImageMap, power_by_voxel, ring_of
@@ -74,10 +75,10 @@ class DataStep:
         counted = Inserter(views.n, self.power.device)
         valid = geometry.valid.float()
         each = valid.reshape(-1) if geometry.curved else valid.any(0).float()
-        for block in views.blocks():
+        for block in views.own_blocks():
             weight = views.weights[block][:, None] * each + 0j
             counted.add(weight, views.rotations[block], geometry.points)
-        slices = counted.spectrum().real
+        slices = summed(counted.spectrum().real)
         damping = torch.full_like(slices, self.damping)
         if views.electrons is not None:
             # A correction's noise, 1 / (4 electrons slices), against the signal it corrects.
@@ -112,13 +113,14 @@ class DataStep:
         views, geometry, n = self.views, self.geometry, self.views.n
         volume = volume_spectrum(x)
         collected = Inserter(n, x.device)
-        for block in views.blocks():
+        for block in views.own_blocks():
             rotations = views.rotations[block]
             slices = extract(volume, rotations, geometry.points)
             change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
             change *= views.weights[block][:, None]
             collected.add(change, rotations, geometry.points)
-        step = torch.fft.irfftn(collected.spectrum() * self._share, s=(n, n, n), norm="forward")
+        merged = summed(collected.spectrum())
+        step = torch.fft.irfftn(merged * self._share, s=(n, n, n), norm="forward")
         # Undoing the fall-off spreads a correction in Fourier space; not into what is left out.
         spectrum = torch.fft.rfftn(step * self._gain, norm="forward") * self._used
         spectrum += torch.fft.rfftn(x, norm="forward") * self._band

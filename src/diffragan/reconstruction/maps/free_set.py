@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffragan.engine.processes import joined, summed
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import frequency_radius, volume_spectrum
 from diffragan.reconstruction.maps.data_step import DataStep, abs_squared
@@ -81,8 +82,8 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     measurements = torch.ones(1, device=views.device) if geometry.curved else every
     sums = torch.zeros(7, count, dtype=torch.float64, device=views.device)
     half, core = volume_spectrum(volume), step.free.to(torch.complex64)
-    blocks = list(views.blocks(16))
-    for block in blocks[:: max(1, len(views) // limit)]:
+    blocks = list(views.blocks(16))[:: max(1, len(views) // limit)]
+    for block in blocks[joined().share(len(blocks))]:
         turn = views.rotations[block]
         inside = extract(core, turn, geometry.points).real > 0.95
         model = abs_squared(extract(half, turn, geometry.points)).double()
@@ -94,7 +95,7 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
         terms = (one, model, goal, model**2, goal**2 - noise, model * goal, noise)
         for total, term in zip(sums, terms, strict=True):
             total.index_add_(0, rings, (share * term).sum(0))
-    return _correlation(sums.cpu(), _free_voxels(step, count).cpu())
+    return _correlation(summed(sums).cpu(), _free_voxels(step, count).cpu())
 
 
 def _free_voxels(step: DataStep, count: int) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffragan.engine.processes import summed
 from diffragan.fourier.slices import Inserter
 from diffragan.fourier.volumes import best_shift, frequency_radius, spectrum_volume
 from diffragan.reconstruction.maps.views import Views
@@ -32,10 +33,11 @@ def ring_power(views: Views) -> Tensor:
     """Mean measured intensity by ring of 1 / box, (rings,), over all views, background off."""
     rings = ring_of(views)
     total = torch.zeros(int(rings.max()) + 1, dtype=torch.float64, device=views.device)
-    for block in views.blocks():
+    for block in views.own_blocks():
         observed = views.observed(block, views.flat).double()
         intensity = observed if views.electrons is not None else observed**2
         total.index_add_(0, rings, intensity.sum(0))
+    total = summed(total)
     if views.background is not None:
         total.index_add_(0, rings, -len(views) * views.background.double())
         total.clamp_min_(0)
@@ -90,20 +92,20 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
     points = views.flat.points[:count]
     total, weight = (Inserter(n, points.device) for _ in range(2))
     floor = 1e-6 * float(power[1:].max())
-    for block in views.blocks():
+    for block in views.own_blocks():
         noise = views.image_noise[block].clamp_min(floor)[:, None]
         transfer = views.transfer.of(block)
         factor = views.weights[block][:, None] * transfer / noise
         spectra = views.spectra(block) * views.image_phase_ramp(block)
         total.add((spectra * factor).contiguous(), views.rotations[block], points)
         weight.add((factor * transfer + 0j).contiguous(), views.rotations[block], points)
-    information = weight.spectrum().real
+    information = summed(weight.spectrum().real)
     signal = power_by_voxel(power, n, views.flat.padding)
     rings = ring_of(views)[:count]
     strength = torch.zeros_like(power).index_add_(0, rings, views.transfer.mean_square())
     strength = strength / torch.bincount(rings, minlength=len(power)).clamp_min(1)
     beyond_linear = second_order / power_by_voxel(strength, n, views.flat.padding).clamp_min(1e-12)
-    volume = spectrum_volume(wiener(total.spectrum(), information, signal, beyond_linear))
+    volume = spectrum_volume(wiener(summed(total.spectrum()), information, signal, beyond_linear))
     known = wiener(information, information, signal, beyond_linear)
     return ImageMap(volume, torch.fft.rfftn(volume, norm="forward"), known)
 

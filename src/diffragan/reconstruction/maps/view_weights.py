@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffragan.engine.processes import gathered
 from diffragan.fourier.slices import Slices, extract
 from diffragan.fourier.volumes import (
     volume_spectrum,
@@ -25,14 +26,14 @@ def view_r(volume: Tensor, views: Views, geometry: Slices, count: int | None = N
     count = len(geometry) if count is None else count
     valid = geometry.valid[:, :count]
     mask = (valid.reshape(-1) if geometry.curved else valid.any(0)).float()
-    out = []
-    for block in views.blocks():
+    out = torch.empty(len(views), device=views.device)
+    for block in views.own_blocks():
         model = extract(half, views.rotations[block], points).abs()
         goal = views.observed(block, geometry, count)
         goal = goal.clamp_min(0).sqrt() if views.electrons is not None else goal
         error = torch.linalg.vector_norm((model - goal) * mask, dim=-1)
-        out.append(error / torch.linalg.vector_norm(goal * mask, dim=-1).clamp_min(1e-20))
-    return torch.cat(out)
+        out[block] = error / torch.linalg.vector_norm(goal * mask, dim=-1).clamp_min(1e-20)
+    return gathered(out)
 
 
 _STRAY = (3.0, 6.0)  # robust deviations of R between which a view's say falls to nothing

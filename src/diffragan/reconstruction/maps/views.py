@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.devices import STAYS
+from diffragan.engine.processes import joined
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import Slices
@@ -165,14 +166,22 @@ class Views:
         step = max(1, len(self) // count)
         return self._strided(slice(None, None, step))
 
-    def blocks(self, size: int | None = None) -> Iterator[slice]:
+    def blocks(self, size: int | None = None, count: int | None = None) -> Iterator[slice]:
         """Runs of views that are worked on together: longer ones elsewhere than on the CPU, where
         short ones would leave the device waiting for its next order."""
         if size is None:
             many = 0 if self.device.type == "cpu" else _POINTS // (2 * len(self.flat))
             size = max(BLOCK, many)
-        for start in range(0, len(self), size):
-            yield slice(start, min(start + size, len(self)))
+        count = len(self) if count is None else count
+        for start in range(0, count, size):
+            yield slice(start, min(start + size, count))
+
+    def own_blocks(self, size: int | None = None) -> Iterator[slice]:
+        """The same of this process's share of the views: what is summed over them is to be `summed`
+        over the processes of the run."""
+        own = joined().share(len(self))
+        for block in self.blocks(size, own.stop - own.start):
+            yield slice(own.start + block.start, own.start + block.stop)
 
     def observed(self, views: slice, geometry: Slices, count: int | None = None) -> Tensor:
         """What was measured at the first `count` pairs: (b, count) for the flat slice, the mean

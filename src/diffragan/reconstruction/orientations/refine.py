@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffragan.engine.processes import gathered, summed
 from diffragan.fourier.slices import extract
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.progress import Progress, no_progress
@@ -206,14 +207,15 @@ class _Comparison:
 def _regress(
     spectrum: Tensor, views: Views, count: int, reach_A: float
 ) -> tuple[_Regression, Tensor]:
-    """The regression of measurements on a map's slices, and shifts (v, 2) found on the way."""
+    """The regression of measurements on a map's slices, and shifts (v, 2) found on the way, which
+    of several processes each finds for its own views."""
     rings = ring_of(views)[:count]
     inner = rings[: len(views.transfer)]
     bins = int(rings.max()) + 1
     sums = torch.zeros(6, bins, dtype=torch.float64, device=views.device)
     image = torch.zeros(2, bins, dtype=torch.float64, device=views.device)
     shifts = views.shifts_A.clone()
-    for block in views.blocks():
+    for block in views.own_blocks():
         comparison = _Comparison(spectrum, views, block, count)
         slices = comparison.slices(views.rotations[block])
         if reach_A > 0:
@@ -226,6 +228,7 @@ def _regress(
         own = w[:, :1] * comparison.transfer**2
         image[0].index_add_(0, inner, (w[:, :1] * error).sum(0).double())
         image[1].index_add_(0, inner, own.sum(0).double())
+    sums, image = summed(sums), summed(image)
     total = sums[0].clamp_min(1e-12)
     x, y = sums[1] / total, sums[2] / total
     x_var = (sums[3] / total - x * x).clamp_min(0)
@@ -278,7 +281,7 @@ def refine_orientations(
     count = pixel_count(views, resolution_A)
     regression, shifts = _regress(spectrum, views, count, shift_reach_A)
     rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
-    for block in views.blocks():
+    for block in views.own_blocks():
         comparison = _Comparison(spectrum, views, block, count)
         rotation, shift = rotations[block], shifts[block]
         damping = torch.full((len(rotation),), 1e-2, device=views.device)
@@ -302,6 +305,7 @@ def refine_orientations(
             damping = torch.where(better, damping / 4, damping * 10).clamp(1e-4, 1e4)
         rotations[block], shifts[block] = rotation, shift
         score[block] = comparison.score(slices, regression)
+    rotations, shifts, score = gathered(rotations), gathered(shifts), gathered(score)
     return Alignment(rotations, shifts, score, angle_deg(rotations, views.rotations))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffragan.engine.processes import Processes, start_processes
 from diffragan.errors import DiffraganError
 from diffragan.microscope.noise import item_seed
 from diffragan.networks.discriminator import PatchDiscriminator
@@ -25,7 +26,6 @@ from diffragan.training.losses import adversarial_loss, discriminator_loss
 from diffragan.training.on_maps.exposures import Batch, draw_batch
 from diffragan.training.on_maps.losses import maps_loss, ring_correlation
 from diffragan.training.on_maps.molecules import ROOM_A, Molecules
-from diffragan.training.processes import Processes, start_processes
 from diffragan.training.validation import Validation
 
 VALIDATION_BOX_A = 70.0  # the paper's
