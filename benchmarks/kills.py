@@ -66,24 +66,30 @@ def sets(*pairs: str) -> tuple[str, ...]:
 
 def cases(whole: Path) -> list[Case]:
     """Every command that takes long elsewhere; the inputs of one are what earlier ones left."""
-    views = ("--orientations", "40", "--workers", "1")
+    views = ("--orientations", "40")
     torch_engine = sets("simulate.engine=torch")
-    small, cpu = sets(*SMALL), ("--device", "cpu")
+    small, cpu, one = sets(*SMALL), ("--device", "cpu"), ("--workers", "1")
     at = {name: str(whole / name) for name in ("waves.zarr", "pairs.zarr", "phased.zarr", "map")}
-    few = sets("phase.iterations=150", "phase.starts=2")
+    few = sets("phase.iterations=150", "phase.starts=2", "phase.force=true")
     wide = sets("simulate.orientations=4", "simulate.sampling_A=0.2734", "simulate.slice_A=10")
     session = (str(whole / "session" / "scan.h5"), str(whole / "session" / "overview.mrc"))
     return [
-        Case("simulate", "waves.zarr", ("simulate", "one.cif", *views, *small, *torch_engine)),
-        Case("simulate, abTEM", "by_abtem.zarr", ("simulate", "one.cif", *views, *small)),
-        Case("image", "pairs.zarr", ("image", at["waves.zarr"], "--truth", *small)),
-        Case("phase", "phased.zarr", ("phase", at["pairs.zarr"], "--method", "raar", *few, *cpu)),
-        Case("evaluate", "report", ("evaluate", at["phased.zarr"], "--workers", "1")),
+        Case(
+            "simulate", "waves.zarr", ("simulate", "one.cif", *views, *one, *small, *torch_engine)
+        ),
+        Case("simulate, abTEM", "by_abtem.zarr", ("simulate", "one.cif", *views, *one, *small)),
+        Case("image", "pairs.zarr", ("image", at["waves.zarr"], "--truth", *one, *small)),
+        Case(
+            "phase",
+            "phased.zarr",
+            ("phase", at["pairs.zarr"], "--method", "raar", *few, *cpu, *one),
+        ),
+        Case("evaluate", "report", ("evaluate", at["phased.zarr"], *one)),
         Case("reconstruct", "map", ("reconstruct", at["pairs.zarr"], *small, *cpu)),
         Case("atoms", "atoms", ("atoms", at["map"], *sets(*BRIEF))),
-        Case("simulate-scan", "session", ("simulate-scan", "one.cif", *sets(*ROUGH))),
+        Case("simulate-scan", "session", ("simulate-scan", "one.cif", *one, *sets(*ROUGH))),
         Case("scan", "scan", ("scan", session[0], "--overview", session[1])),
-        Case("waves for train", "two.zarr", ("simulate", ".", *wide, *torch_engine)),
+        Case("waves for train", "two.zarr", ("simulate", ".", *one, *wide, *torch_engine)),
         Case("train", "run", ("train", str(whole / "two.zarr"), *sets(*NARROW), *cpu)),
     ]
 

@@ -19,6 +19,7 @@ from diffragan.files.store_header import (
     Kind,
     StructureInfo,
     array_of,
+    from_half,
     listed_arrays,
     open_group,
     read_header,
@@ -204,7 +205,11 @@ class SimulationStore(Store):
 
     def exit_wave(self, items: Selection) -> NDArray[np.complex64]:
         """(k, y, x) complex64 exit waves, mean intensity about 1."""
-        return self.read("exit_wave", items)
+        values = self.read("exit_wave", items)
+        return values if values.dtype == np.complex64 else from_half(values, self._means(items))
+
+    def _means(self, items: Selection) -> NDArray[np.complex64]:
+        return np.atleast_1d(self.read("mean_wave", items))
 
 
 class MeasurementStore(Store):

@@ -24,7 +24,7 @@ from diffragan.engine.pace import Pace
 from diffragan.engine.tasks import run_tasks
 from diffragan.engine.workers import HERE, Workers, as_workers
 from diffragan.errors import DiffraganError
-from diffragan.files.store_header import StructureInfo, info_to_json
+from diffragan.files.store_header import StructureInfo, info_to_json, to_half
 from diffragan.files.store_writer import ArraySpec, StoreWriter
 from diffragan.microscope.exit_waves import by_abtem, by_torch
 from diffragan.microscope.exit_waves.field import Field, check_fit, outside_fraction, plan_field
@@ -78,13 +78,12 @@ def simulate(  # long: what it may be told, as the command lists it
         warn(message)
     chosen = chosen_range(len(rotations) * len(structures), items)
     per_item = _per_item(structures, rotations, field)
-    shape = (field.stored_px, field.stored_px)
     with StoreWriter(
         out,
         "simulation",
         len(chosen),
-        {
-            "exit_wave": ArraySpec(shape, "complex64", "amplitude of a unit plane wave"),
+        _wave_specs(field, settings)
+        | {
             "rotation": ArraySpec((3, 3), "float64", "1"),
             "structure": ArraySpec((), "int32", "index"),
             "outside": ArraySpec((), "float64", "fraction of atoms"),
@@ -105,7 +104,7 @@ def simulate(  # long: what it may be told, as the command lists it
         by = _by(as_workers(workers), where)
         with closing(run_tasks(_exit_waves, beam, tasks, by)) as finished:
             for done in finished:
-                writer.write(blocks[done.number], exit_wave=done.result)
+                writer.write(blocks[done.number], **done.result)
                 pace.add(len(blocks[done.number]), done.workers)
         writer.finish()
     return out
@@ -120,6 +119,20 @@ def _per_item(
         "rotation": np.tile(rotations, (len(structures), 1, 1)),
         "structure": np.repeat(np.arange(len(structures)), len(rotations)),
         "outside": np.concatenate(outside),
+    }
+
+
+_UNIT = "amplitude of a unit plane wave"
+
+
+def _wave_specs(field: Field, settings: Settings) -> dict[str, ArraySpec]:
+    """How the waves lie in the store."""
+    shape = (field.stored_px, field.stored_px)
+    if settings.simulate.stored_as == "complex64":
+        return {"exit_wave": ArraySpec(shape, "complex64", _UNIT)}
+    return {
+        "exit_wave": ArraySpec((2, *shape), "float16", f"{_UNIT}, without its mean"),
+        "mean_wave": ArraySpec((), "complex64", _UNIT),
     }
 
 
@@ -153,12 +166,13 @@ _WAVES_A_TASK = {"abtem": 1, "torch": 16}
 @dataclass(frozen=True)
 class _Beam:
     """What all views share: the field, the electrons' energy in eV, who computes on what device,
-    and FFTW's plans for abTEM."""
+    how waves are stored, and FFTW's plans for abTEM."""
 
     field: Field
     energy_ev: float
     engine: str
     device: str
+    stored_as: str
     plans: bytes | None
 
 
@@ -176,7 +190,7 @@ def _device_of(settings: Settings, name: str) -> torch.device:
 def _beam(field: Field, settings: Settings, device: torch.device) -> _Beam:
     engine, energy_ev = settings.simulate.engine, settings.energy_ev
     plans = by_abtem.fft_plans(field, energy_ev) if engine == "abtem" else None
-    return _Beam(field, energy_ev, engine, str(device), plans)
+    return _Beam(field, energy_ev, engine, str(device), settings.simulate.stored_as, plans)
 
 
 def _by(workers: Workers, device: torch.device) -> Workers:
@@ -189,8 +203,8 @@ def _by(workers: Workers, device: torch.device) -> Workers:
 _plan = lru_cache(maxsize=1)(by_abtem.use_plans)
 
 
-def _exit_waves(beam: _Beam, views: Sequence[_Views]) -> NDArray[np.complex64]:
-    """(k, y, x) exit waves of the views, one after the other."""
+def _exit_waves(beam: _Beam, views: Sequence[_Views]) -> dict[str, NDArray[Any]]:
+    """(k, y, x) exit waves of the views, one after the other, as arrays of the store."""
     if beam.engine == "abtem":
         _plan(beam.plans)
         wave_of = by_abtem.exit_wave
@@ -198,13 +212,17 @@ def _exit_waves(beam: _Beam, views: Sequence[_Views]) -> NDArray[np.complex64]:
         # A worker without a GPU helps all the same.
         device = beam.device if torch.cuda.is_available() else "cpu"
         wave_of = partial(by_torch.exit_wave, device=torch.device(device))
-    return np.stack(
+    waves = np.stack(
         [
             wave_of(one.numbers, one.positions_A @ rotation.T, beam.field, beam.energy_ev)
             for one in views
             for rotation in one.rotations
         ]
     )
+    if beam.stored_as == "complex64":
+        return {"exit_wave": waves}
+    rest, means = to_half(waves)
+    return {"exit_wave": rest, "mean_wave": means}
 
 
 def _views_of(

@@ -228,8 +228,7 @@ def reconstruct(
 def _doubted(pairs: Pairs, selection: ViewSelection, warn: Warn) -> ViewSelection:
     """The selection with what makes its pairs doubtful, told."""
     doubts = pair_doubts(pairs, selection.items)
-    for warning in (*selection.warnings, *doubts):
-        warn(warning)
+    _tell((*selection.warnings, *doubts), warn)
     return replace(selection, warnings=(*selection.warnings, *doubts))
 
 
@@ -248,9 +247,8 @@ def from_pairs(
     start_processes(device)
     destination.check(options.phased)
     settings = options.settings or load_settings()
-    many = settings.many_views
-    if options.mass_kda is not None:
-        many = many.model_copy(update={"mass_kda": options.mass_kda})
+    weight = {} if options.mass_kda is None else {"mass_kda": options.mass_kda}
+    many = settings.many_views.model_copy(update=weight)
     find = many.orientations == "find"
     if find and options.orientations is not None:
         raise DiffraganError(
@@ -289,15 +287,19 @@ def from_pairs(
             f"{device} has too little memory for this; go on with --device cpu, which takes up "
             "what was finished."
         ) from None
-    for warning in solution.selection.warnings[len(selection.warnings) :]:
-        warn(warning)
-    store = options.phased or out / PHASED
+    _tell(solution.selection.warnings[len(selection.warnings) :], warn)
     with first_alone() as first:
         if first:
+            store = options.phased or out / PHASED
             folder = write_views(out, store, solution, pairs, settings, progress)
             write_map_folder(out, replace(folder, model=model), destination.command)
             clear(out)
-    return _finished(out, store)
+    return _finished(out, options.phased or out / PHASED)
+
+
+def _tell(warnings: Sequence[str], warn: Warn) -> None:
+    for warning in warnings:
+        warn(warning)
 
 
 def _opened(source: MapInput, settings: Settings, options: ReconstructionOptions) -> Pairs:

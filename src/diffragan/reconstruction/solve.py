@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from diffragan.devices import to_device
-from diffragan.engine.processes import apart, first_alone, is_first
+from diffragan.engine.processes import apart, first_alone, is_first, wait_for_all
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors
 from diffragan.fourier.volumes import CPU, volume_spectrum
@@ -85,14 +85,9 @@ def solve_views(
     with first_alone() as first:
         if first:
             claim(scratch, run_key(pairs, selection, settings, start_waves))
-            loaded = _load(pairs, selection, settings, scratch, progress)
-    with apart():
-        loaded = loaded if first else _load(pairs, selection, settings, scratch, no_progress)
-    views = to_device(loaded, device)
+    views = to_device(_load_in_turn(pairs, selection, settings, scratch, progress), device)
     if selection.rotations is None:
-        with first_alone() as first:
-            if first:
-                _find_orientations(views, selection.mass_kda, settings, scratch, progress)
+        _find_orientations(views, selection.mass_kda, settings, scratch, progress)
         views, warnings = _oriented(views, scratch)
         selection = replace(selection, warnings=(*selection.warnings, *warnings))
     state_file = scratch / STATE
@@ -118,6 +113,22 @@ def solve_views(
         hand_in_words(combined, converged),
         str(device),
     )
+
+
+def _load_in_turn(
+    pairs: Pairs, selection: ViewSelection, settings: Settings, scratch: Path, progress: Progress
+) -> Views:
+    """The views as `_load` gives them; of several processes the first fills the scratch folder,
+    and the others read it."""
+    if is_first():
+        with apart():
+            views = _load(pairs, selection, settings, scratch, progress)
+        wait_for_all()
+    else:
+        wait_for_all()
+        with apart():
+            views = _load(pairs, selection, settings, scratch, no_progress)
+    return views
 
 
 def _load(
@@ -183,15 +194,17 @@ _ORIENTATIONS = "orientations.pt"
 def _find_orientations(
     views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress
 ) -> None:
-    """Orientations from nothing, which the scratch folder keeps; not twice."""
+    """Orientations from nothing, which the scratch folder keeps; not twice, and of several
+    processes by the first."""
     kept, many = scratch / _ORIENTATIONS, settings.many_views
-    if kept.exists():
-        return
-    find = find_finder(many.find_by)
-    result = find(views, mass_kda, settings, scratch, progress)
-    warning = doubts(result, many.find_by)
-    placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
-    save_tensors(kept, {"placed": placed, "warning": warning})
+    with first_alone() as first:
+        if kept.exists() or not first:
+            return
+        find = find_finder(many.find_by)
+        result = find(views, mass_kda, settings, scratch, progress)
+        warning = doubts(result, many.find_by)
+        placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
+        save_tensors(kept, {"placed": placed, "warning": warning})
 
 
 def _oriented(views: Views, scratch: Path) -> tuple[Views, list[str]]:

@@ -51,6 +51,9 @@ class SimulationSettings(Frozen):
     keep_q_per_A: Annotated[float, Field(gt=0, le=5)] = Field(
         default=256 / 140, description="Nyquist frequency of the stored exit waves, 1/Å"
     )
+    stored_as: Literal["complex64", "float16"] = Field(
+        default="complex64", description="float16: in less than half the bytes, good to 0.1 %"
+    )
     orientations: Annotated[int, Field(ge=1)] = 1078
     max_outside: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.02, description="largest fraction of atoms that may lie outside the box"
