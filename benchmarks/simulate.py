@@ -103,7 +103,8 @@ def measure(rows: Sequence[Row], structure: Structure, rounds: int) -> None:
     for row in rows:  # plans and tables
         shallow = replace(row.grid, depth_A=2 * row.grid.slice_A, slices=2)
         row.wave(np.array([1, 6, 7, 8, 16]), np.zeros((5, 3)), shallow, ENERGY_EV)
-        row.wave(structure.numbers, structure.positions_A, row.grid, ENERGY_EV)
+        if row.wave is not by_abtem.exit_wave:
+            row.wave(structure.numbers, structure.positions_A, row.grid, ENERGY_EV)
     for rotation in quasi_uniform(rounds):
         waves = []
         for row in rows:
