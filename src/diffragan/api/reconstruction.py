@@ -27,6 +27,7 @@ def reconstruct(  # long: what it may be told, as the command lists it
     orientations: Path | str | None = None,
     start: Path | str | None = None,
     structure: str | None = None,
+    classes: int | str | None = None,
     limit: int | None = None,
     mass_kda: float | None = None,
     image: Source = (),
@@ -53,6 +54,9 @@ def reconstruct(  # long: what it may be told, as the command lists it
         orientations: RELION .star with the angles of every pair, in order; none: the pairs' own.
         start: result store of the same pairs, whose phased waves make the start.
         structure: the molecule, where there are several.
+        classes: the views are of several molecules or conformations, to be sorted: so many; `auto`:
+            as many as they bear. Every class gets a folder of its own in `out`. None: as
+            `settings.classes.number` says, or all are of one molecule.
         limit: so many views, spread evenly.
         mass_kda: molecular weight; none: the pairs' own, or told from the map.
         image, box_A: as `open_pairs`.
@@ -78,6 +82,10 @@ def reconstruct(  # long: what it may be told, as the command lists it
     from diffragan.reconstruction.outputs import Destination
 
     method = method_of(method, engine)
+    if classes is not None:
+        settings = with_classes(settings, classes)
+    if settings is not None and settings.classes.number is not None:
+        method = way_to_classes(method, settings)
 
     if isinstance(pairs, ResultStore):
         pairs = pairs.path
@@ -115,6 +123,38 @@ def method_of(method: str, engine: str) -> str:
     import diffragan.relion.run  # noqa: F401  # it enters itself in the list of ways
 
     return "relion"
+
+
+def with_classes(settings: Settings | None, classes: int | str) -> Settings:
+    """The settings with a number of classes, or `auto`.
+
+    Raises:
+        DiffraganError: neither a number of at least 1 nor that word.
+    """
+    from diffragan.settings import load_settings
+
+    word = str(classes)
+    number = int(word) if word.isdigit() and int(word) > 0 else word
+    if isinstance(number, str) and number != "auto":
+        raise DiffraganError(f"There are no '{classes}' classes; give a number from 1 on, or auto.")
+    settings = settings or load_settings()
+    sort = settings.classes.model_copy(update={"number": number})
+    return settings.model_copy(update={"classes": sort})
+
+
+def way_to_classes(method: str, settings: Settings) -> str:
+    """The way to maps of several classes, where `method` phases views.
+
+    Raises:
+        DiffraganError: the method does not phase views.
+    """
+    if method != "many-views":
+        raise DiffraganError(
+            f"Method '{method}' makes one map; leave out classes, or take method many-views."
+        )
+    import diffragan.reconstruction.classes.run  # noqa: F401  # it enters itself in the list
+
+    return "classes"
 
 
 def relion_particles(

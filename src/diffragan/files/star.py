@@ -46,7 +46,7 @@ class Particles:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def _pose_columns(particles: Particles) -> dict[str, NDArray[Any]]:
+def pose_columns(particles: Particles) -> dict[str, NDArray[Any]]:
     """Angles, where known, and origins as RELION has them."""
     columns: dict[str, NDArray[Any]] = {}
     if particles.rotations is not None:
@@ -366,7 +366,7 @@ def write_projections(
     }
     table: dict[str, Any] = {
         "rlnImageName": [f"{k + 1:06d}@{path.name}" for k in range(count)],
-        **_pose_columns(particles),
+        **pose_columns(particles),
         "rlnOpticsGroup": np.ones(count, dtype=int),
         **{name: np.asarray(column) for name, column in particles.columns.items()},
     }

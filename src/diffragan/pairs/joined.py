@@ -54,12 +54,15 @@ class JoinedPairs(Pairs):
     What all views share is taken from the first; there is a truth where every input has one, and
     likewise orientations. A pixel is valid where it is so in every input.
 
+    Args:
+        several: the inputs may hold different molecules, to be told apart.
+
     Raises:
         DiffraganError: inputs that differ in what all views of a map must share, or one of them
             given twice.
     """
 
-    def __init__(self, parts: Sequence[Pairs]) -> None:
+    def __init__(self, parts: Sequence[Pairs], *, several: bool = False) -> None:
         self._parts = tuple(parts)
         first = self.parts[0]
         for k, part in enumerate(self.parts[1:], 1):
@@ -73,7 +76,7 @@ class JoinedPairs(Pairs):
         counts = np.array([part.n for part in self.parts])
         self.n = int(counts.sum())
         self._starts = np.cumsum(counts) - counts
-        self.structures, self.structure_index = _molecules(self.parts)
+        self.structures, self.structure_index = _molecules(self.parts, several=several)
         _check_no_copies(self.parts)
         turned = [part.rotation for part in self.parts if part.rotation is not None]
         self.rotation = np.concatenate(turned) if len(turned) == len(self.parts) else None
@@ -259,11 +262,12 @@ def _worded(value: bool | float | str | None) -> str:
 
 
 def _molecules(
-    parts: Sequence[Pairs],
+    parts: Sequence[Pairs], *, several: bool
 ) -> tuple[tuple[StructureInfo, ...], NDArray[np.int64]]:
     """All molecules, each once, and every item's among them.
 
-    An input that doesn't name its molecule shows that of the others.
+    An input that doesn't name its molecule shows that of the others. Unless there may be several,
+    inputs must share one.
 
     Raises:
         DiffraganError: inputs of different molecules.
@@ -275,7 +279,7 @@ def _molecules(
     index = []
     for part in parts:
         if not (part.structures and part.names_molecule):
-            if len(lead.structures) > 1:
+            if len(lead.structures) > 1 and not several:
                 raise DiffraganError(
                     f"{lead.name} holds {len(lead.structures)} molecules and {part.name} doesn't "
                     "name its own; give inputs of one molecule."
@@ -285,7 +289,7 @@ def _molecules(
         shared = [
             info for info in part.structures if info.stem in {s.stem for s in lead.structures}
         ]
-        if not shared:
+        if not shared and not several:
             raise DiffraganError(
                 f"{lead.name} and {part.name} can't make one map: the one holds views of "
                 f"{lead.structures[0].stem} and the other of {part.structures[0].stem}; give "

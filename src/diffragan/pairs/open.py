@@ -115,12 +115,14 @@ def open_all(
     settings: Settings | None = None,
     images: Sequence[Path] = (),
     box_A: float | None = None,
+    several: bool = False,
 ) -> Pairs:
     """The pairs of one input, or of several in the order given; see `open_pairs`.
 
     Args:
         images: a file of images for each input, or none.
         box_A: side of the field of array files.
+        several: the inputs may hold different molecules, to be told apart.
 
     Raises:
         DiffraganError: an input that can't be read, or inputs that can't make one map.
@@ -135,4 +137,4 @@ def open_all(
         first = sum(part.n for part in parts)
         parts.append(_opened(path, settings, images[k] if images else None, box_A, first))
     _refuse_other_optics(parts, settings)
-    return parts[0] if len(parts) == 1 else JoinedPairs(parts)
+    return parts[0] if len(parts) == 1 else JoinedPairs(parts, several=several)

@@ -1,5 +1,6 @@
 """Every choice a run depends on: its sections, their layers, and the keys of earlier versions."""
 
+from diffragan.settings.classes import ClassesSettings
 from diffragan.settings.exposures import (
     DetectorSettings,
     ImageSettings,
@@ -29,6 +30,7 @@ from diffragan.settings.session import ScanSettings, SessionSettings
 
 __all__ = [
     "AtomsSettings",
+    "ClassesSettings",
     "ConditionsSettings",
     "DetectorSettings",
     "ImageSettings",

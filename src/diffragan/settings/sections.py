@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from diffragan.settings.base import Frozen, NotNegative, Positive
+from diffragan.settings.classes import ClassesSettings
 from diffragan.settings.exposures import (
     DetectorSettings,
     ImageSettings,
@@ -342,6 +343,7 @@ class Settings(Frozen):
     relion: RelionSettings = RelionSettings()
     session: SessionSettings = SessionSettings()
     scan: ScanSettings = ScanSettings()
+    classes: ClassesSettings = ClassesSettings()
 
     @model_validator(mode="after")
     def _specimen_needs_counts(self) -> Self:

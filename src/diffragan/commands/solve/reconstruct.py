@@ -27,7 +27,10 @@ from diffragan.terminal import (
 
 # Options that the library takes by another name: settings are one thing to it.
 _LIBRARY_NAMES = {"views": "limit"} | dict.fromkeys(
-    ("preset", "config", "set_", "seed", "iterations", "refine_orientations", "find_orientations"),
+    (
+        *("preset", "config", "set_", "seed", "iterations", "classes"),
+        *("refine_orientations", "find_orientations"),
+    ),
     "settings",
 )
 
@@ -80,6 +83,10 @@ def reconstruct(
     structure: Annotated[
         str | None, typer.Option(help="the molecule, where the store holds several")
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="sort the views into K molecules or conformations; auto"),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(help="a known structure (.cif, .pdb) to hold the map against, in any frame"),
@@ -109,7 +116,11 @@ def reconstruct(
     (--find-orientations). `--set relion.size_px=64` and its like say how.
 
     Several inputs, such as sessions of several days, count as one: their pairs
-    follow each other in the order given.
+    follow each other in the order given. With --classes they may show several
+    molecules, or one in several conformations: the views are sorted into K
+    classes, or as many as they bear (auto), those of none are thrown out, and
+    every class is phased in a folder of its own, DIR/class1 and so on, which
+    `atoms` takes.
 
     Writes DIR/map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, fsc.star,
     phased.zarr, projections.mrcs and .star, metrics.json, report.html; with
@@ -122,6 +133,8 @@ def reconstruct(
         diffragan reconstruct pairs.zarr --out map --orientations angles.star --mass-kda 17
 
         diffragan reconstruct monday.zarr tuesday.zarr --out map
+
+        diffragan reconstruct mixed.zarr --out sorted --classes 2 --find-orientations
 
         diffragan reconstruct phased.zarr --method merge --out merged
 
@@ -140,13 +153,16 @@ def reconstruct(
         for word, name in given_options(context).items()
         if name not in ("out", "method", "engine", "export_only", "overwrite")
     }
-    sections = ("phase", "many_views", "relion")
+    sections = ("phase", "many_views", "relion", "classes")
     given |= {
         f"--set {key}": section
         for key in set_keys(set_)
         if (section := key.partition(".")[0]) in sections
     }
     method = api.reconstruction.method_of(method, engine)
+    if classes is not None:
+        sort = api.reconstruction.with_classes(None, classes)
+        method = api.reconstruction.way_to_classes(method, sort)
     check_options(method, given, METHODS)
     if export_only and engine != "relion":
         raise DiffraganError("--export-only writes files for RELION; add --engine relion.")
@@ -172,7 +188,8 @@ def reconstruct(
         result = api.reconstruct(
             stores,
             out,
-            method=method,
+            method="many-views" if classes is not None else method,
+            classes=classes,
             orientations=orientations,
             start=start,
             structure=structure,

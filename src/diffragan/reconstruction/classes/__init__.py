@@ -1,0 +1,1 @@
+"""Views of several molecules or conformations, parted and phased class by class."""

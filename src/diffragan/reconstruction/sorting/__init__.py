@@ -1,0 +1,1 @@
+"""Which view shows which molecule, or which of its shapes."""

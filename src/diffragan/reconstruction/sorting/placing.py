@@ -1,0 +1,156 @@
+"""Classes from nothing: how views lie and which of several molecules each shows, both unknown.
+
+One search over all views ends in the map of one molecule: the one that most of them show, or all
+conformations of it at once, which share an outline. Views that this map does not explain are of
+something else, and are searched by themselves. So groups come off one after the other, each in a
+frame of its own; what is left at last, too few for a class, is thrown out. Within a group, whose
+views lie in one frame, conformations are told as where orientations are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.refine import align_to_images
+from diffragan.reconstruction.sorting.some_views import some_views
+from diffragan.reconstruction.sorting.sort import (
+    Sorting,
+    SortPlan,
+    how_many,
+    resorted,
+    sort_views,
+)
+
+LEAST_TO_SEARCH = 20  # views
+_ALIGNED_A = (8.0, 6.5, 5.5, 5.0)  # of views that are turned to their class's map
+_ROUNDS = 2  # of turning and sorting
+
+# Told some of the views and a number of its own: the same with orientations and shifts found, and
+# what makes these doubtful.
+Search = Callable[[Views, int], tuple[Views, list[str]]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Views that lie in one frame. chosen: (g,) their places among all. views: as they lie."""
+
+    chosen: Tensor
+    views: Views
+    sorting: Sorting
+
+
+@dataclass(frozen=True)
+class Placed:
+    """All views where they were found to lie, by class. warnings: of the searches."""
+
+    views: Views
+    sorting: Sorting
+    warnings: list[str]
+
+
+def placed_from_nothing(
+    views: Views,
+    search: Search,
+    wanted: int | None,
+    most: int,
+    plan: SortPlan,
+    progress: Progress = no_progress,
+) -> Placed:
+    """Views of unknown orientation by class.
+
+    Args:
+        views: to the resolution that sorting looks at. search: finds orientations.
+        wanted: how many classes; None: as many as the views bear, `most` at most.
+    """
+    groups, warnings = _groups(views, search, wanted or most, plan, progress)
+    done: list[Group] = []
+    for number, group in enumerate(groups):
+        room = (wanted or most) - len(groups) + 1
+        alone = wanted is not None and number == len(groups) - 1
+        others = sum(one.sorting.classes - 1 for one in done)
+        if room - others > 1:
+            done.append(_split(group, room - others, alone, plan, len(views), progress))
+        else:
+            done.append(group)
+    return Placed(*_together(views, done), warnings)
+
+
+def turned_and_resorted(
+    views: Views, sorting: Sorting, plan: SortPlan, progress: Progress = no_progress
+) -> tuple[Views, Sorting]:
+    """Every class's views turned to their own map, and all sorted again."""
+    for _ in range(_ROUNDS):
+        rotations, shifts = views.rotations.clone(), views.shifts_A.clone()
+        for k in range(sorting.classes):
+            own = torch.nonzero(sorting.of == k).flatten()
+            if not len(own):
+                continue
+            aligned = align_to_images(
+                some_views(views, own), schedule_A=_ALIGNED_A, progress=progress
+            )
+            rotations[own], shifts[own] = aligned.rotations, aligned.shifts_A
+        views = replace(views, rotations=rotations, shifts_A=shifts)
+        sorting = resorted(views, sorting, plan)
+    return views, sorting
+
+
+def _groups(
+    views: Views, search: Search, most: int, plan: SortPlan, progress: Progress
+) -> tuple[list[Group], list[str]]:
+    """Views by frame: those that one search explains, then those that another does of the rest."""
+    left = torch.arange(len(views), device=views.device)
+    groups: list[Group] = []
+    warnings: list[str] = []
+    while len(left) >= max(LEAST_TO_SEARCH, plan.least_part * len(views)) and len(groups) < most:
+        found, doubts = search(some_views(views, left), len(groups))
+        sorting = sort_views(found, 1, plan, progress)
+        explained = ~sorting.foreign
+        if float(explained.sum()) < plan.least_part * len(views) and groups:
+            break
+        warnings += doubts
+        inside, outside = (torch.nonzero(part).flatten() for part in (explained, ~explained))
+        kept = some_views(found, inside)
+        groups.append(Group(left[inside], kept, sort_views(kept, 1, plan)))
+        left = left[outside]
+    return groups, warnings
+
+
+def _split(
+    group: Group, classes: int, exactly: bool, plan: SortPlan, of: int, progress: Progress
+) -> Group:
+    """A group's views by conformation: into that many classes, or as many as they bear."""
+    part = len(group.chosen) / of
+    own = replace(plan, least_part=min(0.5, plan.least_part / part))
+    if exactly:
+        sorting = sort_views(group.views, classes, own, progress)
+    else:
+        sorting, _ = how_many(group.views, classes, own, progress)
+    views, sorting = turned_and_resorted(group.views, sorting, own, progress)
+    return Group(group.chosen, views, sorting)
+
+
+def _together(views: Views, groups: Sequence[Group]) -> tuple[Views, Sorting]:
+    """All views where their groups have them; views of none are foreign and stay as they lay."""
+    count, classes = len(views), sum(group.sorting.classes for group in groups)
+    rotations, shifts = views.rotations.clone(), views.shifts_A.clone()
+    probability = torch.zeros(count, classes, dtype=torch.float64, device=views.device)
+    foreign = torch.ones(count, dtype=torch.bool, device=views.device)
+    odds, fit, held_out = (probability.new_zeros(count) for _ in range(3))
+    first = 0
+    for group in groups:
+        own, last = group.chosen, first + group.sorting.classes
+        rotations[own], shifts[own] = group.views.rotations, group.views.shifts_A
+        probability[own, first:last] = group.sorting.probability
+        foreign[own], odds[own] = group.sorting.foreign, group.sorting.odds
+        fit[own], held_out[own] = group.sorting.fit, group.sorting.held_out
+        first = last
+    never = probability.sum(1) == 0
+    probability[never] = 1 / max(1, classes)
+    placed = replace(views, rotations=rotations, shifts_A=shifts)
+    return placed, Sorting(probability, odds, foreign, fit, held_out)

@@ -1,0 +1,88 @@
+"""Views of several molecules are sorted, those of none thrown out, and the number told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffragan.fourier.volumes import volume_spectrum
+from diffragan.reconstruction.maps.image_map import ring_power
+from diffragan.reconstruction.sorting.evidence import likelihood, ring_sums, spread_of
+from diffragan.reconstruction.sorting.some_views import some_views
+from diffragan.reconstruction.sorting.sort import SortPlan, how_many, sort_views
+from diffragan.reconstruction.sorting.variability import directions_of
+from mixed_views import bent, mixed_views, right, two_molecules
+from synthetic_views import mass_kda, molecule, true_volume
+
+KDA = mass_kda(molecule(1))
+PLAN = SortPlan(KDA, starts=1)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_two_molecules_are_parted_without_an_error() -> None:
+    """Orientations known, nothing else: every view comes to its own kind."""
+    views, truth = mixed_views(two_molecules(), (50, 40))
+    sorting = sort_views(views, 2, PLAN)
+    assert sorting.classes == 2
+    assert right(sorting.of, truth) == 1
+    assert len(set(zip(sorting.of.tolist(), truth.tolist(), strict=True))) == 2
+
+
+def test_one_molecule_is_one_class_and_two_are_two() -> None:
+    """A class too many explains no view of the other half better, so it isn't there."""
+    alone, _ = mixed_views([molecule(1)], (80,))
+    assert how_many(alone, 3, PLAN)[0].classes == 1
+    both, truth = mixed_views(two_molecules(), (50, 50))
+    sorting, means = how_many(both, 4, PLAN)
+    assert sorting.classes == 2
+    assert means[1] > means[0]
+    assert right(sorting.of, truth) == 1
+
+
+def test_a_molecule_bent_by_34_degrees_is_told_from_itself() -> None:
+    """Two conformations share most of their density; what differs is enough."""
+    views, truth = mixed_views([molecule(1), bent(molecule(1), 34)], (60, 60))
+    sorting = sort_views(views, 2, PLAN)
+    assert right(sorting.of, truth) > 0.95
+    assert float(sorting.probability.max(1).values.mean()) > 0.9
+
+
+def test_views_of_another_molecule_are_thrown_out() -> None:
+    """A tenth of foreign views: nearly all are of no class, and no view of the molecule is lost."""
+    views, truth = mixed_views([molecule(1), molecule(7)], (108, 12))
+    sorting = sort_views(views, 1, PLAN)
+    assert not bool(sorting.foreign[truth == 0].any())
+    assert int(sorting.foreign[truth == 1].sum()) >= 10
+    # The threshold is the caller's: nothing falls below no odds at all.
+    assert not bool(sort_views(views, 1, SortPlan(KDA, foreign_below=-1e9)).foreign.any())
+
+
+def test_the_true_map_makes_a_view_likelier_than_another_molecules_does() -> None:
+    """By image and pattern, for every single view."""
+    views, truth = mixed_views(two_molecules(), (20, 20))
+    limited = views.limited(5.0)
+    spectra = [volume_spectrum(true_volume(m, limited.n, edge_A=5.0)) for m in two_molecules()]
+    sums = ring_sums(spectra, limited)
+    share = torch.nn.functional.one_hot(truth, 2).double()
+    by_map = likelihood(sums, spread_of(sums, share))
+    assert bool((by_map.argmax(1) == truth).all())
+
+
+def test_what_views_differ_in_is_the_difference_of_their_molecules() -> None:
+    """The strongest direction of a mixture parts it; the halves tell the same one."""
+    views, truth = mixed_views(two_molecules(), (60, 60))
+    (found,) = directions_of(views, ring_power(views), KDA, 1, resolution_A=7.0)
+    low, high = (found.coordinate[truth == k] for k in (0, 1))
+    apart = abs(float(low.mean() - high.mean()))
+    assert apart > 1.5
+    assert found.agreement > 0.7
+
+
+def test_some_views_are_those_views() -> None:
+    views, _ = mixed_views([molecule(1)], (20,))
+    chosen = torch.tensor([3, 17, 4])
+    some = some_views(views, chosen)
+    assert some.items.tolist() == [3, 17, 4]
+    assert bool((some.measured == views.measured[chosen]).all())
+    assert bool((some.rotations == views.rotations[chosen]).all())
