@@ -46,7 +46,9 @@ def mixed_views(
     ]
     truth = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts))
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(truth)))
-    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in _PER_VIEW}
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts])[order] for name in _PER_VIEW
+    }
     return replace(parts[0], **joined, items=np.arange(len(truth))), truth[order]
 
 

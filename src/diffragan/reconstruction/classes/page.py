@@ -55,7 +55,7 @@ def odds_figure(found: SortedViews, threshold: float) -> ReportFigure:
     axis = figure.subplots()
     odds, number = found.odds.numpy(), found.number.numpy()
     low, high = (float(x) for x in np.quantile(odds, (0.005, 0.995)))
-    bins = np.linspace(low, max(high, low + 1), 41)
+    bins = np.linspace(low, max(high, low + 1), 41).tolist()
     for k, name, colour in _names(found):
         axis.hist(odds[number == k].clip(bins[0], bins[-1]), bins=bins, color=colour, label=name)
     axis.axvline(threshold, color="black", lw=1, ls="--")

@@ -164,8 +164,19 @@ def likelihood(sums: RingSums, spread: Spread, independent: float = 1.0) -> Tens
         independent: part of the frequencies that tell something of their own; a molecule that is
             half as wide as its field shows everything four times.
     """
+    by_image = image_likelihood(sums, spread, independent)
+    return by_image + pattern_likelihood(sums, spread, independent)
+
+
+def image_likelihood(sums: RingSums, spread: Spread, independent: float = 1.0) -> Tensor:
+    """(v, maps) the same by the images alone."""
     variance = sums.noise[:, None] + spread.image
     by_image = -(sums.misfit / variance[:, None]).sum(-1)
+    return independent * (by_image - _image_widths(sums, variance)[:, None])
+
+
+def pattern_likelihood(sums: RingSums, spread: Spread, independent: float = 1.0) -> Tensor:
+    """(v, maps) the same by the patterns alone."""
     a, b = spread.offset, spread.slope
     squares = (
         sums.yy[:, None]
@@ -175,8 +186,7 @@ def likelihood(sums: RingSums, spread: Spread, independent: float = 1.0) -> Tens
         + b * b * sums.xx
     )
     by_pattern = -0.5 * (squares / spread.pattern).sum(-1)
-    widths = _widths(sums, variance, spread.pattern)
-    return independent * (by_image + by_pattern - widths[:, None])
+    return independent * (by_pattern - _pattern_widths(sums, spread.pattern))
 
 
 def by_no_map(sums: RingSums, spread: Spread, independent: float = 1.0) -> Tensor:
@@ -188,14 +198,19 @@ def by_no_map(sums: RingSums, spread: Spread, independent: float = 1.0) -> Tenso
     m = spread.y_mean
     squares = sums.yy - 2 * m * sums.y + m * m * sums.pixels
     by_pattern = -0.5 * (squares / spread.y_var).sum(-1)
-    return independent * (by_image + by_pattern - _widths(sums, variance, spread.y_var))
+    widths = _image_widths(sums, variance) + _pattern_widths(sums, spread.y_var)
+    return independent * (by_image + by_pattern - widths)
 
 
-def _widths(sums: RingSums, image: Tensor, pattern: Tensor) -> Tensor:
-    """(v,) logarithm of the normal distributions' widths over all frequencies of a view, of
-    variances (v, rings) of images and (rings,) of patterns."""
-    of_image = (math.pi * image.clamp_min(_TINY)).log() * sums.inside
-    return of_image.sum(-1) + 0.5 * ((2 * math.pi * pattern).log() * sums.pixels).sum()
+def _image_widths(sums: RingSums, variance: Tensor) -> Tensor:
+    """(v,) logarithm of the normal distributions' widths over all frequencies of an image, of
+    variances (v, rings)."""
+    return ((math.pi * variance.clamp_min(_TINY)).log() * sums.inside).sum(-1)
+
+
+def _pattern_widths(sums: RingSums, variance: Tensor) -> Tensor:
+    """The same over all pixels of a pattern, of variances (rings,): one number."""
+    return 0.5 * ((2 * math.pi * variance).log() * sums.pixels).sum()
 
 
 def pattern_fit(sums: RingSums, spread: Spread) -> Tensor:
