@@ -13,8 +13,7 @@ from diffragan.pairs.pairs import Pairs
 from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.classes.page import write_classes_page
 from diffragan.reconstruction.classes.sorted_views import SortedViews, sorted_right
-from diffragan.reconstruction.outputs import FINISHED, peak_memory_mb
-from diffragan.reconstruction.run import Destination
+from diffragan.reconstruction.outputs import FINISHED, Destination, peak_memory_mb
 from diffragan.settings import Settings, settings_to_toml
 
 STAR = "particles.star"

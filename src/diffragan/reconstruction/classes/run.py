@@ -28,9 +28,8 @@ from diffragan.reconstruction.choose_views import LEAST_TO_FIND, ViewSelection, 
 from diffragan.reconstruction.classes.outputs import write_classes_folder
 from diffragan.reconstruction.classes.sort_pairs import least_part, sort_pairs
 from diffragan.reconstruction.classes.sorted_views import SortedViews
-from diffragan.reconstruction.outputs import FINISHED, PHASED
+from diffragan.reconstruction.outputs import FINISHED, PHASED, Destination
 from diffragan.reconstruction.run import (
-    Destination,
     MapInput,
     Reconstruction,
     ReconstructionOptions,
