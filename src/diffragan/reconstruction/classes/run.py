@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from diffragan.devices import pick_device
+from diffragan.engine.processes import start_processes
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors
 from diffragan.files.store_header import StructureInfo
@@ -78,6 +79,11 @@ def from_mixed_pairs(
     began = time.perf_counter()
     out, device = destination.folder, pick_device(options.device)
     destination.check()
+    if start_processes(device).count > 1:
+        raise DiffraganError(
+            "Views are sorted by one process; leave out torchrun. Every class may be phased by "
+            "several afterwards, from its rows of particles.star (--orientations)."
+        )
     settings = options.settings or load_settings()
     many = settings.many_views
     if options.mass_kda is not None:
