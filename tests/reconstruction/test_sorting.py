@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import ring_power
 from diffragan.reconstruction.sorting.evidence import likelihood, ring_sums, spread_of
+from diffragan.reconstruction.sorting.placing import searched_again
 from diffragan.reconstruction.sorting.some_views import some_views
 from diffragan.reconstruction.sorting.sort import SortPlan, how_many, sort_views
 from diffragan.reconstruction.sorting.variability import directions_of
+from diffragan.rotations import angle_deg
 from mixed_views import bent, mixed_views, right, two_molecules
 from synthetic_views import mass_kda, molecule, true_volume
 
@@ -86,3 +90,19 @@ def test_some_views_are_those_views() -> None:
     assert some.items.tolist() == [3, 17, 4]
     assert bool((some.measured == views.measured[chosen]).all())
     assert bool((some.rotations == views.rotations[chosen]).all())
+
+
+def test_views_put_wrong_are_found_in_their_class_s_map() -> None:
+    """Of 80 views ten lie anyhow and count as foreign; looked for again, most come back."""
+    views, _ = mixed_views([molecule(1)], (80,))
+    true, wrong = views.rotations, torch.arange(10)
+    turned = views.rotations.clone()
+    turned[wrong] = views.rotations[wrong + 20]
+    views = replace(views, rotations=turned).limited(5.0)
+    plan = SortPlan(KDA, starts=1)
+    sorting = sort_views(views, 1, plan)
+    assert int(sorting.foreign[wrong].sum()) >= 7
+    placed, after = searched_again(views, sorting, plan)
+    error = angle_deg(placed.rotations[wrong], true[wrong])
+    assert int(after.foreign[wrong].sum()) <= 3
+    assert int((error < 15).sum()) >= 7

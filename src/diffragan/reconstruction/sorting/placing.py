@@ -3,8 +3,9 @@
 One search over all views ends in the map of one molecule: the one that most of them show, or all
 conformations of it at once, which share an outline. Views that this map does not explain are of
 something else, and are searched by themselves. So groups come off one after the other, each in a
-frame of its own; what is left at last, too few for a class, is thrown out. Within a group, whose
-views lie in one frame, conformations are told as where orientations are given.
+frame of its own. Within a group, whose views lie in one frame, conformations are told as where
+orientations are given. Views that are of no class then are looked for once more in the map of every
+class, over all orientations; those that none explains are thrown out.
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffragan.fourier.volumes import volume_spectrum
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.refine import align_to_images
+from diffragan.reconstruction.orientations.from_images import STAGES
+from diffragan.reconstruction.orientations.match_images import (
+    Places,
+    compare,
+    image_search,
+    merge,
+)
+from diffragan.reconstruction.orientations.refine import align_to_images, refine_orientations
 from diffragan.reconstruction.sorting.some_views import some_views
 from diffragan.reconstruction.sorting.sort import (
     Sorting,
@@ -26,6 +35,7 @@ from diffragan.reconstruction.sorting.sort import (
     resorted,
     sort_views,
 )
+from diffragan.rotations import quasi_uniform
 
 LEAST_TO_SEARCH = 20  # views
 _ALIGNED_A = (8.0, 6.5, 5.5, 5.0)  # of views that are turned to their class's map
@@ -78,7 +88,13 @@ def placed_from_nothing(
             done.append(_split(group, room - others, alone, plan, len(views), progress))
         else:
             done.append(group)
-    return Placed(*_together(views, done), warnings)
+    placed, sorting = _together(views, done)
+    for _ in range(_ROUNDS):
+        if not bool(sorting.foreign.any()):
+            break
+        placed, sorting = searched_again(placed, sorting, plan, progress)
+        placed, sorting = turned_and_resorted(placed, sorting, plan, progress)
+    return Placed(placed, sorting, warnings)
 
 
 def turned_and_resorted(
@@ -97,6 +113,46 @@ def turned_and_resorted(
             rotations[own], shifts[own] = aligned.rotations, aligned.shifts_A
         views = replace(views, rotations=rotations, shifts_A=shifts)
         sorting = resorted(views, sorting, plan)
+    return views, sorting
+
+
+def searched_again(
+    views: Views, sorting: Sorting, plan: SortPlan, progress: Progress = no_progress
+) -> tuple[Views, Sorting]:
+    """Views of no class looked for anew, over all orientations, in each class's map; those that a
+    class explains now join it.
+
+    A first search may have put a part of a molecule's views wrong, where most showed another.
+    """
+    finest = STAGES[-1]
+    search = image_search(views, plan.mass_kda, resolution_A=finest.resolution_A)
+    grid = torch.from_numpy(quasi_uniform(finest.grid, plan.seed)).float().to(views.device)
+    for k in range(sorting.classes):
+        out = torch.nonzero(sorting.foreign).flatten()
+        own = torch.nonzero(sorting.of == k).flatten()
+        if not len(out) or not len(own):
+            continue
+        placed = Places(own, views.weights[own], views.rotations[own], views.shifts_A[own])
+        model = merge(search, placed, 0.1 * search.expected)
+        matches = compare(search, out.cpu(), model, finest, grid)
+        trial = replace(
+            some_views(views, out), rotations=matches.rotations, shifts_A=matches.shifts_A
+        )
+        aligned = refine_orientations(
+            volume_spectrum(model.volume),
+            trial,
+            resolution_A=finest.resolution_A,
+            max_step_deg=5.0,
+            rounds=6,
+        )
+        rotations, shifts = views.rotations.clone(), views.shifts_A.clone()
+        rotations[out], shifts[out] = aligned.rotations, aligned.shifts_A
+        tried = replace(views, rotations=rotations, shifts_A=shifts)
+        after = resorted(tried, sorting, plan)
+        if after.classes != sorting.classes:
+            continue
+        views, sorting = tried, after
+        progress("views of no class, looked for again", k + 1, sorting.classes)
     return views, sorting
 
 
