@@ -43,6 +43,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread
     demo(tmp_path / "out")
     printed = capsys.readouterr().out
     assert "published" in printed
+    assert printed.index("diffragan simulate-scan") < printed.index("diffragan view") < 800
     assert "8 Å" in printed
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["method"] == "raar"

@@ -69,14 +69,20 @@ def faulty(rng: np.random.Generator, *, stop: bool) -> tuple[Detector, Any, Any]
     return detector, hot & ~shadow, shadow
 
 
-def taken(folder: Path, placement: str, *, stop: bool) -> Session:
-    """Written as a detector and a camera write."""
+def taken(
+    folder: Path, placement: str, *, stop: bool, off_A: tuple[float, ...] = (0.0,) * 6
+) -> Session:
+    """Written as a detector and a camera write, each image `off_A` from the common defocus."""
     rng, store = np.random.default_rng(1), bundled()
     detector, hot, shadow = faulty(rng, stop=stop)
     waves, optics = store.read("exit_wave"), store.optics
     counts = [detector_counts(w, optics, detector, 20_000, 90, rng) for w in waves]
+    lenses = [LENS.model_copy(update={"defocus_A": LENS.defocus_A + off}) for off in off_A]
     images = np.stack(
-        [camera_image(w, optics, LENS, field_A=105, n_px=116, rng=rng) for w in waves]
+        [
+            camera_image(w, optics, lens, field_A=105, n_px=116, rng=rng)
+            for w, lens in zip(waves, lenses, strict=True)
+        ]
     )
     turned = images
     for _ in range(3 if placement == "turned" else 1 if placement != "as-is" else 0):
@@ -144,6 +150,27 @@ def test_doses_and_defocus_follow_from_image_and_pattern(
     assert numbers["placement"] == "flipped"
     doses = dg.open_pairs(found[0]).image_dose(slice(None))
     assert doses == pytest.approx(500, rel=0.1)
+
+
+def test_images_that_differ_in_defocus_have_their_own(tmp_path: Path) -> None:
+    """Found where nobody tells them, each from its own pattern; alike where they are alike."""
+    off = (-280.0, 150.0, 40.0, 260.0, -120.0, -50.0)
+    session = taken(tmp_path, "as-is", stop=False, off_A=off)
+    out = tmp_path / "pairs.zarr"
+    beam = ("--beam-diameter-A", "90")
+    code, text = run("inspect", session.patterns, "--image", session.images, *beam, "--out", out)
+    assert code == 0, text
+    assert "The images differ in it" in text
+    pairs = dg.open_pairs(out)
+    assert pairs.defocus is not None
+    apart = pairs.defocus.u_A - (-1036.5 + np.array(off))
+    assert np.median(np.abs(apart)) < 60
+    assert np.corrcoef(pairs.defocus.u_A, off)[0, 1] > 0.95
+
+
+def test_images_of_one_defocus_share_it(found: tuple[Path, str, dict[str, Any]]) -> None:
+    assert "differ in it" not in found[1]
+    assert dg.open_pairs(found[0]).defocus is None
 
 
 def test_bad_pixels_and_the_shadow_of_the_stop(stopped: Session) -> None:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+# How to see what comes before pairs.
+SESSION = """\
+Pairs come from a session at the microscope, a scan of many molecules and an overview image of them.
+To look through a small virtual one (some minutes):
+  diffragan prepare 1UBQ --out prepared
+  diffragan simulate-scan prepared --scan-shape 24,24 --molecules 90 --dose 1000 \\
+    --image-dose 1000 --set session.orientations=24 --out session
+  diffragan scan session/scan.h5 --overview session/overview.mrc --mass-kda 8.6 --out found
+  diffragan view found
+"""
 METHODS = ("image", "published", "network", "raar")
 _COMPARED = ("projection_frc", "ssim_mean", "seconds_per_image", "judged_solved_fraction")
 _RESIDUES = ("residues_right", "main_chain_rms_A", "sequence_coverage")
@@ -60,6 +70,7 @@ def demo(
     shutil.copyfile(example_path(), example)
 
     console = wide_console()
+    console.print(SESSION, soft_wrap=True, highlight=False)
     compared: dict[str, Any] = {}
     for name in METHODS:
         settings = load_settings("published", values={"phase.method": name})

@@ -35,6 +35,7 @@ from diffragan.files.store_header import (
     reason_of,
     unfinished,
 )
+from diffragan.optics import DEFOCUS_ARRAYS
 from diffragan.settings.old_keys import present_keys
 
 SHARD_ITEMS = 16
@@ -51,6 +52,15 @@ class ArraySpec:
     dtype: str
     unit: str
     per_item: bool = True
+
+
+def defocus_specs() -> dict[str, ArraySpec]:
+    """The arrays of a defocus for each image (`optics.Defocus`)."""
+    units = ("angstrom", "angstrom", "degree")
+    return {
+        name: ArraySpec((), "float64", unit)
+        for name, unit in zip(DEFOCUS_ARRAYS, units, strict=True)
+    }
 
 
 _DONE = ArraySpec((), "bool", "items written")

@@ -78,6 +78,7 @@ def agreement(  # long: pattern, image, and the optics that tie them
     settings: ImageSettings,
     pattern_scale: float | None = 1.0,
     pattern_electrons: float | None = None,
+    own_defocus_A: NDArray[np.float64] | None = None,
 ) -> Agreement:
     """How well images fit their patterns with the lens that the settings tell.
 
@@ -88,10 +89,11 @@ def agreement(  # long: pattern, image, and the optics that tie them
         pattern_scale: factor on the patterns; none: the most likely one, for unknown doses.
         pattern_electrons: of a pattern's exposure, where it was counted and its values are
             fractions of them: sparse counts tell an image's moduli only so well.
+        own_defocus_A: (n,) of each image; none: `settings.defocus_A`.
     """
     fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
     counting = 0.0 if pattern_electrons is None else 0.5 / pattern_electrons
-    return replace(fit, counting=counting).with_lens(settings, pattern_scale)
+    return replace(fit, counting=counting).with_lens(settings, pattern_scale, own_defocus_A)
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,16 @@ class _Fit:
         power = np.abs(spectrum[:, band]) ** 2
         return cls(power, symmetric[:, band], noise, ring[band], q2[band], optics)
 
-    def with_lens(self, settings: ImageSettings, scale: float | None) -> Agreement:
-        """The agreement if the lens was as these settings say."""
-        contrast = contrast_of_images(torch.from_numpy(self.q2), self.optics, settings).numpy() ** 2
+    def with_lens(
+        self,
+        settings: ImageSettings,
+        scale: float | None,
+        own_A: NDArray[np.float64] | None = None,
+    ) -> Agreement:
+        """The agreement if the lens was as these settings say, with a defocus for each image."""
+        own = None if own_A is None else torch.from_numpy(own_A)[:, None]
+        q2 = torch.from_numpy(self.q2)
+        contrast = contrast_of_images(q2, self.optics, settings, own).numpy() ** 2
         model = self.pattern * contrast
         if scale is None:
             seen = (self.power - self.noise[:, None]).sum()
@@ -232,6 +241,34 @@ def best_defocus(  # long: as `agreement`
     return float(best), error, gain(best)
 
 
+def own_defoci(
+    patterns: Stack,
+    mask: NDArray[np.bool_],
+    images: Stack,
+    image_dose: NDArray[np.float64],
+    optics: Optics,
+    settings: ImageSettings,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The likeliest defocus of each image (n,) in Å, of the sign of `settings.defocus_A` and no
+    more than 600 Å from it, and its standard error."""
+    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
+    scale = fit.with_lens(settings, None).scale
+    step, near = 10.0, settings.defocus_A
+    tried = near + np.arange(-60, 61) * step
+    tried = tried[np.sign(tried) == np.sign(near)]
+
+    def gains(defocus_A: float) -> NDArray[np.float64]:
+        lens = settings.model_copy(update={"defocus_A": float(defocus_A)})
+        return fit.with_lens(lens, scale).gain
+
+    gain = np.stack([gains(defocus) for defocus in tried])
+    best = gain.argmax(0).clip(1, len(tried) - 2)
+    below, at, above = (np.take_along_axis(gain, (best + k)[None], 0)[0] for k in (-1, 0, 1))
+    bend = np.minimum(below - 2 * at + above, -1e-9)
+    off = (0.5 * (below - above) / bend).clip(-1, 1)
+    return tried[best] + off * step, step / np.sqrt(-bend)
+
+
 def sign_of_defocus(
     patterns: Stack,
     mask: NDArray[np.bool_],
@@ -239,6 +276,7 @@ def sign_of_defocus(
     image_dose: NDArray[np.float64],
     optics: Optics,
     settings: ImageSettings,
+    own_defocus_A: NDArray[np.float64] | None = None,
 ) -> float:
     """Above 0 where the settings' sign of defocus makes the objects positive, below 0 where the
     other does; its size in standard deviations.
@@ -248,7 +286,8 @@ def sign_of_defocus(
     """
     m, box_A = mask.shape[-1], optics.box_A
     q2 = frequency_grid(m, box_A)
-    contrast = contrast_of_images(q2, optics, settings).numpy()
+    own = None if own_defocus_A is None else torch.from_numpy(own_defocus_A)[:, None, None]
+    contrast = contrast_of_images(q2, optics, settings, own).numpy()
     edge = min(q_from_angle(settings.aperture_mrad, optics.energy_ev), 0.25)
     keep = (q2.numpy() <= edge**2) & (q2.numpy() >= 1 / _COARSEST_A**2)
     with np.errstate(divide="ignore"):

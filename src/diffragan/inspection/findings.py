@@ -88,9 +88,10 @@ class PairFindings:
 
     pixel_A: the images'. centres_px: (n, 2) of the molecule in each image. outside: part of the
     field beyond the image's edge, at most. placement: the key of the one used, of `PLACEMENTS`.
-    placements: how well each fits. defocus_A, by, defocus_error_A: of the image. sign: of the
-    defocus in standard deviations, above 0 for the sign used. dose, dose_by: e/Å² of the patterns.
-    image_dose: (n,) e/Å². box_A, m: of the field.
+    placements: how well each fits. defocus_A, by, defocus_error_A: of the images.
+    each_defocus_A: (n,) of each, where they differ. sign: of the defocus in standard deviations,
+    above 0 for the sign used. dose, dose_by: e/Å² of the patterns. image_dose: (n,) e/Å².
+    box_A, m: of the field.
     """
 
     pixel_A: float
@@ -101,6 +102,7 @@ class PairFindings:
     defocus_A: float
     defocus_by: str
     defocus_error_A: float | None
+    each_defocus_A: NDArray[np.float64] | None = field(repr=False)
     sign: float
     dose: float
     dose_by: str
@@ -130,6 +132,11 @@ class PairFindings:
         lines += self._placement_words(n)
         error = "" if self.defocus_error_A is None else f" ±{max(self.defocus_error_A, 1):.0f} Å"
         lines.append(f"Defocus: {self.defocus_A:.0f} Å{error}, {self.defocus_by}.")
+        if self.each_defocus_A is not None:
+            low, high = self.each_defocus_A.min(), self.each_defocus_A.max()
+            lines.append(
+                f"The images differ in it, from {low:.0f} to {high:.0f} Å; each has its own."
+            )
         lines.append(self._sign_words())
         return lines
 
@@ -213,6 +220,7 @@ class Findings:
             "log_likelihood": {way: found.total for way, found in q.placements.items()},
             "defocus_A": q.defocus_A,
             "defocus_error_A": q.defocus_error_A,
+            "each_defocus_A": None if q.each_defocus_A is None else q.each_defocus_A.tolist(),
             "defocus_by": q.defocus_by,
             "sign_sd": q.sign,
             "dose_e_per_A2": q.dose,

@@ -14,6 +14,7 @@ from diffragan.inspection.agreement import (
     Agreement,
     agreement,
     best_defocus,
+    own_defoci,
     placed,
     sign_of_defocus,
 )
@@ -24,6 +25,9 @@ from diffragan.optics import Optics, q_from_angle
 from diffragan.settings import Settings, given_by_hand
 
 _COMPARED = 32  # pairs that are enough to tell placement and defocus by
+_LEAST_DEFOCI = 4  # images from which it can be told that they differ
+_SAME_DEFOCUS_A = 30.0  # no nearer does the model of a weak object tell a defocus
+_TYPICAL = 0.67  # median of |x| for a normal x of standard deviation 1
 # Defoci tried where none is told, Å; finer where the transfer function changes faster with them.
 DEFOCI_A = tuple(float(d) for d in np.round(np.geomspace(150, 30_000, 90) / 10) * 10)
 
@@ -113,7 +117,8 @@ def chosen_pairs(n: int) -> NDArray[np.int64]:
 @dataclass(frozen=True)
 class Placement:
     """How images lie to their patterns: the placement used and all, the defocus, how it is known
-    and how sure, its sign in standard deviations, and the dose that the patterns must have had."""
+    and how sure, its sign in standard deviations, the dose that the patterns must have had, and
+    whether the images differ in defocus."""
 
     placement: str
     placements: dict[str, Agreement]
@@ -122,6 +127,7 @@ class Placement:
     defocus_error_A: float | None
     sign: float
     pattern_dose: float
+    differ: bool = False
 
 
 def place(
@@ -131,12 +137,14 @@ def place(
     optics: Optics,
     settings: Settings,
     told: tuple[float, str] | None,
+    own_A: NDArray[np.float64] | None = None,
 ) -> Placement:
     """Placement and defocus by which images are likeliest, given their patterns.
 
     Args:
         electrons: (n, m, m) of each pixel of the patterns.
         told: the defocus and who tells it; none: it is found.
+        own_A: (n,) the defocus of each image, where somebody tells that.
     """
     unit = electrons / optics.box_A**2  # fraction of the beam, at a dose of 1
     lens = settings.image
@@ -152,17 +160,49 @@ def place(
         else:
             defoci[way] = (told[0], None)
         at = lens.model_copy(update={"defocus_A": defoci[way][0]})
-        found[way] = agreement(*data, at, None)
+        found[way] = agreement(*data, at, None, own_defocus_A=own_A)
     wanted = settings.inspect.placement
     used = max(found, key=lambda way: found[way].total) if wanted == "auto" else wanted
     defocus, sd = defoci[used]
     scale = found[used].scale
     data = (unit * scale, mask, placed(images.images, used), images.dose, optics)
-    sign = sign_of_defocus(*data, lens.model_copy(update={"defocus_A": defocus}))
-    if told is None and sign < 0:
-        defocus, sign = -defocus, -sign
+    at = lens.model_copy(update={"defocus_A": defocus})
+    sign = sign_of_defocus(*data, at, own_A)
+    differ = own_A is not None
+    if told is None:
+        differ = _differ(*own_defoci(*data, at))
+        if sign < 0:
+            defocus, sign = -defocus, -sign
     by = told[1] if told else "as pattern and image agree best"
-    return Placement(used, found, defocus, by, sd, sign, 1 / scale if scale > 0 else math.inf)
+    dose = 1 / scale if scale > 0 else math.inf
+    return Placement(used, found, defocus, by, sd, sign, dose, differ)
+
+
+def _differ(defocus_A: NDArray[np.float64], error_A: NDArray[np.float64]) -> bool:
+    """Whether defoci scatter by clearly more than their errors."""
+    if len(defocus_A) < _LEAST_DEFOCI:
+        return False
+    error = np.hypot(error_A, _SAME_DEFOCUS_A)
+    mean = float(np.average(defocus_A, weights=error**-2))
+    return bool(np.median(np.abs(defocus_A - mean) / error) > 2 * _TYPICAL)
+
+
+def own_defocus(
+    electrons: NDArray[np.float64],
+    mask: Mask,
+    images: FieldImages,
+    optics: Optics,
+    settings: Settings,
+    laid: Placement,
+) -> NDArray[np.float64]:
+    """(n,) defocus of each image, where they differ and nobody tells: as it fits its pattern best,
+    near the one that fits all."""
+    unit = electrons / optics.box_A**2 / laid.pattern_dose
+    lens = settings.image.model_copy(update={"defocus_A": laid.defocus_A})
+    found, _ = own_defoci(
+        unit, mask, placed(images.images, laid.placement), images.dose, optics, lens
+    )
+    return found
 
 
 def told_defocus(frames: Frames, settings: Settings) -> tuple[float, str] | None:

@@ -18,17 +18,23 @@ from diffragan.inspection.agreement import placed
 from diffragan.inspection.findings import Findings, PairFindings, PatternFindings
 from diffragan.inspection.frames import Frames, open_frames
 from diffragan.inspection.images import (
+    Placement,
     chosen_pairs,
     images_on_field,
+    own_defocus,
     pixel_of_images,
     place,
     told_defocus,
 )
 from diffragan.inspection.patterns import inspect_patterns, pattern_at, scan_of
 from diffragan.microscope.imaging import pattern_mask
-from diffragan.optics import Optics, pattern_pixels, wavelength_A
+from diffragan.optics import DEFOCUS_ARRAYS, Defocus, Optics, pattern_pixels, wavelength_A
+from diffragan.pairs.lens import recorded_lens
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings, given_by_hand
+
+_SAME_A = 10.0  # defoci that agree to it count as one
+_AT_A_TIME = 32  # images whose defocus is looked for together
 
 
 def inspect(  # long: what it may be told, as the command lists it
@@ -116,13 +122,19 @@ def _pairs(  # long: both sides, and where they go
     mask &= pattern_mask(m, optics, settings.pattern).numpy()
     some = images_on_field(cameras, items, pixel_A, box_A, m, settings)
     told = told_defocus(cameras, settings)
-    laid = place(electrons, mask, some, optics, settings, told)
+    own = None if given_by_hand(settings, "image.defocus_A") else _each_told(cameras)
+    laid = place(
+        electrons, mask, some, optics, settings, told,
+        None if own is None else own.terms_A[items, 0],
+    )  # fmt: skip
+    if own is None and laid.differ:
+        own = _each_found(patterns, cameras, found, laid, optics, settings)
     dose, dose_by = _dose(found, settings, laid.pattern_dose)
     image = settings.image.model_copy(update={"defocus_A": laid.defocus_A, "snr": None})
     pattern = settings.pattern.model_copy(update={"dose_e_per_A2": dose})
     settings = settings.model_copy(update={"image": image, "pattern": pattern})
     centres, doses, outside = _write(
-        patterns, cameras, found, laid.placement, settings, optics, m, out, overwrite, progress
+        patterns, cameras, found, laid.placement, settings, optics, m, own, out, overwrite, progress
     )
     return PairFindings(
         pixel_A=pixel_A,
@@ -133,6 +145,7 @@ def _pairs(  # long: both sides, and where they go
         defocus_A=laid.defocus_A,
         defocus_by=laid.defocus_by,
         defocus_error_A=laid.defocus_error_A,
+        each_defocus_A=None if own is None else own.terms_A[:, 0],
         sign=laid.sign,
         dose=dose,
         dose_by=dose_by,
@@ -140,6 +153,39 @@ def _pairs(  # long: both sides, and where they go
         box_A=box_A,
         m=m,
     )
+
+
+def _each_told(cameras: Frames) -> Defocus | None:
+    """The defocus of each image, where their file tells several."""
+    lens = recorded_lens([(cameras.path, cameras.told)], len(cameras))
+    if lens.defocus is None:
+        return None
+    defocus, _ = lens.defocus
+    one = np.ptp(defocus.u_A) <= _SAME_A and np.abs(defocus.u_A - defocus.v_A).max() <= _SAME_A
+    return None if one else defocus
+
+
+def _each_found(
+    patterns: Frames,
+    cameras: Frames,
+    found: PatternFindings,
+    laid: Placement,
+    optics: Optics,
+    settings: Settings,
+) -> Defocus:
+    """The defocus of each image as it fits its pattern best."""
+    n, box_A = len(patterns), optics.box_A
+    m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
+    pixel_A = pixel_of_images(cameras, settings)
+    each = np.zeros(n)
+    for block in (np.arange(i, min(i + _AT_A_TIME, n)) for i in range(0, n, _AT_A_TIME)):
+        grids = [pattern_at(patterns, found, int(k), box_A, m) for k in block]
+        electrons = np.stack([grid for grid, _ in grids]) / settings.inspect.counts_per_electron
+        mask = np.logical_and.reduce([good for _, good in grids])
+        mask &= pattern_mask(m, optics, settings.pattern).numpy()
+        images = images_on_field(cameras, block, pixel_A, box_A, m, settings)
+        each[block] = own_defocus(electrons, mask, images, optics, settings, laid)
+    return Defocus.of(each)
 
 
 def _covered(found: PatternFindings, settings: Settings) -> Settings:
@@ -184,6 +230,7 @@ def _write(  # long: both sides, how they lie, and where they go
     settings: Settings,
     optics: Optics,
     m: int,
+    own: Defocus | None,
     out: Path,
     overwrite: bool,
     progress: Progress,
@@ -200,6 +247,11 @@ def _write(  # long: both sides, how they lie, and where they go
     }
     if scan:
         specs["scan_position"] = ArraySpec((2,), "int32", "row and column")
+    if own is not None:
+        units = ("angstrom", "angstrom", "degree")
+        specs |= {
+            k: ArraySpec((), "float64", u) for k, u in zip(DEFOCUS_ARRAYS, units, strict=True)
+        }
     header: dict[str, Any] = {
         "optics": vars(optics),
         "structures": info_to_json([StructureInfo(patterns.path.name.split(".")[0])]),
@@ -209,6 +261,9 @@ def _write(  # long: both sides, how they lie, and where they go
     }
     with StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite) as writer:
         writer.put("structure", np.zeros(n, np.int32))
+        if own is not None:
+            for name, values in zip(DEFOCUS_ARRAYS, vars(own).values(), strict=True):
+                writer.put(name, values)
         if scan:
             writer.put(
                 "scan_position", np.stack(np.divmod(np.arange(n), scan[1]), -1).astype(np.int32)

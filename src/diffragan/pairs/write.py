@@ -16,7 +16,7 @@ from diffragan.engine.tasks import run_tasks
 from diffragan.engine.workers import Workers, as_workers
 from diffragan.files.store import SimulationStore
 from diffragan.files.store_header import info_to_json
-from diffragan.files.store_writer import ArraySpec, StoreWriter
+from diffragan.files.store_writer import ArraySpec, StoreWriter, defocus_specs
 from diffragan.optics import DEFOCUS_ARRAYS
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.progress import Progress, no_progress
@@ -121,11 +121,7 @@ def _arrays_of(pairs: ImagedPairs, *, truth: bool, orientations: bool) -> dict[s
     if orientations and pairs.rotation is not None:
         specs["rotation"] = ArraySpec((3, 3), "float64", "1")
     if pairs.defocus is not None:
-        units = ("angstrom", "angstrom", "degree")
-        specs |= {
-            name: ArraySpec((), "float64", unit)
-            for name, unit in zip(DEFOCUS_ARRAYS, units, strict=True)
-        }
+        specs |= defocus_specs()
     return specs
 
 
