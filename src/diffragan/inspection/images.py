@@ -21,10 +21,12 @@ from diffragan.inspection.agreement import (
 from diffragan.inspection.detector.field import image_on_field, molecule_centre
 from diffragan.inspection.detector.smoothing import Image, Mask
 from diffragan.inspection.frames import Frames
+from diffragan.inspection.thon_rings import thon_rings
 from diffragan.optics import Optics, q_from_angle
 from diffragan.settings import Settings, given_by_hand
 
 _COMPARED = 32  # pairs that are enough to tell placement and defocus by
+_LOOKED_AT = 8  # images that are enough to see rings in
 _LEAST_DEFOCI = 4  # images from which it can be told that they differ
 _SAME_DEFOCUS_A = 30.0  # no nearer does the model of a weak object tell a defocus
 _TYPICAL = 0.67  # median of |x| for a normal x of standard deviation 1
@@ -44,6 +46,15 @@ class FieldImages:
     dose: NDArray[np.float64]
     centres_px: NDArray[np.float64]
     outside: float
+
+
+@dataclass(frozen=True)
+class ToldDefocus:
+    """A defocus in Å that need not be found, who tells it, and whether its sign is told too."""
+
+    value_A: float
+    by: str
+    signed: bool = True
 
 
 def pixel_of_images(frames: Frames, settings: Settings) -> float:
@@ -136,7 +147,7 @@ def place(
     images: FieldImages,
     optics: Optics,
     settings: Settings,
-    told: tuple[float, str] | None,
+    told: ToldDefocus | None,
     own_A: NDArray[np.float64] | None = None,
 ) -> Placement:
     """Placement and defocus by which images are likeliest, given their patterns.
@@ -158,7 +169,7 @@ def place(
             # Which of the two is found below; the modulus knows no sign.
             defoci[way] = (math.copysign(defocus, lens.defocus_A), error)
         else:
-            defoci[way] = (told[0], None)
+            defoci[way] = (told.value_A, None)
         at = lens.model_copy(update={"defocus_A": defoci[way][0]})
         found[way] = agreement(*data, at, None, own_defocus_A=own_A)
     wanted = settings.inspect.placement
@@ -171,9 +182,9 @@ def place(
     differ = own_A is not None
     if told is None:
         differ = _differ(*own_defoci(*data, at))
-        if sign < 0:
-            defocus, sign = -defocus, -sign
-    by = told[1] if told else "as pattern and image agree best"
+    if sign < 0 and (told is None or not told.signed):
+        defocus, sign = -defocus, -sign
+    by = told.by if told else "as pattern and image agree best"
     dose = 1 / scale if scale > 0 else math.inf
     return Placement(used, found, defocus, by, sd, sign, dose, differ)
 
@@ -205,14 +216,30 @@ def own_defocus(
     return found
 
 
-def told_defocus(frames: Frames, settings: Settings) -> tuple[float, str] | None:
+def told_defocus(frames: Frames, settings: Settings) -> ToldDefocus | None:
     """The images' defocus as given by hand or as their file tells; none where nobody does."""
     if given_by_hand(settings, "image.defocus_A"):
-        return settings.image.defocus_A, "by hand"
+        return ToldDefocus(settings.image.defocus_A, "by hand")
     told = frames.told
     if "defocus_u_A" in told:
         mean = np.mean(told["defocus_u_A"]) + np.mean(told.get("defocus_v_A", told["defocus_u_A"]))
-        return float(mean / 2), f"as {frames.path.name} tells"
+        return ToldDefocus(float(mean / 2), f"as {frames.path.name} tells")
     if "defocus_A" in told:
-        return float(np.mean(told["defocus_A"])), f"as {frames.path.name} tells"
+        return ToldDefocus(float(np.mean(told["defocus_A"])), f"as {frames.path.name} tells")
     return None
+
+
+def shown_defocus(frames: Frames, pixel_A: float, settings: Settings) -> ToldDefocus | None:
+    """The defocus that the images' own Thon rings show, the median of up to eight images; none
+    where fewer than half of them show some. Rings do not tell its sign."""
+    some = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _LOOKED_AT)).astype(int))
+    sizes = []
+    for item in some:
+        counts, good = frames.counts(int(item))
+        middle = float(np.median(counts[good])) if good.any() else 0.0
+        rings = thon_rings(np.where(good, counts, middle), pixel_A, settings, DEFOCI_A)
+        sizes += [] if rings is None else [rings.defocus_A]
+    if 2 * len(sizes) < len(some):
+        return None
+    size = math.copysign(float(np.median(sizes)), settings.image.defocus_A)
+    return ToldDefocus(size, "by the image's Thon rings", signed=False)

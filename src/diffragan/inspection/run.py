@@ -24,6 +24,7 @@ from diffragan.inspection.images import (
     own_defocus,
     pixel_of_images,
     place,
+    shown_defocus,
     told_defocus,
 )
 from diffragan.inspection.patterns import inspect_patterns, pattern_at, scan_of
@@ -121,7 +122,7 @@ def _pairs(  # long: both sides, and where they go
     mask = np.logical_and.reduce([good for _, good in grids])
     mask &= pattern_mask(m, optics, settings.pattern).numpy()
     some = images_on_field(cameras, items, pixel_A, box_A, m, settings)
-    told = told_defocus(cameras, settings)
+    told = told_defocus(cameras, settings) or shown_defocus(cameras, pixel_A, settings)
     own = None if given_by_hand(settings, "image.defocus_A") else _each_told(cameras)
     laid = place(
         electrons, mask, some, optics, settings, told,

@@ -13,7 +13,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.formats import read_arrays
 from diffragan.files.instruments.stacks import first_frames
 from diffragan.inspection.frames import Frames, open_frames
-from diffragan.inspection.images import told_defocus
+from diffragan.inspection.images import ToldDefocus, shown_defocus, told_defocus
 from diffragan.microscope.session.raster import Beam
 from diffragan.settings import Settings, given_by_hand
 
@@ -37,7 +37,7 @@ class OpenedScan:
     pixel_A: float
     beam: Beam
     step_A: float
-    defocus: tuple[float, str] | None
+    defocus: ToldDefocus | None
     settings: Settings
     notes: list[str]
 
@@ -133,7 +133,7 @@ def _raster_of(
 
 def _image(
     overview: Path, settings: Settings
-) -> tuple[NDArray[np.float32], float, tuple[float, str] | None]:
+) -> tuple[NDArray[np.float32], float, ToldDefocus | None]:
     """The overview, its pixel and defocus."""
     arrays = read_arrays(overview)
     stack = arrays.get("image", arrays.get("pattern"))
@@ -147,4 +147,5 @@ def _image(
     if not np.isfinite(image).all():
         raise DiffraganError(f"{overview} holds NaN or infinite values; repair the image first.")
     frames = Frames(overview, stack, arrays, np.ones(image.shape, bool))
-    return image, float(pixel), told_defocus(frames, settings)
+    told = told_defocus(frames, settings) or shown_defocus(frames, float(pixel), settings)
+    return image, float(pixel), told

@@ -20,6 +20,7 @@ from diffragan.inspection.frames import Frames
 from diffragan.inspection.images import (
     FieldImages,
     Placement,
+    ToldDefocus,
     chosen_pairs,
     dose_of_image,
     place,
@@ -145,7 +146,7 @@ class Cuts:
         return placed(cut, self.placement)
 
 
-def placement_of(cuts: Cuts, field: Field, told: tuple[float, str] | None) -> Placement:
+def placement_of(cuts: Cuts, field: Field, told: ToldDefocus | None) -> Placement:
     """How images lie to their patterns, by up to 32 pairs (`inspection.images.place`).
 
     Args:
