@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -91,9 +91,8 @@ def agreement(  # long: pattern, image, and the optics that tie them
             fractions of them: sparse counts tell an image's moduli only so well.
         own_defocus_A: (n,) of each image; none: `settings.defocus_A`.
     """
-    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
-    counting = 0.0 if pattern_electrons is None else 0.5 / pattern_electrons
-    return replace(fit, counting=counting).with_lens(settings, pattern_scale, own_defocus_A)
+    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings, pattern_electrons)
+    return fit.with_lens(settings, pattern_scale, own_defocus_A)
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,7 @@ class _Fit:
         image_dose: NDArray[np.float64],
         optics: Optics,
         settings: ImageSettings,
+        pattern_electrons: float | None = None,
     ) -> _Fit:
         """The band that both hold, each frequency and its mate once."""
         m, box_A = mask.shape[-1], optics.box_A
@@ -140,7 +140,8 @@ class _Fit:
             noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)
         ring = np.rint(np.sqrt(q2) * box_A).astype(np.int64)
         power = np.abs(spectrum[:, band]) ** 2
-        return cls(power, symmetric[:, band], noise, ring[band], q2[band], optics)
+        counting = 0.0 if pattern_electrons is None else 0.5 / pattern_electrons
+        return cls(power, symmetric[:, band], noise, ring[band], q2[band], optics, counting)
 
     def with_lens(
         self,
@@ -221,10 +222,11 @@ def best_defocus(  # long: as `agreement`
     optics: Optics,
     settings: ImageSettings,
     candidates_A: Sequence[float],
+    pattern_electrons: float | None = None,
 ) -> tuple[float, float, float]:
     """The likeliest of some defoci (Å, of the optics' plane), refined; its standard error; and its
     log likelihood over that of an image that knows nothing of its pattern."""
-    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
+    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings, pattern_electrons)
 
     def gain(defocus_A: float) -> float:
         lens = settings.model_copy(update={"defocus_A": float(defocus_A)})
@@ -241,17 +243,18 @@ def best_defocus(  # long: as `agreement`
     return float(best), error, gain(best)
 
 
-def own_defoci(
+def own_defoci(  # long: as `agreement`
     patterns: Stack,
     mask: NDArray[np.bool_],
     images: Stack,
     image_dose: NDArray[np.float64],
     optics: Optics,
     settings: ImageSettings,
+    pattern_electrons: float | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The likeliest defocus of each image (n,) in Å, of the sign of `settings.defocus_A` and no
     more than 600 Å from it, and its standard error."""
-    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings)
+    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings, pattern_electrons)
     scale = fit.with_lens(settings, None).scale
     step, near = 10.0, settings.defocus_A
     tried = near + np.arange(-60, 61) * step

@@ -158,20 +158,20 @@ def place(
         own_A: (n,) the defocus of each image, where somebody tells that.
     """
     unit = electrons / optics.box_A**2  # fraction of the beam, at a dose of 1
-    lens = settings.image
+    beam, lens = optics.box_A**2, settings.image  # electrons that a beam of 1 would have had
     found: dict[str, Agreement] = {}
     defoci: dict[str, tuple[float, float | None]] = {}
     for way in PLACEMENTS:
         laid = placed(images.images, way)
         data = (unit, mask, laid, images.dose, optics)
         if told is None:
-            defocus, error, _ = best_defocus(*data, lens, DEFOCI_A)
+            defocus, error, _ = best_defocus(*data, lens, DEFOCI_A, beam)
             # Which of the two is found below; the modulus knows no sign.
             defoci[way] = (math.copysign(defocus, lens.defocus_A), error)
         else:
             defoci[way] = (told.value_A, None)
         at = lens.model_copy(update={"defocus_A": defoci[way][0]})
-        found[way] = agreement(*data, at, None, own_defocus_A=own_A)
+        found[way] = agreement(*data, at, None, beam, own_defocus_A=own_A)
     wanted = settings.inspect.placement
     used = max(found, key=lambda way: found[way].total) if wanted == "auto" else wanted
     defocus, sd = defoci[used]
@@ -181,7 +181,7 @@ def place(
     sign = sign_of_defocus(*data, at, own_A)
     differ = own_A is not None
     if told is None:
-        differ = _differ(*own_defoci(*data, at))
+        differ = found[used].total > 0 and _differ(*own_defoci(*data, at, beam / scale))
     if sign < 0 and (told is None or not told.signed):
         defocus, sign = -defocus, -sign
     by = told.by if told else "as pattern and image agree best"
@@ -211,8 +211,9 @@ def own_defocus(
     unit = electrons / optics.box_A**2 / laid.pattern_dose
     lens = settings.image.model_copy(update={"defocus_A": laid.defocus_A})
     found, _ = own_defoci(
-        unit, mask, placed(images.images, laid.placement), images.dose, optics, lens
-    )
+        unit, mask, placed(images.images, laid.placement), images.dose, optics, lens,
+        laid.pattern_dose * optics.box_A**2,
+    )  # fmt: skip
     return found
 
 

@@ -299,6 +299,12 @@ def _doubts(session: dict[str, Any]) -> list[str]:
         doubts.append(
             "Another turn of the scan fits the overview nearly as well; look at the page."
         )
+    if session["log_likelihood"][session["placement"]] <= 0:
+        doubts.append(
+            "The overview's molecules fit their patterns no better than chance would, so neither how "
+            "it lies to them nor its defocus can be told by them; give what the microscope told "
+            "(--defocus-A), or more electrons."
+        )
     totals = sorted(session["log_likelihood"].values())
     if len(totals) > 1 and totals[-1] - totals[-2] < 10:
         doubts.append("How the overview's image lies to the patterns can't be told for sure.")
