@@ -301,7 +301,7 @@ def _doubts(session: dict[str, Any]) -> list[str]:
         )
     if session["log_likelihood"][session["placement"]] <= 0:
         doubts.append(
-            "The overview's molecules fit their patterns no better than chance would, so neither how "
+            "The overview's molecules fit their patterns no better than by chance, so neither how "
             "it lies to them nor its defocus can be told by them; give what the microscope told "
             "(--defocus-A), or more electrons."
         )
