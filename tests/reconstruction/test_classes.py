@@ -95,7 +95,7 @@ def test_what_makes_no_sense_is_refused(balls: tuple[Path, Path], tmp_path: Path
     assert "fewer than 20 for each" in text
     code, text = run("reconstruct", *balls, "--out", tmp_path / "b", "--classes", "many", *SET)
     assert code == 2
-    assert "a number from 1 on, or auto" in text
+    assert "a number from 1 on, auto or motion" in text
     words = ("--classes", "2", "--method", "merge")
     code, text = run("reconstruct", balls[0], "--out", tmp_path / "c", *words)
     assert code == 2

@@ -55,8 +55,9 @@ def reconstruct(  # long: what it may be told, as the command lists it
         start: result store of the same pairs, whose phased waves make the start.
         structure: the molecule, where there are several.
         classes: the views are of several molecules or conformations, to be sorted: so many; `auto`:
-            as many as they bear. Every class gets a folder of its own in `out`. None: as
-            `settings.classes.number` says, or all are of one molecule.
+            as many as they bear; `motion`: put in order along one motion. Every class gets a folder
+            of its own in `out`. None: as `settings.classes.number` says, or all are of one
+            molecule.
         limit: so many views, spread evenly.
         mass_kda: molecular weight; none: the pairs' own, or told from the map.
         image, box_A: as `open_pairs`.
@@ -126,17 +127,19 @@ def method_of(method: str, engine: str) -> str:
 
 
 def with_classes(settings: Settings | None, classes: int | str) -> Settings:
-    """The settings with a number of classes, or `auto`.
+    """The settings with a number of classes, `auto` or `motion`.
 
     Raises:
-        DiffraganError: neither a number of at least 1 nor that word.
+        DiffraganError: neither a number of at least 1 nor one of these words.
     """
     from diffragan.settings import load_settings
 
     word = str(classes)
     number = int(word) if word.isdigit() and int(word) > 0 else word
-    if isinstance(number, str) and number != "auto":
-        raise DiffraganError(f"There are no '{classes}' classes; give a number from 1 on, or auto.")
+    if isinstance(number, str) and number not in ("auto", "motion"):
+        raise DiffraganError(
+            f"There are no '{classes}' classes; give a number from 1 on, auto or motion."
+        )
     settings = settings or load_settings()
     sort = settings.classes.model_copy(update={"number": number})
     return settings.model_copy(update={"classes": sort})
@@ -152,7 +155,11 @@ def way_to_classes(method: str, settings: Settings) -> str:
         raise DiffraganError(
             f"Method '{method}' makes one map; leave out classes, or take method many-views."
         )
-    import diffragan.reconstruction.classes.run  # noqa: F401  # it enters itself in the list
+    if settings.classes.number == "motion":
+        import diffragan.reconstruction.classes.motion  # it enters itself in the list
+
+        return "motion"
+    import diffragan.reconstruction.classes.run  # noqa: F401  # so does this
 
     return "classes"
 

@@ -12,10 +12,10 @@ from diffragan.settings.base import Frozen
 class ClassesSettings(Frozen):
     """How views of several molecules or conformations are parted."""
 
-    number: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+    number: Annotated[int, Field(ge=1)] | Literal["auto", "motion"] | None = Field(
         default=None,
         description="classes that views are sorted into: so many; auto: as many as they bear; "
-        "none: all are of one molecule",
+        "motion: none, but an order along one motion; none: all are of one molecule",
     )
     most: Annotated[int, Field(ge=1)] = Field(default=5, description="tried at most by auto")
     foreign_below: float = Field(
@@ -30,4 +30,7 @@ class ClassesSettings(Frozen):
     )
     starts: Annotated[int, Field(ge=1)] = Field(
         default=3, description="times that sorting is begun anew; the likeliest end is taken"
+    )
+    frames: Annotated[int, Field(ge=2)] = Field(
+        default=11, description="maps of a motion, from one end to the other"
     )

@@ -85,7 +85,9 @@ def reconstruct(
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option(metavar="K", help="sort the views into K molecules or conformations; auto"),
+        typer.Option(
+            metavar="K", help="sort the views into K molecules or conformations; auto; motion"
+        ),
     ] = None,
     model: Annotated[
         Path | None,
@@ -120,7 +122,8 @@ def reconstruct(
     molecules, or one in several conformations: the views are sorted into K
     classes, or as many as they bear (auto), those of none are thrown out, and
     every class is phased in a folder of its own, DIR/class1 and so on, which
-    `atoms` takes.
+    `atoms` takes. `--classes motion` puts views in order along one motion and
+    makes maps along it (DIR/frames, motion.gif).
 
     Writes DIR/map.mrc, half1.mrc, half2.mrc, mask.mrc, fsc.csv, fsc.star,
     phased.zarr, projections.mrcs and .star, metrics.json, report.html; with
