@@ -41,8 +41,8 @@ SMALL = (
 )
 BRIEF = ("atoms.map_cycles=2", "atoms.pattern_cycles=2")
 ROUGH = (
-    "seed=3", "session.rows=10", "session.columns=10", "session.step_A=60",
-    "session.beam_diameter_A=110", "session.beam_edge_A=12", "session.molecules=40",
+    "seed=3", "session.rows=20", "session.columns=20", "session.step_A=60",
+    "session.beam_diameter_A=110", "session.beam_edge_A=12", "session.molecules=75",
     "session.detector_px=80", "session.field_A=50", "session.orientations=6",
     "session.margin_A=120", "simulate.sampling_A=0.28", "simulate.slice_A=8",
     "pattern.dose_e_per_A2=1000", "image.dose_e_per_A2=1500",
@@ -88,7 +88,11 @@ def cases(whole: Path) -> list[Case]:
         Case("reconstruct", "map", ("reconstruct", at["pairs.zarr"], *small, *cpu)),
         Case("atoms", "atoms", ("atoms", at["map"], *sets(*BRIEF))),
         Case("simulate-scan", "session", ("simulate-scan", "one.cif", *one, *sets(*ROUGH))),
-        Case("scan", "scan", ("scan", session[0], "--overview", session[1])),
+        Case(
+            "scan",
+            "scan",
+            ("scan", session[0], "--overview", session[1], *sets("scan.diameter_A=26")),
+        ),
         Case("waves for train", "two.zarr", ("simulate", ".", *one, *wide, *torch_engine)),
         Case("train", "run", ("train", str(whole / "two.zarr"), *sets(*NARROW), *cpu)),
     ]
