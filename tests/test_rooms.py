@@ -49,7 +49,7 @@ ROOMS = (
     "engine",
     "optics",
     "fourier",
-    "settings rotations progress",
+    "settings rotations symmetry progress",
     "devices plugins",
     "errors",
 )

@@ -18,6 +18,7 @@ _PSI = 1.533751168755204288118041
 
 # Views that are compared each with each: beyond, every so many of them.
 _MOST_COMPARED = 2000
+_FEW_COMPARED = 100  # the same where each has equivalents
 
 
 def quasi_uniform(n: int, seed: int = 0) -> NDArray[np.float64]:
@@ -90,9 +91,37 @@ def common_turn(estimate: Tensor, true: Tensor) -> Tensor:
     return turn
 
 
-def misorientation_deg(estimate: Tensor, true: Tensor) -> Tensor:
-    """(v,) angles between two sets of rotations (v, 3, 3) after their `common_turn`."""
+def misorientation_deg(estimate: Tensor, true: Tensor, symmetry: Tensor | None = None) -> Tensor:
+    """(v,) angles between two sets of rotations (v, 3, 3) after their `common_turn`.
+
+    Args:
+        symmetry: (g, 3, 3) rotations of the molecule, in the frame of `true`: of its equivalents
+            each view's nearest counts.
+    """
+    if symmetry is not None:
+        true = _nearest(estimate, true, symmetry)
     return angle_deg(true.double() @ common_turn(estimate, true), estimate)
+
+
+def _nearest(estimate: Tensor, true: Tensor, symmetry: Tensor) -> Tensor:
+    """The equivalents (v, 3, 3) of `true` that one common turn best lays on the estimates."""
+    every = true.double()[:, None] @ symmetry.double()
+    relative = every.mT @ estimate.double()[:, None]
+    some = relative[:: 1 + len(relative) // _FEW_COMPARED, 0]
+    gap = torch.linalg.matrix_norm(some[:, None, None] - relative[None]).min(2).values
+    turn = some[gap.median(1).values.argmin()]
+    best = torch.linalg.matrix_norm(turn - relative).argmin(1)
+    return every[torch.arange(len(every)), best]
+
+
+def part_along(turn: Tensor, free: Tensor) -> Tensor:
+    """(3, 3) what of a turn (3, 3) less than half way round is about the directions that a
+    projector `free` (3, 3) keeps."""
+    from scipy.spatial.transform import Rotation
+
+    vector = Rotation.from_matrix(turn.double().cpu().numpy()).as_rotvec()
+    kept = Rotation.from_rotvec(free.double().cpu().numpy() @ vector).as_matrix()
+    return torch.from_numpy(kept).to(turn)
 
 
 def mean_rotation(rotations: Tensor) -> Tensor:
@@ -112,8 +141,8 @@ def mirrored(rotations: Tensor) -> Tensor:
     return torch.tensor([-1.0, -1.0, 1.0], device=rotations.device)[:, None] * rotations
 
 
-def apart_deg(estimate: Tensor, true: Tensor) -> Tensor:
+def apart_deg(estimate: Tensor, true: Tensor, symmetry: Tensor | None = None) -> Tensor:
     """(v,) angles between two sets of orientations (v, 3, 3), in the hand and after the turn of the
-    whole map that suit best."""
-    hands = (misorientation_deg(estimate, hand) for hand in (true, mirrored(true)))
+    whole map that suit best; `symmetry` as `misorientation_deg` has it."""
+    hands = (misorientation_deg(estimate, hand, symmetry) for hand in (true, mirrored(true)))
     return min(hands, key=lambda angle: float(angle.median()))

@@ -18,14 +18,17 @@ from diffragan.optics import Defocus
 from diffragan.pairs.open import open_pairs
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.finders import defocus_to_find, doubts
 from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
-from diffragan.reconstruction.orientations.match_images import (
+from diffragan.reconstruction.orientations.matching.match_images import (
     ImageSearch,
     Model,
     Stage,
     compare,
     image_search,
 )
+from diffragan.reconstruction.orientations.matching.merge_images import Descent
+from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.rotations import apart_deg, misorientation_deg, quasi_uniform
 from strict_device import strict_device
 from synthetic_views import make_views, mass_kda, molecule, true_volume
@@ -175,3 +178,37 @@ def test_a_search_is_the_same_on_a_device(own_lenses: bool, views: Views) -> Non
     assert found.starts == pytest.approx(wanted.starts, abs=1e-3)
     angle = misorientation_deg(rotations, wanted.views.rotations)
     assert float(angle.median()) < 0.5
+
+
+def test_images_too_near_to_focus_are_told_the_defocus_that_would_do() -> None:
+    """By weight: at -1000 Å 2 sin(chi) is strong from 8 Å on, which tells small molecules' views
+    apart and large ones' not; at -3000 Å from 14 Å on."""
+    near = make_views(ATOMS, 20)
+    far = make_views(ATOMS, 20, defocus=Defocus.of(np.full(20, -3000.0)))
+    assert defocus_to_find(near, 6.0) is None
+    assert defocus_to_find(near, 47.0) == -2000
+    assert defocus_to_find(far, 47.0) is None
+    lost = OrientationSearchResult(near, sure=False, starts=(0.3, 0.3), agree_deg=100.0)
+    (word,) = doubts(lost, "images", 47.0)
+    assert "-2000 Å or beyond" in word
+    assert "47 kDa" in word
+    assert "defocus" not in doubts(lost, "images", 6.0)[0]
+
+
+def test_few_images_a_turn_are_drawn_anew(views: Views) -> None:
+    """A third of a start's at most, and others each time; by the seed alone."""
+    search = image_search(views, KDA, resolution_A=6.0)
+    stage = Stage(6.0, 2, 500, 2.0, images=1000, from_A=9.0)
+    assert stage.at(0).resolution_A == 9.0
+    assert stage.at(2).resolution_A == 6.0
+    grid = torch.from_numpy(quasi_uniform(500)).float()
+    everyone = torch.arange(COUNT)
+    drawn: list[Tensor] = []
+    for _ in range(2):
+        on = Descent.begin(search, everyone, 5)
+        for turn in range(2):
+            on = on.step(search, everyone, stage.at(turn), grid)
+        drawn.append(on.model.volume)
+    assert torch.equal(*drawn)
+    other = Descent.begin(search, everyone, 6).step(search, everyone, stage, grid)
+    assert not torch.equal(other.model.volume, drawn[0])

@@ -141,6 +141,8 @@ def with_classes(settings: Settings | None, classes: int | str) -> Settings:
             f"There are no '{classes}' classes; give a number from 1 on, auto or motion."
         )
     settings = settings or load_settings()
+    if settings.many_views.symmetry != "C1":
+        raise DiffraganError("Classes are sorted without symmetry; leave it at C1.")
     sort = settings.classes.model_copy(update={"number": number})
     return settings.model_copy(update={"classes": sort})
 

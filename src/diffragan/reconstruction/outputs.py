@@ -228,6 +228,8 @@ def _metrics(
         "measured_to_A": float(1 / agreement.q[-1]),
         "rounds": solution.half_maps.iteration,
         "n_views": len(views),
+        "symmetry": settings.many_views.symmetry,
+        "symmetry_seen": solution.symmetry_seen,
         "views_used": int((views.weights >= 0.5).sum()),
         "r_factor": combined.r_factor,
         "hand": solution.hand,

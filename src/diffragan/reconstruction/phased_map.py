@@ -34,7 +34,7 @@ from diffragan.reconstruction.orientations.refine import (
     align_to_images,
     refine_orientations,
 )
-from diffragan.rotations import mean_rotation, mirrored
+from diffragan.rotations import mean_rotation, mirrored, part_along
 from diffragan.settings import ManyViewsSettings
 
 _TURN_DEG = 1.0  # the most a view is turned at once inside the run
@@ -94,6 +94,7 @@ class MapPlan:
             s.free_fraction,
             self.seed,
             views.optics.box_A / _FREE_FROM_A,
+            views.symmetry,
         )
         return balls.to(views.device)
 
@@ -245,9 +246,14 @@ class PhasedMap:
             shift_reach_A=0.0,
         )
         turn = mean_rotation(sample.rotations.mT @ refined.rotations)
+        free = self.views.free_directions()
+        if free is not None:
+            turn = part_along(turn, free)
         rotations = self.views.rotations @ turn
         x, volume = rotated(self.x, turn), rotated(self.map, turn)
         shift = best_shift(volume, torch.fft.rfftn(other.map))
+        if free is not None:
+            shift = (free @ shift.flip(0)).flip(0)
         in_view = rotations @ (shift.flip(0) * self.views.voxel_A)
         full = replace(
             self.full, rotations=rotations, shifts_A=self.views.shifts_A + in_view[:, :2]

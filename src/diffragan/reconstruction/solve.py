@@ -26,9 +26,11 @@ from diffragan.reconstruction.maps.load_views import load_views, with_background
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.finders import doubts, find_finder
 from diffragan.reconstruction.orientations.hand import hand_of
+from diffragan.reconstruction.orientations.map_symmetry import MapSymmetry, symmetry_of
 from diffragan.reconstruction.phased_map import PhasedMap
 from diffragan.reconstruction.start_from_waves import begin_from_waves
 from diffragan.settings import Settings
+from diffragan.symmetry import group_of
 
 _SAVE_EVERY_S = 60.0
 
@@ -52,6 +54,7 @@ class Solution:
     converged: bool
     verdict: str
     hand: str
+    symmetry_seen: str
     device: str
 
 
@@ -102,6 +105,7 @@ def solve_views(
     _iterate(half_maps, state_file, began, progress)
     combined = many_views.combined(half_maps, views)
     converged, verdict = convergence(half_maps, settings)
+    selection, seen = _proposed(selection, combined, settings.many_views.symmetry)
     return Solution(
         to_device(half_maps, CPU),
         to_device(combined, CPU),
@@ -111,6 +115,7 @@ def solve_views(
         converged,
         verdict,
         hand_in_words(combined, converged),
+        seen.name,
         str(device),
     )
 
@@ -128,7 +133,23 @@ def _load_in_turn(
         wait_for_all()
         with apart():
             views = _load(pairs, selection, settings, scratch, no_progress)
-    return views
+    return views.with_symmetry(torch.from_numpy(group_of(settings.many_views.symmetry)).float())
+
+
+def _proposed(
+    selection: ViewSelection, combined: PhasedMap, used: str
+) -> tuple[ViewSelection, MapSymmetry]:
+    """The selection with a word on a symmetry that the map shows and the run was not told of, and
+    what it shows."""
+    seen = symmetry_of(combined.map)
+    if used != "C1" or seen.name == "C1":
+        return selection, seen
+    word = (
+        f"The map looks like {seen.name}: turned about its axes it correlates with itself by "
+        f"{seen.correlation:.2f}; with --symmetry {seen.name} each view counts for "
+        "all its equivalents (orientations found from nothing, or told with RELION's axes)."
+    )
+    return replace(selection, warnings=(*selection.warnings, word)), seen
 
 
 def _load(
@@ -202,7 +223,7 @@ def _find_orientations(
             return
         find = find_finder(many.find_by)
         result = find(views, mass_kda, settings, scratch, progress)
-        warning = doubts(result, many.find_by)
+        warning = doubts(result, many.find_by, mass_kda)
         placed = {name: getattr(result.views, name).cpu() for name in ("rotations", "shifts_A")}
         save_tensors(kept, {"placed": placed, "warning": warning})
 
@@ -211,7 +232,10 @@ def _oriented(views: Views, scratch: Path) -> tuple[Views, list[str]]:
     """The views with the orientations that were found, and a warning if they are doubtful."""
     device = views.device
     read = torch.load(scratch / _ORIENTATIONS, weights_only=True)
-    return replace(views, **{k: v.to(device) for k, v in read["placed"].items()}), read["warning"]
+    placed = replace(views, **{k: v.to(device) for k, v in read["placed"].items()})
+    if views.symmetry is not None:
+        placed = placed.with_symmetry(views.symmetry)
+    return placed, read["warning"]
 
 
 def hand_in_words(combined: PhasedMap, converged: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from diffragan.settings.base import Frozen, NotNegative, Positive
 from diffragan.settings.classes import ClassesSettings
@@ -20,6 +20,7 @@ from diffragan.settings.exposures import (
 )
 from diffragan.settings.networks import ConditionsSettings, NetworkSettings, TrainSettings
 from diffragan.settings.session import ScanSettings, SessionSettings
+from diffragan.symmetry import group_name
 
 
 class PrepareSettings(Frozen):
@@ -197,12 +198,32 @@ class ManyViewsSettings(Frozen):
         description="what orientations are found by: images, lines that patterns share, or "
         "relion on the images",
     )
+    symmetry: str = Field(
+        default="C1",
+        description="of the molecule, by RELION's names: Cn, Dn, T, O, I, with its axes",
+    )
     find_starts: Annotated[int, Field(ge=1)] = Field(
         default=12, description="random starts tried at most, until two agree"
     )
     realign_every: Annotated[int, Field(ge=1)] = Field(
         default=10, description="iterations between refinements of orientations, where asked for"
     )
+
+    @field_validator("symmetry")
+    @classmethod
+    def _known_group(cls, value: str) -> str:
+        return group_name(value)
+
+    @model_validator(mode="after")
+    def _symmetry_where_it_is_used(self) -> Self:
+        if self.symmetry != "C1" and self.climb_by == "likelihood":
+            raise ValueError("climb_by = 'likelihood' takes no symmetry; leave it at C1")
+        if self.symmetry != "C1" and self.orientations == "find" and self.find_by != "images":
+            raise ValueError(
+                f"find_by = '{self.find_by}' does not place the axes of {self.symmetry}; find the "
+                "orientations by the images, or leave the symmetry at C1"
+            )
+        return self
 
 
 class AtomsSettings(Frozen):
@@ -344,6 +365,15 @@ class Settings(Frozen):
     session: SessionSettings = SessionSettings()
     scan: ScanSettings = ScanSettings()
     classes: ClassesSettings = ClassesSettings()
+
+    @model_validator(mode="after")
+    def _one_symmetric_molecule(self) -> Self:
+        if self.many_views.symmetry != "C1" and self.classes.number is not None:
+            raise ValueError(
+                "Classes are sorted without symmetry (many_views.symmetry); leave it at C1, or "
+                "leave out classes.number"
+            )
+        return self
 
     @model_validator(mode="after")
     def _specimen_needs_counts(self) -> Self:

@@ -29,7 +29,7 @@ from diffragan.terminal import (
 _LIBRARY_NAMES = {"views": "limit"} | dict.fromkeys(
     (
         *("preset", "config", "set_", "seed", "iterations", "classes"),
-        *("refine_orientations", "find_orientations"),
+        *("refine_orientations", "find_orientations", "symmetry"),
     ),
     "settings",
 )
@@ -76,6 +76,10 @@ def reconstruct(
     find_orientations: Annotated[
         bool, typer.Option("--find-orientations", help="find them from nothing")
     ] = False,
+    symmetry: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="of the molecule, as RELION names it: Cn, Dn, T, O, I"),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(help="result store of the same pairs whose phases make the start"),
@@ -180,7 +184,10 @@ def reconstruct(
         set_,
         seed=seed,
         many_views__iterations=iterations,
-        **{"relion__orientations" if method == "relion" else "many_views__orientations": mode},
+        **{
+            f"{'relion' if method == 'relion' else 'many_views'}__{name}": value
+            for name, value in (("orientations", mode), ("symmetry", symmetry))
+        },
     )
     if export_only:
         for store in stores:

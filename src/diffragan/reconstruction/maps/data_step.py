@@ -77,7 +77,8 @@ class DataStep:
         each = valid.reshape(-1) if geometry.curved else valid.any(0).float()
         for block in views.own_blocks():
             weight = views.weights[block][:, None] * each + 0j
-            counted.add(weight, views.rotations[block], geometry.points)
+            for rotations in views.equivalents(views.rotations[block]):
+                counted.add(weight, rotations, geometry.points)
         slices = summed(counted.spectrum().real)
         damping = torch.full_like(slices, self.damping)
         if views.electrons is not None:
@@ -118,7 +119,8 @@ class DataStep:
             slices = extract(volume, rotations, geometry.points)
             change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
             change *= views.weights[block][:, None]
-            collected.add(change, rotations, geometry.points)
+            for equivalent in views.equivalents(rotations):
+                collected.add(change, equivalent, geometry.points)
         merged = summed(collected.spectrum())
         step = torch.fft.irfftn(merged * self._share, s=(n, n, n), norm="forward")
         # Undoing the fall-off spreads a correction in Fourier space; not into what is left out.

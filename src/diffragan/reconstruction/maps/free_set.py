@@ -25,7 +25,13 @@ _LEAST_FREE = 60  # voxels left out that a ring and its neighbours must hold to 
 
 
 def free_balls(
-    n: int, padding: float, reach: float, fraction: float, seed: int, inner: float
+    n: int,
+    padding: float,
+    reach: float,
+    fraction: float,
+    seed: int,
+    inner: float,
+    symmetry: Tensor | None = None,
 ) -> Tensor:
     """Balls of Fourier space that a run leaves out, (n, n, n // 2 + 1) bool, mates included; on
     the CPU.
@@ -37,15 +43,21 @@ def free_balls(
         reach, inner: outer and inner limit of the balls' centres, in pixels of the pattern;
             the same balls come out whatever n.
         fraction: of the space between, about.
+        symmetry: (g, 3, 3) rotations that leave the molecule as it is: what one ball holds, its
+            equivalents tell, so that they are left out with it.
     """
     from scipy.spatial import cKDTree
 
     generator = np.random.default_rng([seed, 7])
-    count = round(0.5 * fraction * (reach**3 - inner**3) / FREE_RADIUS**3)
+    group = np.eye(3)[None] if symmetry is None else symmetry.double().cpu().numpy()
+    count = 0.5 * fraction * (reach**3 - inner**3) / FREE_RADIUS**3
+    count = max(1, round(count / len(group)))
     direction = generator.normal(size=(count, 3))
     # More than their share at low frequency, where a shell holds few.
     radius = generator.uniform(inner**2, reach**2, count) ** 0.5
     centres = direction / np.linalg.norm(direction, axis=1, keepdims=True) * radius[:, None]
+    turned = np.einsum("gij,cj->gci", group, centres[:, ::-1])  # a volume's axes are z, y, x
+    centres = turned.reshape(-1, 3)[:, ::-1]
     centres = padding * np.concatenate((centres, -centres))
     axis = np.fft.fftfreq(n, 1 / n)
     last = np.arange(n // 2 + 1)

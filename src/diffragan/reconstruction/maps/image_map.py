@@ -97,8 +97,10 @@ def image_map(views: Views, power: Tensor | None = None, second_order: float = 0
         transfer = views.transfer.of(block)
         factor = views.weights[block][:, None] * transfer / noise
         spectra = views.spectra(block) * views.image_phase_ramp(block)
-        total.add((spectra * factor).contiguous(), views.rotations[block], points)
-        weight.add((factor * transfer + 0j).contiguous(), views.rotations[block], points)
+        filtered, squared = (spectra * factor).contiguous(), (factor * transfer + 0j).contiguous()
+        for rotations in views.equivalents(views.rotations[block]):
+            total.add(filtered, rotations, points)
+            weight.add(squared, rotations, points)
     information = summed(weight.spectrum().real)
     signal = power_by_voxel(power, n, views.flat.padding)
     rings = ring_of(views)[:count]

@@ -50,6 +50,8 @@ class Views:
         None where nothing faded.
     background: (k,) intensity of what scatters beside the molecule, in the units of `measured`,
         as far as it is known; None where there is none.
+    symmetry: (g, 3, 3) the molecule's own rotations (`symmetry.group_of`), the identity first;
+        None where it has no other.
     """
 
     optics: Optics
@@ -67,6 +69,7 @@ class Views:
     electrons: float | None = None
     fade: Tensor | None = None
     background: Tensor | None = None
+    symmetry: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -111,6 +114,29 @@ class Views:
     def voxel_A(self) -> float:
         """Side of a voxel, Å."""
         return self.volume_box_A / self.n
+
+    def equivalents(self, rotations: Tensor) -> Iterator[Tensor]:
+        """Orientations (b, 3, 3), and each turn of them that the molecule's symmetry leaves unseen:
+        a slice lies at all of these in its map."""
+        if self.symmetry is None:
+            yield rotations.contiguous()
+            return
+        for own in self.symmetry:
+            yield (rotations @ own).contiguous()
+
+    def free_directions(self) -> Tensor | None:
+        """(3, 3) that takes of a vector what the symmetry leaves free, along which a map may turn
+        and move and keep its axes: the part along the axis of a Cn, else nothing. None: all."""
+        return None if self.symmetry is None else self.symmetry.mean(0)
+
+    def with_symmetry(self, symmetry: Tensor) -> Views:
+        """The same views of a molecule with these rotations (g, 3, 3), the identity first, each
+        turned by another of them: so what a map has against its symmetry meets patterns too."""
+        if len(symmetry) == 1:
+            return self
+        own = symmetry.to(self.rotations)
+        kind = torch.arange(len(self), device=self.device) // 2 % len(own)
+        return replace(self, symmetry=own, rotations=self.rotations @ own[kind])
 
     def padded(self, padding: float) -> Views:
         """The same views for a volume of another side."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Protocol
 
 from diffragan.errors import DiffraganError
 from diffragan.progress import Progress
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
+from diffragan.reconstruction.orientations.from_images import (
+    SearchPlan,
+    end_resolution_A,
+    find_from_images,
+)
 from diffragan.reconstruction.orientations.from_lines import find_from_lines
 from diffragan.reconstruction.orientations.from_relion import find_from_relion
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
@@ -17,6 +22,9 @@ from diffragan.settings import Settings
 # e/Å² a pattern, at which 300 views of a protein of 47 kDa came right by lines; at 150 they did
 # not, and those of one of 6 kDa needed more.
 LEAST_DOSE_FOR_LINES = 200.0
+_STRONG = 0.9  # of the images' strongest transfer, squared
+_STRONG_AT = 1.25  # of the resolution that a search ends at
+_TO_PER_A = 0.2  # the frequency that images are wanted to
 
 
 class Finder(Protocol):
@@ -79,7 +87,38 @@ def find_finder(name: str) -> Finder:
     return FINDERS[name]
 
 
-def doubts(result: OrientationSearchResult, name: str) -> list[str]:
+def defocus_to_find(views: Views, mass_kda: float | None) -> float | None:
+    """Defocus, Å, from which on images would show views of a molecule of this weight apart, if
+    these are closer to focus; else None.
+
+    A search begins half as coarse again as it ends (`stages_for`), and 1AUP came right where
+    2 sin(chi) is strong at 1.25 of its end, at -2000 Å and not at -1000. Its first maximum is at
+    the frequency 1 / d for a defocus of d² / (2 wavelengths).
+    """
+    strength = views.transfer.mean_square()
+    first = int((strength >= _STRONG * strength.max()).float().argmax())
+    shown_A = views.optics.box_A / float(views.flat.radius[first].clamp_min(1))
+    wanted_A = _STRONG_AT * end_resolution_A(mass_kda)
+    if shown_A > 0.95 * wanted_A:
+        return None
+    return -100.0 * math.ceil(wanted_A**2 / (2 * views.optics.wavelength_A) / 100)
+
+
+def _nearer(views: Views, mass_kda: float | None) -> str:
+    """The defocus that would do, in words, if these images have less."""
+    defocus_A = defocus_to_find(views, mass_kda)
+    if defocus_A is None:
+        return ""
+    spread_A = views.optics.wavelength_A * abs(defocus_A) * _TO_PER_A
+    size = "its size" if mass_kda is None else f"{mass_kda:.0f} kDa"
+    return (
+        f" At this defocus images show little of what tells views of a molecule of {size} apart: "
+        f"take them at {defocus_A:.0f} Å or beyond, with {math.ceil(spread_A)} Å of empty field on "
+        "each side of it, over which that defocus spreads detail of 5 Å."
+    )
+
+
+def doubts(result: OrientationSearchResult, name: str, mass_kda: float | None = None) -> list[str]:
     """In a sentence, what makes the orientations that a finder gave doubtful, and what may help;
     nothing if the search is sure of them."""
     if result.sure:
@@ -93,7 +132,7 @@ def doubts(result: OrientationSearchResult, name: str) -> list[str]:
         return [
             f"No two of {len(result.starts)} random starts came to the same map, so the "
             "orientations are doubtful; give more views, or more starts (--set "
-            f"many_views.find_starts=...){lines}."
+            f"many_views.find_starts=...){lines}.{_nearer(views, mass_kda)}"
         ]
     if name == "lines":
         return [

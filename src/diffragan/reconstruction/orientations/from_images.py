@@ -19,20 +19,22 @@ from torch import Tensor
 from diffragan.files.atomic import save_tensors
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.match_images import (
+from diffragan.reconstruction.orientations.matching.match_images import (
     ImageSearch,
     Model,
     Stage,
     compare,
     image_search,
-    random_model,
-    turn,
 )
+from diffragan.reconstruction.orientations.matching.merge_images import Descent, turn
 from diffragan.reconstruction.orientations.refine import align_to_images
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.rotations import apart_deg, quasi_uniform
+from diffragan.symmetry import one_of_each
 
-STAGES = (Stage(10.0, 8, 4600, 3.0), Stage(8.0, 12, 15000, 3.0), Stage(6.5, 8, 15000, 2.0))
+# Where a start's first turns end, Å, for a molecule of that weight, and the limits for others.
+_END_A, _END_KDA, _FINEST_A, _COARSEST_A = 8.0, 47.0, 5.5, 10.0
+_UNKNOWN_KDA = 20.0
 _SAME_DEG = 20.0  # starts whose views differ by less, in the median, came to the same map
 _LEAST_EXPLAINED = 0.1  # of the images' signal: a map that explains less says nothing
 _ALIGNED_A = (8.0, 6.5, 5.5, 5.0)
@@ -43,12 +45,32 @@ class SearchPlan:
     """How thoroughly a search goes.
 
     starts: how many random starts are tried at most. sample: how many views a start uses.
-    stages: of each start, coarse to fine; all views are placed by the last.
+    stages: of each start, coarse to fine; all views are placed by the last. None: as the molecular
+        weight has them (`stages_for`).
     """
 
     starts: int = 12
     sample: int = 500
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[Stage, ...] | None = None
+
+
+def end_resolution_A(mass_kda: float | None) -> float:
+    """Where the turns with few images end, for a molecule of this weight."""
+    size = float(((mass_kda or _UNKNOWN_KDA) / _END_KDA) ** (1 / 3))
+    return min(_COARSEST_A, max(_FINEST_A, _END_A * size))
+
+
+def stages_for(mass_kda: float | None) -> tuple[Stage, ...]:
+    """The stages of a start: many turns with few images each, then some with all.
+
+    A small molecule's views are told apart by finer detail, and it has as many details at that
+    resolution as a large one at a coarser.
+    """
+    end_A = end_resolution_A(mass_kda)
+    return (
+        Stage(end_A, 60, 4600, 3.0, images=100, from_A=1.5 * end_A),
+        Stage(0.85 * end_A, 3, 15000, 3.0),
+    )
 
 
 @dataclass(frozen=True)
@@ -70,11 +92,12 @@ class _Agreement:
     pair: tuple[int, int] = (0, 0)
     angle_deg: float = math.inf
 
-    def with_last(self, starts: list[_Start]) -> _Agreement:
+    def with_last(self, starts: list[_Start], symmetry: Tensor | None) -> _Agreement:
         """The same with the last start compared with all before it."""
         best, last = self, len(starts) - 1
         for other in range(last):
-            apart = float(apart_deg(starts[other].rotations, starts[last].rotations).median())
+            first, second = starts[other].rotations, starts[last].rotations
+            apart = float(apart_deg(first, second, symmetry).median())
             if apart < best.angle_deg:
                 best = _Agreement((other, last), apart)
         return best
@@ -103,19 +126,20 @@ def find_from_images(
         mass_kda: molecular weight, for the mask; None where it is not known.
         keep: file of the starts that are done, from which an interrupted search goes on.
     """
-    finest_A = min(stage.resolution_A for stage in plan.stages)
+    stages = plan.stages or stages_for(mass_kda)
+    finest_A = min(stage.resolution_A for stage in stages)
     search = image_search(views, mass_kda, resolution_A=finest_A)
-    grids = [_grid(stage.grid, seed, views.device) for stage in plan.stages]
+    grids = [_grid(stage.grid, seed, views) for stage in stages]
     count = min(plan.sample, len(views))
     few = torch.arange(count) * len(views) // count
     done = _kept(keep, views.device)
     agreement = _Agreement()
     for number in range(plan.starts):
         if number == len(done):
-            done.append(_run_start(search, few, 1000 * seed + number, plan.stages, grids))
+            done.append(_run_start(search, few, 1000 * seed + number, stages, grids))
             if keep is not None:
                 save_tensors(keep, [vars(start) for start in done])
-        agreement = agreement.with_last(done[: number + 1])
+        agreement = agreement.with_last(done[: number + 1], views.symmetry)
         word = f"explains {done[number].explained:.2f}"
         if number:
             word += f"; the best two differ by {agreement.angle_deg:.0f}°"
@@ -124,7 +148,7 @@ def find_from_images(
             break
     sure = agreement.sure(done)
     best = max((done[k] for k in agreement.pair) if sure else done, key=lambda start: start.gain)
-    placed = _placed(search, views, best, plan.stages[-1], grids[-1])
+    placed = _placed(search, views, best, stages[-1], grids[-1])
     aligned = align_to_images(placed, schedule_A=_ALIGNED_A)
     word = f"(patterns and the images' map correlate by {float(aligned.score.median()):.3f})"
     progress("placing all views", len(views), len(views), word)
@@ -136,8 +160,12 @@ def find_from_images(
     )
 
 
-def _grid(count: int, seed: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(quasi_uniform(count, seed)).float().to(device)
+def _grid(count: int, seed: int, views: Views) -> Tensor:
+    """Orientations spread as `count` over SO(3), one of each that symmetry makes alike."""
+    rotations = quasi_uniform(count, seed)
+    if views.symmetry is not None:
+        rotations = rotations[one_of_each(rotations, views.symmetry.double().cpu().numpy())]
+    return torch.from_numpy(rotations).float().to(views.device)
 
 
 def _kept(keep: Path | None, device: torch.device) -> list[_Start]:
@@ -155,10 +183,15 @@ def _run_start(
     grids: list[Tensor],
 ) -> _Start:
     """One random start, through all stages."""
-    model = random_model(search, few, seed)
+    on = Descent.begin(search, few, seed)
+    model = on.model
     for stage, grid in zip(stages, grids, strict=True):
-        for _ in range(stage.turns):
-            model = turn(search, few, model, stage, grid)
+        for k in range(stage.turns):
+            if stage.images is None:
+                model = turn(search, few, model, stage, grid)
+            else:
+                on = on.step(search, few, stage.at(k), grid)
+                model = on.model
     end = compare(search, few, model, stages[-1], grids[-1])
     return _Start(model.volume, model.unexplained, end.gain, end.explained, end.rotations)
 

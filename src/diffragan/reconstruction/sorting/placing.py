@@ -19,13 +19,13 @@ from torch import Tensor
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.from_images import STAGES
-from diffragan.reconstruction.orientations.match_images import (
+from diffragan.reconstruction.orientations.matching.match_images import (
     Places,
+    Stage,
     compare,
     image_search,
-    merge,
 )
+from diffragan.reconstruction.orientations.matching.merge_images import merge
 from diffragan.reconstruction.orientations.refine import align_to_images, refine_orientations
 from diffragan.reconstruction.sorting.some_views import some_views
 from diffragan.reconstruction.sorting.sort import (
@@ -40,6 +40,7 @@ from diffragan.rotations import quasi_uniform
 LEAST_TO_SEARCH = 20  # views
 _ALIGNED_A = (8.0, 6.5, 5.5, 5.0)  # of views that are turned to their class's map
 _ROUNDS = 2  # of turning and sorting
+_SEARCHED_AGAIN = Stage(6.5, 1, 15000, 2.0)  # where views of no class are looked for
 
 # Told some of the views and a number of its own: the same with orientations and shifts found, and
 # what makes these doubtful.
@@ -124,7 +125,7 @@ def searched_again(
 
     A first search may have put a part of a molecule's views wrong, where most showed another.
     """
-    finest = STAGES[-1]
+    finest = _SEARCHED_AGAIN
     search = image_search(views, plan.mass_kda, resolution_A=finest.resolution_A)
     grid = torch.from_numpy(quasi_uniform(finest.grid, plan.seed)).float().to(views.device)
     for k in range(sorting.classes):
@@ -133,7 +134,8 @@ def searched_again(
         if not len(out) or not len(own):
             continue
         placed = Places(own, views.weights[own], views.rotations[own], views.shifts_A[own])
-        model = merge(search, placed, 0.1 * search.expected)
+        unexplained = 0.1 * search.expected
+        model = merge(search, placed, unexplained).model(search, unexplained)
         matches = compare(search, out.cpu(), model, finest, grid)
         trial = replace(
             some_views(views, out), rotations=matches.rotations, shifts_A=matches.shifts_A

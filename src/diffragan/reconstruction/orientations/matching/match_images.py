@@ -1,24 +1,22 @@
-"""Images against a map: at which orientations and shifts each is likely, and the map of images
-that lie there.
+"""Images against a map: at which orientations and shifts each is likely.
 
-One turn of expectation and maximisation (Scheres, J. Mol. Biol. 415, 406 (2012)). An image is
-judged by its own noise and by what the map leaves unexplained, so that early turns choose loosely.
+The expectation of expectation and maximisation (Scheres, J. Mol. Biol. 415, 406 (2012)); the map of
+images that lie there is `merge_images`. An image is judged by its own noise and by what the map
+leaves unexplained, so that early turns choose loosely.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from diffragan.fourier.slices import Inserter, extract
-from diffragan.fourier.volumes import spectrum_volume, volume_spectrum
-from diffragan.reconstruction.maps.image_map import power_by_voxel, ring_of, ring_power, wiener
+from diffragan.fourier.slices import extract
+from diffragan.fourier.volumes import volume_spectrum
+from diffragan.reconstruction.maps.image_map import power_by_voxel, ring_of, ring_power
 from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 from diffragan.reconstruction.maps.mask import envelope
 from diffragan.reconstruction.maps.views import Views
@@ -29,22 +27,34 @@ _LEAST_WEIGHT = 0.02  # of an image, below which an orientation is dropped
 _BLUR_A = 5.0  # of the map squared, for its mask
 _MARGIN_A = 4.0  # how far the mask is grown: early maps are vague
 _IMAGES = 16  # compared together
-_INSERTED = 256  # images merged together
 _POINTS = 1_000_000  # taken from a map together
+_ARRIVED = 0.7  # of a stage's turns, after which it has come to its resolution
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Turns at one resolution.
+    """Turns of comparing and merging, to one resolution.
 
     grid: number of orientations, all over SO(3): 4,600 lie 15° apart, 15,000 10°.
     shift_step_A: of the grid of shifts.
+    images: how many are drawn anew for each turn; none: all of a start's.
+    from_A: the resolution of the first turn, from which the others go on to `resolution_A`; none:
+        that.
     """
 
     resolution_A: float
     turns: int
     grid: int
     shift_step_A: float
+    images: int | None = None
+    from_A: float | None = None
+
+    def at(self, turn: int) -> Stage:
+        """The stage as it is in one of its turns: two thirds of them go to its resolution."""
+        if self.from_A is None:
+            return self
+        part = min(1.0, turn / max(1, _ARRIVED * self.turns))
+        return replace(self, resolution_A=self.from_A + part * (self.resolution_A - self.from_A))
 
 
 @dataclass(frozen=True)
@@ -163,22 +173,6 @@ def image_search(
     )
 
 
-def random_model(search: ImageSearch, chosen: Tensor, seed: int) -> Model:
-    """The chosen images (v,) merged at random orientations, unshifted."""
-    drawn = Rotation.random(len(chosen), rng=np.random.default_rng([seed, 3]))
-    rotations = torch.from_numpy(drawn.as_matrix()).float().to(search.views.device)
-    unshifted = rotations.new_zeros(len(chosen), 2)
-    weight = unshifted.new_ones(len(chosen))
-    places = Places(chosen.to(search.views.device), weight, rotations, unshifted)
-    return merge(search, places, search.expected)
-
-
-def turn(search: ImageSearch, chosen: Tensor, model: Model, stage: Stage, grid: Tensor) -> Model:
-    """One turn: the chosen images compared with the map, and merged anew."""
-    matches = compare(search, chosen, model, stage, grid)
-    return merge(search, matches.places, matches.unexplained)
-
-
 def compare(
     search: ImageSearch, chosen: Tensor, model: Model, stage: Stage, grid: Tensor
 ) -> Matches:
@@ -221,29 +215,6 @@ def compare(
     )
 
 
-def merge(search: ImageSearch, places: Places, unexplained: Tensor) -> Model:
-    """The map of images at given places, damped where noise rules.
-
-    Args:
-        unexplained: (ki,) power that is not the map's, beside each image's noise.
-    """
-    views, n = search.views, search.views.n
-    points = views.flat.points[: len(search.transfer)]
-    total, weight = (Inserter(n, points.device) for _ in range(2))
-    for start in range(0, len(places.item), _INSERTED):
-        item, share, rotations, shifts = (x[start : start + _INSERTED] for x in places)
-        variance = search.noise[item][:, None] + unexplained
-        transfer = search.transfer.of(item)
-        factor = share[:, None] * transfer / variance
-        images = views.contrast[item.cpu()].to(views.device)[:, : len(search.transfer)]
-        images = images * _shift_ramps(search, shifts, points)
-        rotations = rotations.contiguous()
-        total.add((images * factor).contiguous(), rotations, points)
-        weight.add((factor * transfer + 0j).contiguous(), rotations, points)
-    merged = wiener(total.spectrum(), weight.spectrum().real, search.signal)
-    return Model(spectrum_volume(merged), unexplained)
-
-
 def _projections(search: ImageSearch, model: Model, stage: Stage, grid: Tensor) -> _Projections:
     """The map's projections over a grid of orientations (g, 3, 3), to a stage's resolution."""
     views, box = search.views, search.views.optics.box_A
@@ -269,7 +240,7 @@ def _projections(search: ImageSearch, model: Model, stage: Stage, grid: Tensor) 
         real_imag=torch.cat((values.real, values.imag), 1),
         power=values.abs().square(),
         shifts=shifts,
-        ramps=_shift_ramps(search, shifts, points),
+        ramps=shift_ramps(search, shifts, points),
         band=band,
     )
 
@@ -314,7 +285,7 @@ def _shift_grid(search: ImageSearch, step_A: float) -> Tensor:
     return near.to(search.views.device)
 
 
-def _shift_ramps(search: ImageSearch, shifts: Tensor, points: Tensor) -> Tensor:
+def shift_ramps(search: ImageSearch, shifts: Tensor, points: Tensor) -> Tensor:
     """(s, k) factors that move a molecule from each shift to the centre."""
     cycles = (shifts / search.views.volume_box_A) @ points[:, :2].T
     return torch.polar(torch.ones_like(cycles), 2 * math.pi * cycles)
