@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import mrcfile
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffragan.inspection.frames import open_frames
-from diffragan.inspection.images import DEFOCI_A, shown_defocus
+from diffragan.inspection.images import DEFOCI_A, shown_defocus, with_aberration
 from diffragan.inspection.thon_rings import radial_power, thon_rings
 from diffragan.optics import aberration
 from diffragan.settings import load_settings
@@ -55,6 +56,17 @@ def test_white_noise_has_the_same_power_everywhere() -> None:
     q, power = radial_power(noise, PIXEL_A)
     assert q[1] == pytest.approx(1 / 400, rel=0.01)
     assert np.std(power[5:]) / np.mean(power[5:]) < 0.1
+
+
+def test_the_lens_of_a_file_is_used(tmp_path: Path) -> None:
+    """Unless another was given by hand."""
+    with h5py.File(tmp_path / "image.h5", "w") as file:
+        file["image"] = film(4000.0)[None]
+        file.attrs["cs_mm"] = 2.7
+    frames = open_frames([tmp_path / "image.h5"], "image", None)
+    assert with_aberration(frames, SETTINGS).image.cs_mm == 2.7
+    by_hand = load_settings(overrides=["image.cs_mm=1.2"])
+    assert with_aberration(frames, by_hand).image.cs_mm == 1.2
 
 
 def test_a_file_without_a_defocus_shows_it(tmp_path: Path) -> None:

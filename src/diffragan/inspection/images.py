@@ -230,6 +230,15 @@ def told_defocus(frames: Frames, settings: Settings) -> ToldDefocus | None:
     return None
 
 
+def with_aberration(frames: Frames, settings: Settings) -> Settings:
+    """The settings with the images' spherical aberration as their file tells it, unless it was
+    given by hand."""
+    if "cs_mm" not in frames.told or given_by_hand(settings, "image.cs_mm"):
+        return settings
+    told = {"cs_mm": float(np.mean(frames.told["cs_mm"]))}
+    return settings.model_copy(update={"image": settings.image.model_copy(update=told)})
+
+
 def shown_defocus(frames: Frames, pixel_A: float, settings: Settings) -> ToldDefocus | None:
     """The defocus that the images' own Thon rings show, the median of up to eight images; none
     where fewer than half of them show some. Rings do not tell its sign."""

@@ -26,6 +26,7 @@ from diffragan.inspection.images import (
     place,
     shown_defocus,
     told_defocus,
+    with_aberration,
 )
 from diffragan.inspection.patterns import inspect_patterns, pattern_at, scan_of
 from diffragan.microscope.imaging import pattern_mask
@@ -111,6 +112,7 @@ def _pairs(  # long: both sides, and where they go
     progress: Progress,
 ) -> PairFindings:
     """How images lie to patterns, and the store of both."""
+    settings = with_aberration(cameras, settings)
     pixel_A = pixel_of_images(cameras, settings)
     box_A = box_A or 1 / found.pixel_per_A
     settings = _covered(found, settings)

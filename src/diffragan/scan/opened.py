@@ -13,7 +13,12 @@ from diffragan.errors import DiffraganError
 from diffragan.files.formats import read_arrays
 from diffragan.files.instruments.stacks import first_frames
 from diffragan.inspection.frames import Frames, open_frames
-from diffragan.inspection.images import ToldDefocus, shown_defocus, told_defocus
+from diffragan.inspection.images import (
+    ToldDefocus,
+    shown_defocus,
+    told_defocus,
+    with_aberration,
+)
 from diffragan.microscope.session.raster import Beam
 from diffragan.settings import Settings, given_by_hand
 
@@ -62,7 +67,7 @@ def open_scan(
     shape, numbers, notes = _raster_of(frames, settings)
     if len(numbers) < len(frames):  # more than the scan has: what follows is none of it
         frames = replace(frames, stack=first_frames(frames.stack, len(numbers)))
-    image, pixel_A, defocus = _image(overview, settings)
+    image, pixel_A, defocus, settings = _image(overview, settings)
     told = frames.told
     step = settings.scan.step_A or told.get("step_A")
     diameter = settings.scan.beam_diameter_A or told.get("beam_diameter_A")
@@ -133,8 +138,8 @@ def _raster_of(
 
 def _image(
     overview: Path, settings: Settings
-) -> tuple[NDArray[np.float32], float, ToldDefocus | None]:
-    """The overview, its pixel and defocus."""
+) -> tuple[NDArray[np.float32], float, ToldDefocus | None, Settings]:
+    """The overview, its pixel and defocus, and the settings with its lens as the file tells."""
     arrays = read_arrays(overview)
     stack = arrays.get("image", arrays.get("pattern"))
     if stack is None or len(stack) != 1:
@@ -147,5 +152,6 @@ def _image(
     if not np.isfinite(image).all():
         raise DiffraganError(f"{overview} holds NaN or infinite values; repair the image first.")
     frames = Frames(overview, stack, arrays, np.ones(image.shape, bool))
+    settings = with_aberration(frames, settings)
     told = told_defocus(frames, settings) or shown_defocus(frames, float(pixel), settings)
-    return image, float(pixel), told
+    return image, float(pixel), told, settings
