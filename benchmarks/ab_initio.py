@@ -80,8 +80,9 @@ class Search:
         )
 
 
-class WithMargin(SimulationStore):
-    """A simulation store in a wider field: its waves with vacuum around them.
+class Field(SimulationStore):
+    """A simulation store in a wider field, its waves with vacuum around them, and perhaps of some
+    of its items.
 
     The atoms' potential ends a few ångströms from them, so that this is the wave of the wider field
     but for what the narrow one let in again from its other side.
@@ -93,44 +94,35 @@ class WithMargin(SimulationStore):
         self.margin_px = round(margin_A / pixel_A)
         side_A = self.box_A + 2 * self.margin_px * pixel_A
         self.optics = replace(self.optics, box_A=side_A)
+        self.chosen = np.arange(self.n)
+
+    def take(self, items: NDArray[np.int64]) -> None:
+        """Hold these items alone."""
+        assert self.rotation is not None
+        rotation, index = self.rotation[items], self.structure_index[items]
+        self.chosen, self.n = items, len(items)
+        self.rotation, self.structure_index = rotation, index
 
     def exit_wave(self, items: Selection) -> NDArray[np.complex64]:
         """(k, y, x) complex64."""
         width = (self.margin_px, self.margin_px)
-        return np.pad(super().exit_wave(items), ((0, 0), width, width), constant_values=1)
+        waves = super().exit_wave(self.chosen[items])
+        return np.pad(waves, ((0, 0), width, width), constant_values=1)
 
 
 def pairs_of(search: Search) -> ImagedPairs:
     """The pairs of a search, imaged on the way."""
-    store = WithMargin(Path(search.store), search.margin_A)
-    pairs = ImagedPairs(store, search.case.settings())
+    store = Field(Path(search.store), search.margin_A)
     if search.uneven > 0:
-        chosen = uneven(pairs, search)
-        return SomePairs(store, search.case.settings(), chosen)
-    return pairs
+        store.take(uneven(store, search))
+    return ImagedPairs(store, search.case.settings())
 
 
-class SomePairs(ImagedPairs):
-    """Some items of a simulation store, in the order given."""
-
-    def __init__(self, store: SimulationStore, settings: Any, chosen: NDArray[np.int64]) -> None:
-        super().__init__(store, settings)
-        self.chosen = chosen
-        self.n = len(chosen)
-        assert self.rotation is not None
-        self.rotation = self.rotation[chosen]
-        self.structure_index = self.structure_index[chosen]
-
-    def measured(self, items: Selection) -> Any:
-        """Patterns and images of the items."""
-        return super().measured(self.chosen[items])
-
-
-def uneven(pairs: ImagedPairs, search: Search) -> NDArray[np.int64]:
+def uneven(store: SimulationStore, search: Search) -> NDArray[np.int64]:
     """Items of which the part `uneven` is drawn from views along one axis of the molecule."""
-    assert pairs.rotation is not None
+    assert store.rotation is not None
     rng = np.random.default_rng([search.seed, 4])
-    along = np.abs(pairs.rotation[:, 2, 2]) > np.cos(np.deg2rad(UNEVEN_DEG / 2))
+    along = np.abs(store.rotation[:, 2, 2]) > np.cos(np.deg2rad(UNEVEN_DEG / 2))
     axis, rest = (rng.permutation(np.flatnonzero(side)) for side in (along, ~along))
     count = round(search.uneven * search.views)
     if count > len(axis) or search.views - count > len(rest):
