@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,16 @@ def test_what_is_copied_is_there(name: str) -> None:
     assert all((ROOT / path).exists() for path in copied(name))
 
 
-def needed(name: str, extras: tuple[str, ...], seen: set[str]) -> Iterator[str]:
-    """Distributions that one needs here, and that these need."""
-    for line in importlib.metadata.requires(name) or []:
+def declared() -> list[str]:
+    """Requirements of the package, with the extras that are installed where it is used."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *extras["instruments"], *extras["tensorboard"]]
+
+
+def needed(lines: Sequence[str], extras: tuple[str, ...], seen: set[str]) -> Iterator[str]:
+    """Distributions that some requirements name, and that these need here."""
+    for line in lines:
         requirement = Requirement(line)
         marker = requirement.marker
         wanted = marker is None or any(marker.evaluate({"extra": e}) for e in ("", *extras))
@@ -72,14 +80,15 @@ def needed(name: str, extras: tuple[str, ...], seen: set[str]) -> Iterator[str]:
         if wanted and other not in seen:
             seen.add(other)
             yield other
-            yield from needed(other, tuple(requirement.extras), seen)
+            below = importlib.metadata.requires(other) or []
+            yield from needed(below, tuple(requirement.extras), seen)
 
 
 def test_the_lock_holds_all_that_an_image_installs() -> None:
     """What our dependencies bring too, or two builds of one release would differ."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     locked = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
-    brought = set(needed("diffragan", ("instruments", "tensorboard"), set()))
+    brought = set(needed(declared(), (), set()))
     # PyTorch names the GPU libraries of its plain wheel with their versions.
     unlocked = {n for n in brought - locked - NOT_LOCKED if not n.startswith(("nvidia-", "cuda-"))}
     assert not unlocked, f"add {sorted(unlocked)} to constraints.txt"
