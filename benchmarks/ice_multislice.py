@@ -90,7 +90,7 @@ def molecule_within(
     times = int(np.ceil((np.ptp(own[:, :2], axis=0).max() + 6) / box))
     side, depth = times * box, max(count * box, np.ptp(own[:, 2]) + 4)
     alone = torch.fft.fft2(wave_of(structure.numbers, own, side, depth), norm="forward")
-    total: torch.Tensor | float = 0.0
+    total = torch.zeros_like(alone)
     corner = np.stack(np.meshgrid(np.arange(times), np.arange(times), [0]), -1).reshape(-1, 3) * box
     for _ in range(draws):
         ice = layers(water, count, rng) + np.array([box / 2, box / 2, -count * box / 2])
@@ -100,6 +100,8 @@ def molecule_within(
         places = np.concatenate((own, ice[~near]))
         wave = wave_of(np.append(structure.numbers, kinds[~near]), places, side, depth)
         total = total + torch.fft.fft2(wave, norm="forward") / draws
+    # Ice turns the phase of the whole wave, direct beam and all, by its mean potential.
+    total = total * torch.sgn(alone[0, 0] / total[0, 0])
     q = frequency_grid(alone.shape[-1], side).sqrt()
     cross, power = (total * alone.conj()).real, alone.abs().square()
     return [a / b for a, b in zip(shells(cross, q), shells(power, q), strict=True)]
