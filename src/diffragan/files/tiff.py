@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,29 @@ def read_tiff_stack(path: Path) -> dict[str, Any]:
     """
     import tifffile
 
-    file = tifffile.TiffFile(path)
-    series = file.series[0]
-    *_, y, x = series.shape if len(series.shape) >= 2 else (0, 0)
-    if series.axes[-2:] != "YX" or not y:
-        raise DiffraganError(
-            f"{path} holds {series.shape} ({series.axes}), not grey images of one size; save it as "
-            "a stack of grey pages."
-        )
-    stack = frames_of(tifffile.memmap(path, mode="r")) if series.dataoffset else None
-    if stack is None:
-        pages = FrameStack(
-            lambda numbers: np.stack([file.asarray(series=0, key=int(k)) for k in numbers]),
-            (len(series.pages), int(y), int(x)),
-        )
-        stack = pages if len(series.pages) * y * x == np.prod(series.shape) else None
-    if stack is None:
-        stack = frames_of(series.asarray())
-    return {"pattern": stack, **_imagej_pixel(file)}
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        *_, y, x = series.shape if len(series.shape) >= 2 else (0, 0)
+        if series.axes[-2:] != "YX" or not y:
+            raise DiffraganError(
+                f"{path} holds {series.shape} ({series.axes}), not grey images of one size; save "
+                "it as a stack of grey pages."
+            )
+        told = _imagej_pixel(file)
+        if series.dataoffset:
+            return {"pattern": frames_of(tifffile.memmap(path, mode="r")), **told}
+        if len(series.pages) * y * x == np.prod(series.shape):
+            shape = (len(series.pages), int(y), int(x))
+            return {"pattern": FrameStack(partial(_read_pages, path), shape), **told}
+        return {"pattern": frames_of(series.asarray()), **told}
+
+
+def _read_pages(path: Path, numbers: Iterable[int]) -> NDArray[Any]:
+    """(n, y, x) of some pages. The file is open no longer than they are read."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        return np.stack([file.asarray(series=0, key=int(k)) for k in numbers])
 
 
 # One unit of ImageJ in Å.

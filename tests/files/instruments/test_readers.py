@@ -16,6 +16,7 @@ import h5py
 import hdf5plugin
 import mrcfile
 import numpy as np
+import psutil
 import pyterse
 import pytest
 import tifffile
@@ -230,6 +231,14 @@ def test_frames_and_what_the_file_tells(write: Write, tmp_path: Path) -> None:
     told = FORMATS[write]
     for name, value in told.items():
         assert arrays[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_a_compressed_tiff_is_not_kept_open(tmp_path: Path) -> None:
+    """Its pages can't be mapped; the file is open while some are read, and no longer."""
+    path = as_compressed_tiff(tmp_path)
+    frames = read_arrays(path)["pattern"]
+    assert np.array_equal(np.asarray(frames[[4, 1]]), FLAT[[4, 1]])
+    assert path not in {Path(file.path) for file in psutil.Process().open_files()}
 
 
 def test_empad(tmp_path: Path) -> None:
