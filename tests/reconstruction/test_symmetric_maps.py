@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffragan.fourier.correlation import fsc
 from diffragan.fourier.slices import extract
-from diffragan.fourier.volumes import volume_spectrum
+from diffragan.fourier.volumes import uncentred, volume_spectrum
 from diffragan.reconstruction import many_views as mv
 from diffragan.reconstruction.maps.free_set import free_balls
 from diffragan.reconstruction.maps.image_map import image_map
@@ -116,3 +117,11 @@ def test_a_map_shows_its_symmetry(name: str) -> None:
     seen = symmetry_of(true_volume(turned, 40))
     assert seen.name == name
     assert (seen.correlation is None) == (name == "C1")
+
+
+def test_two_alike_halves_of_one_chain_are_no_symmetry() -> None:
+    """A ferredoxin's chain folds into two halves that differ in their residues."""
+    file = resources.files("diffragan").joinpath("data", "views_truth.npz")
+    with file.open("rb") as stream:
+        volume = np.load(stream)["volume"].astype(np.float32)
+    assert symmetry_of(uncentred(torch.from_numpy(volume))).name == "C1"
