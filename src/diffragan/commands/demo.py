@@ -37,13 +37,13 @@ SHELLS_A = (8.0, 6.0, 5.0, 4.0, 3.0, 2.0)
 def demo(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo-out"),
 ) -> None:
-    """Phase a bundled example three ways, then many views together into a map and its atoms.
+    """Phase a bundled example four ways, then many views together into a map and its atoms.
 
     The example is one protein in a few orientations: patterns to 1.25 Å and noisy images to 5 Å,
     as an instrument would give them. It is phased from the image alone, by the paper's network
-    with bundled weights that never saw it, and by projection algorithms. A second example, 300
-    counted patterns of a small protein with its images, is phased in 3D into a map, and the map's
-    atoms are built. The truths lie beside the pairs and are used only to judge.
+    and by ours, with bundled weights that never saw it, and by projection algorithms. A second
+    example, 300 counted patterns of a small protein with its images, is phased in 3D into a map,
+    and the map's atoms are built. The truths lie beside the pairs and are used only to judge.
 
     Writes OUT/report.html, metrics.json, figures and the phased stores, OUT/many-views with the
     map and OUT/atoms with the atoms, each with its own report.
