@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffragan.errors import DiffraganError
+from diffragan.fourier.correlation import ring_index
 from diffragan.networks.discriminator import (
     STRIDED_LAYERS,
     PatchDiscriminator,
@@ -30,13 +32,15 @@ from diffragan.networks.scaling import (
     prepare_inputs,
     prepare_target,
     projection_from_output,
+    shown_pattern,
     to_16_bit,
 )
-from diffragan.settings import NetworkSettings
+from diffragan.settings import NetworkSettings, load_settings
 from tiny_networks import generator, random
 
 PUBLISHED = NetworkSettings(preparation="published")
 AMPLITUDE = NetworkSettings(preparation="amplitude")
+SHOWN = [NetworkSettings(pattern_as=name) for name in ("root", "log", "rings", "none")]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -274,7 +278,7 @@ def measured(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return pattern, mask, 1 + 0.1 * random(2, 112, 112, seed=seed + 1)
 
 
-@pytest.mark.parametrize("network", [PUBLISHED, AMPLITUDE])
+@pytest.mark.parametrize("network", [PUBLISHED, AMPLITUDE, *SHOWN])
 def test_inputs_are_bounded_and_do_not_depend_on_exposure(network: NetworkSettings) -> None:
     """Seven times the intensity in both exposures is the same input."""
     pattern, mask, image = measured()
@@ -285,7 +289,7 @@ def test_inputs_are_bounded_and_do_not_depend_on_exposure(network: NetworkSettin
     torch.testing.assert_close(brighter, found, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("network", [PUBLISHED, AMPLITUDE])
+@pytest.mark.parametrize("network", [PUBLISHED, AMPLITUDE, *SHOWN])
 def test_inputs_of_a_batch_are_those_of_singles(network: NetworkSettings) -> None:
     pattern, mask, image = measured()
     together = prepare_inputs(pattern, mask, image, network)
@@ -295,12 +299,40 @@ def test_inputs_of_a_batch_are_those_of_singles(network: NetworkSettings) -> Non
     torch.testing.assert_close(together, alone)
 
 
-@pytest.mark.parametrize("network", [PUBLISHED, AMPLITUDE])
+@pytest.mark.parametrize("network", [PUBLISHED, AMPLITUDE, *SHOWN])
 def test_blank_exposures_give_finite_inputs(network: NetworkSettings) -> None:
     """No count at all, and an image without contrast."""
     mask = torch.ones(112, 112, dtype=torch.bool)
     blank = torch.zeros(1, 112, 112)
     assert prepare_inputs(blank, mask, blank + 1, network).isfinite().all()
+
+
+def test_what_is_shown_of_a_pattern_is_what_its_name_says() -> None:
+    pattern, mask, _ = measured()
+    assert torch.equal(shown_pattern(pattern, mask, "linear"), pattern)
+    assert torch.equal(shown_pattern(pattern, mask, "root").square(), pattern)
+    logs = shown_pattern(pattern, mask, "log")
+    middle = pattern[0][mask].median()
+    torch.testing.assert_close(logs[0].expm1() * middle, pattern[0])
+    assert not shown_pattern(pattern, mask, "none").any()
+
+
+def test_amplitudes_in_parts_of_their_ring_s_lose_the_fall_and_keep_the_speckle() -> None:
+    """Valid pixels of every ring have a mean square of one, but for those cut at three times; a
+    pattern that falls by e^-8 to its rim is shown as one that does not fall."""
+    pattern, mask, _ = measured()
+    rings = ring_index(112)
+    fall = torch.exp(-8 * rings / rings.max())
+    shown = shown_pattern(pattern * fall, mask, "rings")
+    torch.testing.assert_close(shown, shown_pattern(pattern, mask, "rings"))
+    power = torch.stack([shown[0][(rings == k) & mask].square().mean() for k in range(15, 56)])
+    assert ((power > 0.97) & (power < 1 + 1e-4)).all()
+    assert not shown[:, ~mask].any()
+
+
+def test_a_pattern_is_shown_in_one_way() -> None:
+    with pytest.raises(DiffraganError, match="pattern_as = 'log' belongs to preparation"):
+        load_settings(overrides=["network.preparation=amplitude", "network.pattern_as=log"])
 
 
 def test_amplitude_input_is_differentiable_at_zero_counts() -> None:

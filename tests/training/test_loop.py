@@ -242,6 +242,31 @@ def test_training_lowers_the_loss(data: ExitWaves, tmp_path: Path) -> None:
     assert np.mean(seen[-5:]) < 0.5 * np.mean(seen[:5])
 
 
+def test_what_is_kept_is_the_running_average(data: ExitWaves, tmp_path: Path) -> None:
+    """It lies between first and last weights, and a run in two sittings has the same."""
+    chosen = settings(train__average=0.9)
+    run(data, tmp_path / "whole", chosen)
+    run(data, tmp_path / "parts", settings(train__average=0.9, train__max_steps=2))
+    run(data, tmp_path / "parts", chosen)
+    kept, again = (load_weights(tmp_path / k / "last.safetensors") for k in ("whole", "parts"))
+    assert kept.sha256 == again.sha256
+    state = checkpoint(tmp_path / "whole")
+    for name, value in kept.generator.state_dict().items():
+        assert torch.equal(value, state["average"][name])
+    assert not torch.equal(state["average"]["output.weight"], state["generator"]["output.weight"])
+    first = loop.fresh_state(data, split(data, chosen)[0], chosen, CPU).generator.state_dict()
+    far = sum(float((state["generator"][k] - v).norm()) for k, v in first.items())
+    near = sum(float((state["average"][k] - v).norm()) for k, v in first.items())
+    assert 0 < near < far
+
+
+def test_without_its_weight_there_is_no_discriminator(data: ExitWaves, tmp_path: Path) -> None:
+    run(data, tmp_path, settings(train__adversarial_weight=0))
+    assert "discriminator" not in checkpoint(tmp_path)
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert line["generator"] == pytest.approx(100 * line["l1"])
+
+
 def test_validation_is_the_mean_over_proteins(data: ExitWaves) -> None:
     """Two good items of one protein don't outweigh a bad one of another."""
     items = np.array([0, 1, 3])
@@ -297,7 +322,7 @@ def test_two_processes_train_as_one(store: Path, data: ExitWaves, tmp_path: Path
     """
     from diffragan.settings import settings_to_toml
 
-    chosen = settings(train__max_steps=4, train__learning_rate=2e-5)
+    chosen = settings(train__max_steps=4, train__learning_rate=2e-5, train__mixed_precision=False)
     script, config, out = tmp_path / "run.py", tmp_path / "s.toml", tmp_path / "two"
     script.write_text(SCRIPT)
     config.write_text(settings_to_toml(chosen))

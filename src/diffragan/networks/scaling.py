@@ -3,7 +3,8 @@
 Two kinds, chosen by `NetworkSettings.preparation`:
 
 - `published`: every array by itself linearly to 16 bit, Lanczos to 256 px, linearly to [-1, 1],
-  as the authors of DiffraGAN (Matinyan et al., Front. Mol. Biosci. 11:1386963, 2024) do.
+  as the authors of DiffraGAN (Matinyan et al., Front. Mol. Biosci. 11:1386963, 2024) do. Of the
+  pattern that leaves a bright centre on black; `pattern_as` chooses what is scaled instead.
 - `amplitude`: floats that keep their physical meaning. Pattern: amplitude a = sqrt(I) over its
   root mean square in the valid pixels, then 2 a / (1 + a) - 1, so the typical amplitude is 0, a
   masked pixel -1, and the strong centre does not drown the weak rim. Image: z = (I - 1) / sd, then
@@ -21,6 +22,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import resample
 from diffragan.settings import NetworkSettings
 
@@ -28,6 +30,7 @@ SIZE_PX = 256  # side of what the networks take and give
 LEVELS_16_BIT = 65535.0
 PUBLISHED_LOBES = 4  # OpenCV's INTER_LANCZOS4, which the authors use
 AMPLITUDE_LOBES = 3
+LARGEST_IN_RING = 3.0  # amplitudes in parts of their ring's; one in 8,000 exceeds it by chance
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def prepare_inputs(
     """
     n_px = SIZE_PX
     if network.preparation == "published":
-        prepared = [_published(pattern, n_px), _published(image, n_px)]
+        shown = shown_pattern(pattern, pattern_mask, network.pattern_as)
+        prepared = [_published(shown, n_px), _published(image, n_px)]
     else:
         prepared = [
             _amplitude_pattern(pattern, pattern_mask, n_px),
@@ -115,6 +119,35 @@ def projection_from_output(
     else:
         physical = 1 + scale.scale * output
     return resample(physical, n_px)
+
+
+def shown_pattern(pattern: Tensor, mask: Tensor, pattern_as: str) -> Tensor:
+    """What of patterns (b, m, m) is scaled to the network's range; masked pixels 0.
+
+    `log` is log(1 + I / median of the valid pixels); `rings` the amplitude over the root mean
+    square of its ring, at most 3; `none` zeros.
+    """
+    if pattern_as == "linear":
+        return pattern
+    if pattern_as == "none":
+        return torch.zeros_like(pattern)
+    valid = mask.expand_as(pattern)
+    intensity = pattern.clamp_min(0) * valid
+    if pattern_as == "root":
+        return intensity.sqrt()
+    tiny = torch.finfo(pattern.dtype).tiny
+    if pattern_as == "log":
+        middle = torch.stack([one[k].median() for one, k in zip(intensity, valid, strict=True)])
+        return torch.log1p(intensity / middle.clamp_min(tiny)[:, None, None])
+    rings = ring_index(pattern.shape[-1], device=pattern.device).flatten()
+    count = int(rings.max()) + 1
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(len(values), count).index_add_(1, rings, values.flatten(1))
+
+    mean = total(intensity) / total(valid.to(pattern.dtype)).clamp_min(1)
+    by_pixel = mean[:, rings].reshape_as(pattern)
+    return (intensity / by_pixel.clamp_min(tiny)).sqrt().clamp(max=LARGEST_IN_RING)
 
 
 def to_unit_range(array: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffragan.settings.base import Frozen, NotNegative, Positive
 
@@ -20,6 +20,11 @@ class NetworkSettings(Frozen):
         "maps with the measured amplitudes between its stages. What follows `maps_` is for ours",
     )
     preparation: Literal["published", "amplitude"] = "published"
+    pattern_as: Literal["linear", "root", "log", "rings", "none"] = Field(
+        default="linear",
+        description="what the published preparation scales: intensities as they are, their root, "
+        "their logarithm, amplitudes in parts of their ring's; none: no pattern, for comparison",
+    )
     width: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="factor on every channel count of the published network"
     )
@@ -38,6 +43,15 @@ class NetworkSettings(Frozen):
         "for comparison as a picture beside it, or not at all",
     )
 
+    @model_validator(mode="after")
+    def _one_way_to_see_a_pattern(self) -> Self:
+        if self.preparation == "amplitude" and self.pattern_as != "linear":
+            raise ValueError(
+                f"pattern_as = '{self.pattern_as}' belongs to preparation = 'published'; "
+                "'amplitude' has a scale of its own"
+            )
+        return self
+
 
 class TrainSettings(Frozen):
     """The training loop."""
@@ -50,8 +64,15 @@ class TrainSettings(Frozen):
         default=1.0, description="part of the steps after which the learning rate falls to zero"
     )
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="memory of the running average of weights that is validated and kept: 0.99 for "
+        "some hundred steps; 0 keeps the weights of the last step",
+    )
     l1_weight: NotNegative = 100.0
-    adversarial_weight: NotNegative = 1.0
+    adversarial_weight: NotNegative = Field(
+        default=1.0, description="0 trains no discriminator, in a quarter of the time"
+    )
     shell_weight: NotNegative = Field(
         default=0.0, description="of errors by Fourier ring, for maps"
     )

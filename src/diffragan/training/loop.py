@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffragan.engine.processes import Processes, start_processes
 from diffragan.errors import DiffraganError
@@ -31,7 +32,14 @@ from diffragan.training.data import (
     spread_over_structures,
     trained_on,
 )
-from diffragan.training.leg import Leg, TrainResult, finite_loss, mixed_precision, update
+from diffragan.training.leg import (
+    Leg,
+    TrainResult,
+    finite_loss,
+    follow,
+    mixed_precision,
+    update,
+)
 from diffragan.training.losses import discriminator_loss, generator_loss
 from diffragan.training.validation import Validation, validate
 
@@ -132,32 +140,50 @@ class PublishedLeg(Leg[TrainBatch]):
                 )
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
-        """One step of the discriminator, then one of the generator; their losses."""
-        state, config, processes = self.state, self.settings.train, self.processes
-        generator, discriminator = state.generator, state.discriminator
+        """One step of the discriminator, where there is one, then one of the generator; their
+        losses."""
+        state, config = self.state, self.settings.train
         inputs = batch.inputs.contiguous(memory_format=memory_format(self.device))
-
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            output = generator(inputs, batch.dropout_seeds)
-            real = discriminator(inputs, batch.target)
-            fake = discriminator(inputs, output.detach())
-        d_loss = discriminator_loss(real, fake, config)
-        d_value = finite_loss(d_loss, "discriminator", state.progress, self.out, processes)
-        update(state.optimizers["discriminator"], d_loss, discriminator, processes)
+            output = state.generator(inputs, batch.dropout_seeds)
+        losses: dict[str, float] = {}
+        logits = None
+        if config.adversarial_weight:
+            losses["discriminator"] = self._judge(inputs, batch.target, output.detach())
+            state.discriminator.requires_grad_(False)
+            logits = self._logits(inputs, output)
+        loss, l1 = generator_loss(logits, output, batch.target, config)
+        losses["generator"] = finite_loss(
+            loss, "generator", state.progress, self.out, self.processes
+        )
+        update(state.optimizers["generator"], loss, state.generator, self.processes)
+        if config.adversarial_weight:
+            state.discriminator.requires_grad_(True)
+        if config.average:
+            follow(state.networks["average"], state.generator, state.progress.step, config.average)
+        return losses | {"l1": float(l1.detach())}
 
-        discriminator.requires_grad_(False)
+    def _judge(self, inputs: Tensor, true: Tensor, made: Tensor) -> float:
+        state = self.state
+        real, fake = self._logits(inputs, true), self._logits(inputs, made)
+        loss = discriminator_loss(real, fake, self.settings.train)
+        value = finite_loss(loss, "discriminator", state.progress, self.out, self.processes)
+        update(state.optimizers["discriminator"], loss, state.discriminator, self.processes)
+        return value
+
+    def _logits(self, inputs: Tensor, candidate: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            fake = discriminator(inputs, output)
-        g_loss, l1 = generator_loss(fake, output, batch.target, config)
-        g_value = finite_loss(g_loss, "generator", state.progress, self.out, processes)
-        update(state.optimizers["generator"], g_loss, generator, processes)
-        discriminator.requires_grad_(True)
-        return {"generator": g_value, "discriminator": d_value, "l1": float(l1.detach())}
+            logits: Tensor = self.state.discriminator(inputs, candidate)
+        return logits
+
+    def judged(self) -> nn.Module:
+        """The running average, where there is one."""
+        return self.state.networks.get("average", self.state.generator)
 
     def validate(self) -> Validation:
         """FRC of projections of structures held out, and a picture of some."""
         return validate(
-            self.state.generator,
+            self.judged(),
             self.data,
             self.shown_items,
             self.settings,
@@ -180,20 +206,20 @@ def fresh_state(
 ) -> TrainState:
     """Networks and optimizers before the first step, the same for the same seed."""
     network, config = settings.network, settings.train
-    generator = PublishedGenerator(network.width, network.dropout)
-    discriminator = PatchDiscriminator(network.width, network.patch_px)
-    initialise(generator, 2 * settings.seed % 2**63)
-    initialise(discriminator, (2 * settings.seed + 1) % 2**63)
-    for module in (generator, discriminator):
+    networks: dict[str, nn.Module] = {
+        "generator": PublishedGenerator(network.width, network.dropout)
+    }
+    if config.adversarial_weight:
+        networks["discriminator"] = PatchDiscriminator(network.width, network.patch_px)
+    betas = (config.beta1, 0.999)
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for k, (name, module) in enumerate(networks.items()):
+        initialise(module, (2 * settings.seed + k) % 2**63)
         module.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
-
-    def adam(module: nn.Module) -> torch.optim.Adam:
-        betas = (config.beta1, 0.999)
-        return torch.optim.Adam(module.parameters(), config.learning_rate, betas)
-
-    target = scale_of(data, train_items, settings)
-    networks: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
-    return TrainState(networks, {name: adam(one) for name, one in networks.items()}, target)
+        optimizers[name] = torch.optim.Adam(module.parameters(), config.learning_rate, betas)
+    if config.average:
+        networks["average"] = copy.deepcopy(networks["generator"]).requires_grad_(False)
+    return TrainState(networks, optimizers, scale_of(data, train_items, settings))
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -30,13 +30,15 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, train: TrainSet
 
 
 def generator_loss(
-    fake_logits: Tensor, output: Tensor, target: Tensor, train: TrainSettings
+    fake_logits: Tensor | None, output: Tensor, target: Tensor, train: TrainSettings
 ) -> tuple[Tensor, Tensor]:
     """Loss of the generator and its L1 term alone, both scalar.
 
-    `adversarial_weight` x BCE of "real" on the generator's patches + `l1_weight` x mean absolute
-    error. Output and target are (b, 1, n, n) in [-1, 1].
+    `adversarial_weight` x BCE of "real" on the generator's patches, where something judges them, +
+    `l1_weight` x mean absolute error. Output and target are (b, 1, n, n) in [-1, 1].
     """
     l1 = F.l1_loss(output.float(), target)
-    adversarial = adversarial_loss(fake_logits, True)
-    return train.adversarial_weight * adversarial + train.l1_weight * l1, l1
+    loss = train.l1_weight * l1
+    if fake_logits is not None:
+        loss = train.adversarial_weight * adversarial_loss(fake_logits, True) + loss
+    return loss, l1

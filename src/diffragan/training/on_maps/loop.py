@@ -21,7 +21,14 @@ from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 from diffragan.training.checkpoint import TrainState, run_identity
 from diffragan.training.data import drawn_to_hold_out
-from diffragan.training.leg import Leg, TrainResult, finite_loss, update
+from diffragan.training.leg import (
+    Leg,
+    TrainResult,
+    finite_loss,
+    follow,
+    mixed_precision,
+    update,
+)
 from diffragan.training.losses import adversarial_loss, discriminator_loss
 from diffragan.training.on_maps.exposures import Batch, draw_batch
 from diffragan.training.on_maps.losses import maps_loss, ring_correlation
@@ -30,7 +37,6 @@ from diffragan.training.validation import Validation
 
 VALIDATION_BOX_A = 70.0  # the paper's
 _TRAIN, _HELD = 0, 1
-_SMOOTH = 0.999  # of the weights' running average
 _SECOND_MOMENT = 0.99  # of Adam
 _WEIGHT_DECAY = 1e-4
 _LARGEST_GRADIENT = 1.0
@@ -74,7 +80,7 @@ class MapsLeg(Leg[Batch]):
         tensorboard: bool = False,
     ) -> None:
         self.device = device
-        self.mixed = bool(settings.train.mixed_precision) and quick_in_bfloat16(device)
+        self.mixed = mixed_precision(settings, device)
         self.shown, self.held = split_molecules(molecules, settings)
         torch.manual_seed(settings.seed)
         about = WeightsMetadata(
@@ -129,7 +135,7 @@ class MapsLeg(Leg[Batch]):
         )
         generator = state.generator
         update(state.optimizers["generator"], loss, generator, self.processes, _LARGEST_GRADIENT)
-        follow(state.networks["average"], generator, state.progress.step)
+        follow(state.networks["average"], generator, state.progress.step, config.average)
         return losses
 
     def _judge(self, inputs: Tensor, true: Tensor, made: Tensor) -> float:
@@ -236,22 +242,6 @@ def fresh_state(settings: Settings, device: torch.device) -> TrainState:
             discriminator.parameters(), config.learning_rate, moments
         )
     return TrainState(networks, optimizers)
-
-
-def follow(average: nn.Module, generator: nn.Module, step: int) -> None:
-    """Move a running average towards the weights of a step; quickly at first."""
-    keep = min(_SMOOTH, (1 + step) / (10 + step))
-    pairs = zip(average.parameters(), generator.parameters(), strict=True)
-    with torch.no_grad():
-        for mean, now in pairs:
-            mean.lerp_(now, 1 - keep)
-
-
-def quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether convolutions gain by bfloat16: on GPUs, and on CPUs that multiply in it."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported()) if device.type == "cpu" else False
 
 
 def _to_judge(evidence: Evidence) -> Tensor:
