@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.fourier import correlation as metrics
+from diffragan.fourier.correlation import SOLVED_BAND_A
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, PairBatch
@@ -154,25 +155,66 @@ def trust_table(given: list[tuple[PairBatch, Tensor]], context: Context) -> list
     return rows
 
 
-def mismatched(pairs: Pairs, count: int, context: Context, method: str) -> dict[str, Any]:
-    """How many pairs the verdict calls solved: as they are, and with another structure's image."""
+def mismatched(
+    pairs: Pairs, matched: int, count: int, context: Context, method: str
+) -> list[dict[str, Any]]:
+    """What a method says of `matched` pairs as they are, and of `count` patterns with the image of
+    another structure: a row each, with R, the trust that the verdict rests on, and what is true.
+    """
     rng = np.random.default_rng(0)
-    said: dict[str, list[bool]] = {"matched": [], "mismatched": []}
-    for k in range(count):
-        item = k % pairs.n
-        others = np.flatnonzero(pairs.structure_index != pairs.structure_index[item])
-        batch = make_pair_batch(pairs, np.array([item]), pairs.settings, CPU)
-        if k < pairs.n:
-            flag = METHODS[method](batch, context).solved
-            assert flag is not None
-            said["matched"].append(bool(flag[0]))
-        other = make_pair_batch(pairs, np.array([rng.choice(others)]), pairs.settings, CPU)
+    structure, mask = pairs.structure_index, torch.from_numpy(pairs.pattern_mask)
+    q = metrics.ring_q(pairs.m, pairs.box_A)
+    band = (q >= 1 / SOLVED_BAND_A[0]) & (q <= 1 / SOLVED_BAND_A[1])
+    rows: list[dict[str, Any]] = []
+    for k in range(matched + count):
+        item = (k if k < matched else k - matched) % pairs.n
+        image_of = item
+        if k >= matched:
+            image_of = int(rng.choice(np.flatnonzero(structure != structure[item])))
+        one = np.array([item])
+        batch = make_pair_batch(pairs, one, pairs.settings, CPU)
+        other = make_pair_batch(pairs, np.array([image_of]), pairs.settings, CPU)
         dose = other.image_dose_e_per_A2
-        foreign = replace(batch, image=other.image, image_dose_e_per_A2=dose)
-        flag = METHODS[method](foreign, context).solved
-        assert flag is not None
-        said["mismatched"].append(bool(flag[0]))
-    return {name: {"n": len(flags), "called_solved": sum(flags)} for name, flags in said.items()}
+        phased = METHODS[method](
+            replace(batch, image=other.image, image_dose_e_per_A2=dose), context
+        )
+        wave = pairs.truth_wave(one)
+        assert wave is not None
+        assert phased.wave is not None
+        assert phased.trust is not None
+        assert phased.solved is not None
+        assert phased.r_factor is not None
+        found = metrics.centred_fourier(phased.wave)
+        true = metrics.centred_fourier(torch.from_numpy(wave))
+        curve = metrics.frc_fourier(found, true, mask.expand_as(found))
+        rows.append(
+            {
+                "item": item,
+                "image_of": image_of,
+                "said": bool(phased.solved[0]),
+                "solved": bool(metrics.solved(curve, q)[0]),
+                "frc": round(float(curve[0, band].mean()), 4),
+                "trust": round(float(phased.trust[0, band].mean()), 4),
+                "r": round(float(phased.r_factor[0]), 5),
+            }
+        )
+        if (k + 1) % 50 == 0:
+            print(f"{k + 1} of {matched + count}", flush=True)
+    return rows
+
+
+def counts(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """What the rows of `mismatched` add up to."""
+    own = [row for row in rows if row["image_of"] == row["item"]]
+    foreign = [row for row in rows if row["image_of"] != row["item"]]
+    return {
+        "matched": len(own),
+        "solved": sum(row["solved"] for row in own),
+        "said": sum(row["said"] for row in own),
+        "solved_and_said": sum(row["solved"] and row["said"] for row in own),
+        "mismatched": len(foreign),
+        "mismatched_said": sum(row["said"] for row in foreign),
+    }
 
 
 def main() -> None:
@@ -184,8 +226,10 @@ def main() -> None:
     parser.add_argument("--methods", default="network,hybrid")
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--starts", type=int, default=4)
-    parser.add_argument("--conditions", default="", help="those whose names start so")
-    parser.add_argument("--mismatched", type=int, default=0, help="so many pairs, nothing else")
+    parser.add_argument("--conditions", default="", help="those whose names start so, by comma")
+    parser.add_argument(
+        "--mismatched", type=int, default=0, help="so many pairs, beside LIMIT matched"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     phase = [f"phase.iterations={args.iterations}", f"phase.starts={args.starts}"]
@@ -194,12 +238,14 @@ def main() -> None:
     result: dict[str, Any] = {"store": args.store.name, "iterations": args.iterations}
     if args.mismatched:
         pairs = taken_pairs(args.store, CONDITIONS[0], phase)
-        result["mismatched"] = mismatched(pairs, args.mismatched, context, "hybrid")
-        print(result["mismatched"])
+        matched = pairs.n if args.limit is None else min(args.limit, pairs.n)
+        rows = mismatched(pairs, matched, args.mismatched, context, "hybrid")
+        result |= counts(rows) | {"rows": rows}
+        print(counts(rows))
     else:
         result["conditions"] = {}
         for condition in CONDITIONS:
-            if not condition.name.startswith(args.conditions):
+            if not condition.name.startswith(tuple(args.conditions.split(","))):
                 continue
             pairs = taken_pairs(args.store, condition, phase)
             given = batches(pairs, choose_items(pairs.n, args.limit), condition)
