@@ -36,6 +36,7 @@ from diffragan.settings import load_settings
 
 RESOLUTIONS_A = (8.0, 6.0, 5.0, 4.0, 3.0, 2.0)
 CPU = torch.device("cpu")
+WEIGHTS_KDA = (0.0, 10.0, 20.0, 40.0, float("inf"))
 TRUST_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MOVED_A = 3.0
 
@@ -99,9 +100,13 @@ def batches(
 
 
 def judged(
-    method: str, given: list[tuple[PairBatch, Tensor]], pairs: Pairs, context: Context
+    method: str,
+    given: list[tuple[PairBatch, Tensor]],
+    pairs: Pairs,
+    mass_kda: NDArray[np.float64],
+    context: Context,
 ) -> dict[str, Any]:
-    """Mean FRC of a method's waves, and how many it solves."""
+    """Mean FRC of a method's waves, and how many it solves, over all pairs and by weight (b,)."""
     mask = torch.from_numpy(pairs.pattern_mask)
     curves, said, seconds = [], [], 0.0
     for batch, truth in given:
@@ -114,18 +119,39 @@ def judged(
         if phased.solved is not None:
             said.append(phased.solved)
     curve, q = torch.cat(curves), metrics.ring_q(pairs.m, pairs.box_A)
-    smooth = metrics.smooth_curve(curve.mean(0), q)
-    solved = metrics.solved(curve, q)
     flags = torch.cat(said) if said else None
     return {
         "method": method,
+        **summary(curve, flags, q),
+        "seconds_per_image": round(seconds / len(curve), 3),
+        "by_weight": by_weight(curve, flags, q, mass_kda),
+    }
+
+
+def summary(curve: Tensor, said: Tensor | None, q: Tensor) -> dict[str, Any]:
+    """Mean FRC of curves (b, rings), and how many are solved, and said to be."""
+    smooth = metrics.smooth_curve(curve.mean(0), q)
+    solved = metrics.solved(curve, q)
+    return {
         "n": len(curve),
         "frc": {f"{d:g}": round(float(np.interp(1 / d, q, smooth)), 3) for d in RESOLUTIONS_A},
         "solved": int(solved.sum()),
-        "said": None if flags is None else int(flags.sum()),
-        "said_and_solved": None if flags is None else int((flags & solved).sum()),
-        "seconds_per_image": round(seconds / len(curve), 3),
+        "said": None if said is None else int(said.sum()),
+        "said_and_solved": None if said is None else int((said & solved).sum()),
     }
+
+
+def by_weight(
+    curve: Tensor, said: Tensor | None, q: Tensor, mass_kda: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    """The summary by weight of the molecules (b,), where there are some."""
+    rows = []
+    for low, high in pairwise(WEIGHTS_KDA):
+        k = torch.from_numpy((mass_kda >= low) & (mass_kda < high))
+        if bool(k.any()):
+            part = summary(curve[k], None if said is None else said[k], q)
+            rows.append({"from_kda": low, "to_kda": min(high, 1e3), **part})
+    return rows
 
 
 def trust_table(given: list[tuple[PairBatch, Tensor]], context: Context) -> list[dict[str, float]]:
@@ -248,8 +274,10 @@ def main() -> None:
             if not condition.name.startswith(tuple(args.conditions.split(","))):
                 continue
             pairs = taken_pairs(args.store, condition, phase)
-            given = batches(pairs, choose_items(pairs.n, args.limit), condition)
-            rows = [judged(name, given, pairs, context) for name in args.methods.split(",")]
+            items = choose_items(pairs.n, args.limit)
+            given = batches(pairs, items, condition)
+            mass = np.array([pairs.structures[pairs.structure_index[i]].mass_kda for i in items])
+            rows = [judged(name, given, pairs, mass, context) for name in args.methods.split(",")]
             result["conditions"][condition.name] = rows
             for row in rows:
                 frc = " ".join(f"{value:5.2f}" for value in row["frc"].values())
