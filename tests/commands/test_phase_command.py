@@ -80,6 +80,16 @@ def test_the_verdict_is_told_without_a_truth(store: Path, tmp_path: Path) -> Non
     assert "judged" not in text
 
 
+def test_a_network_names_its_weights(store: Path, tmp_path: Path) -> None:
+    code, text = run(
+        "phase", store, "--out", tmp_path / "n.zarr", "--method", "network", "--limit=1"
+    )
+    assert code == 0
+    record = open_results(tmp_path / "n.zarr").header["weights"]
+    said = f"(sha256 {record['sha256'][:12]}), 5000 steps on 195 structures."
+    assert f"network.safetensors, which the package brings {said}" in text
+
+
 def test_results_whose_r_stands_out_are_named(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -326,7 +326,7 @@ def test_amplitudes_in_parts_of_their_ring_s_lose_the_fall_and_keep_the_speckle(
     shown = shown_pattern(pattern * fall, mask, "rings")
     torch.testing.assert_close(shown, shown_pattern(pattern, mask, "rings"))
     power = torch.stack([shown[0][(rings == k) & mask].square().mean() for k in range(15, 56)])
-    assert ((power > 0.97) & (power < 1 + 1e-4)).all()
+    assert ((power > 0.9) & (power < 1 + 1e-4)).all()
     assert not shown[:, ~mask].any()
 
 

@@ -144,6 +144,9 @@ def phase(
             warn=lambda text: note(f"diffragan: {text}"),
         )
     converged = _show_map(results)
+    used = _weights(results)
+    if used is not None:
+        note(used)
     typer.echo(f"{out}: {results.n} pairs phased by '{results.method}'{_verdict(results)}")
     if not converged:
         raise typer.Exit(NOT_CONVERGED)
@@ -160,6 +163,18 @@ def _show_map(results: ResultStore) -> bool:
         return True
     show_reconstruction(reconstruction)
     return reconstruction.converged
+
+
+def _weights(results: ResultStore) -> str | None:
+    """Which weights a network ran with, where the method has one."""
+    record = results.header.get("weights")
+    if record is None:
+        return None
+    name = record["path"] or f"{METHODS[results.method].bundled}, which the package brings"
+    return (
+        f"Weights: {name} (sha256 {record['sha256'][:12]}), {record['steps']} steps on "
+        f"{len(record['trained_on'])} structures."
+    )
 
 
 def _verdict(results: ResultStore) -> str:
