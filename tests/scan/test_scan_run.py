@@ -18,6 +18,8 @@ from diffragan.errors import DiffraganError
 from diffragan.files.instruments.nexus import ScanHeader, data_file, write_frames, write_master
 from diffragan.files.mrc import read_mrc_stack, write_image_rows
 from diffragan.scan.run import ScanResult, scan
+from digital_micrograph import write_dm
+from instrument_files import diffraction_tags, write_velox
 from quick_runs import run
 from session_world import HEAVY_KDA, LIGHT_KDA, SessionWorld, scan_settings
 
@@ -279,6 +281,25 @@ def test_a_file_that_only_has_the_name_is_refused(session: SessionWorld, tmp_pat
     assert code == 2
     assert "can't be read" in text
     assert not out.exists()
+
+
+def test_a_scan_in_another_format_is_the_same_scan(session: SessionWorld, tmp_path: Path) -> None:
+    """Frames as DigitalMicrograph keeps a scan, overview as Velox does: the same hits and pairs."""
+    frames = frames_of(session)
+    stored = frames.reshape(20, 20, *frames.shape[1:]).astype(np.uint32)
+    tags = diffraction_tags({"Meta Data": {"Data Order Swapped": True}})
+    scan_file = write_dm(tmp_path / "scan.dm4", stored, ("nm", "1/nm"), (6.0, 0.2), tags)
+    overview = read_mrc_stack(session.session / "overview.mrc")
+    image = np.asarray(overview["pattern"][:]).astype(np.float32)
+    pixel_m = float(overview["pixel_A"]) * 1e-10
+    other = write_velox(tmp_path / "overview.emd", image, "m", pixel_m, defocus_m=0)
+    settings = scan_settings(scan__beam_diameter_A=110.0)
+    found = again(session, tmp_path / "out", scan_file, overview=other, settings=settings)
+    ours = rows_of(found.folder / "positions.csv")
+    theirs = rows_of(session.folder / "positions.csv")
+    assert [row["class"] for row in ours] == [row["class"] for row in theirs]
+    assert found.session["pairs"] == pytest.approx(session.found.session["pairs"], abs=2)
+    assert places_of(ours) == pytest.approx(places_of(theirs), abs=0.5)
 
 
 def test_paths_are_told_in_full(
