@@ -9,25 +9,26 @@
 set -euo pipefail
 stage=$1; shift
 export OMP_NUM_THREADS=1
-# Coarser than the default, since nothing here reaches 3 Å.
-grid=(--box-A 70 --workers 1 --set simulate.engine=torch --set simulate.sampling_A=0.25
-  --set simulate.slice_A=5 --set simulate.max_outside=0.2)
+# One exit plane for all. To learn from, a grid coarser than the default, since nothing here reaches 3 Å.
+held=(--box-A 70 --workers 1 --set simulate.engine=torch --set simulate.depth_A=100
+  --set simulate.slice_A=5)
+grid=("${held[@]}" --set simulate.sampling_A=0.25 --set simulate.max_outside=0.2)
 
 waves() { # TRAIN_DIR FEW_DIR HELD_DIR OUT
   mkdir -p "$4"
-  python -m diffragan simulate "$3" --out "$4/held.zarr" --box-A 70 --orientations 4 --workers 1 --seed 7
-  python -m diffragan simulate "$1" --out "$4/train.zarr" --orientations 8 "${grid[@]}" --seed 1
+  python -m diffragan simulate "$3" --out "$4/held.zarr" --orientations 4 "${held[@]}" --seed 7
+  python -m diffragan simulate "$1" --out "$4/train.zarr" --orientations 4 "${grid[@]}" --seed 1
   python -m diffragan simulate "$2" --out "$4/few.zarr" --orientations 40 "${grid[@]}" --seed 2
 }
 
 train() { # NAME IMAGES BATCH STORE [SETTINGS]
   local name=$1 images=$2 batch=$3 store=$4; shift 4
-  local steps=$((images / batch)) held
-  held=$(python -c "from pathlib import Path; from diffragan.files.store import open_simulation
+  local steps=$((images / batch)) stems
+  stems=$(python -c "from pathlib import Path; from diffragan.files.store import open_simulation
 print([s.stem for s in open_simulation(Path('$out/held.zarr')).structures])")
   /usr/bin/time -f "$name: $images images, %U CPU s" -a -o "$out/seconds.txt" \
     python -m diffragan train "$out/$store" "$out/held.zarr" --out "$out/$name" --threads 1 \
-    --set "train.validation_structures=$held" --set network.width=0.125 \
+    --set "train.validation_structures=$stems" --set network.width=0.0625 \
     --set train.batch_size="$batch" --set train.max_steps="$steps" \
     --set train.validate_every_steps="$steps" "$@"
 }
@@ -39,7 +40,7 @@ row() { # NAME
     printed) train "$1" $((n / 2)) 1 train.zarr ;;
     gan) train "$1" "$n" 4 train.zarr "${better[@]}" ;;
     linear) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" ;;
-    root | log | rings | none)
+    root | log | rings | blank)
       train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.pattern_as="$1" ;;
     amplitude) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.preparation=amplitude ;;
     gan-l1-10) train "$1" "$n" 4 train.zarr "${better[@]}" --set train.l1_weight=10 ;;
@@ -51,7 +52,7 @@ row() { # NAME
     few) train "$1" "$n" 4 few.zarr "${better[@]}" "${l1[@]}" ;;
     dry) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.dropout=0 ;;
     patch-70) train "$1" "$n" 4 train.zarr "${better[@]}" --set network.patch_px=70 ;;
-    narrow) train "$1" $((2 * n)) 4 train.zarr "${better[@]}" "${l1[@]}" --set network.width=0.0625 ;;
+    wide) train "$1" $((n / 2)) 4 train.zarr "${better[@]}" "${l1[@]}" --set network.width=0.125 ;;
     *) echo "no row $1" >&2; exit 2 ;;
   esac
   python -m benchmarks.projections "$out/held.zarr" --rows "$out/$1/last.safetensors" --swapped \
@@ -63,8 +64,8 @@ case $stage in
   rows)
     out=$1 images=${2:-3200}; shift; shift || true
     names=("$@")
-    [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude none gan-l1-10 patch-70
-      fast slow average falling unturned dry few narrow)
+    [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude blank gan-l1-10 patch-70
+      fast slow average falling unturned dry few wide)
     for name in "${names[@]}"; do row "$name"; done ;;
   *) sed -n '2,9p' "$0"; exit 2 ;;
 esac

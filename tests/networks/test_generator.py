@@ -40,7 +40,7 @@ from tiny_networks import generator, random
 
 PUBLISHED = NetworkSettings(preparation="published")
 AMPLITUDE = NetworkSettings(preparation="amplitude")
-SHOWN = [NetworkSettings(pattern_as=name) for name in ("root", "log", "rings", "none")]
+SHOWN = [NetworkSettings(pattern_as=name) for name in ("root", "log", "rings", "blank")]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -314,7 +314,7 @@ def test_what_is_shown_of_a_pattern_is_what_its_name_says() -> None:
     logs = shown_pattern(pattern, mask, "log")
     middle = pattern[0][mask].median()
     torch.testing.assert_close(logs[0].expm1() * middle, pattern[0])
-    assert not shown_pattern(pattern, mask, "none").any()
+    assert not shown_pattern(pattern, mask, "blank").any()
 
 
 def test_amplitudes_in_parts_of_their_ring_s_lose_the_fall_and_keep_the_speckle() -> None:

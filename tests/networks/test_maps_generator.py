@@ -76,7 +76,7 @@ def test_only_a_generator_that_imposes_them_sees_measured_amplitudes_between_its
         first = network(less)[0] - network(given)[0]
         return float((first / given.amplitude.clamp_min(1e-6))[:, 8:10, 8:10].abs().mean().detach())
 
-    assert change(stirred(pattern="imposed")) > 2 * change(stirred(pattern="none"))
+    assert change(stirred(pattern="imposed")) > 2 * change(stirred(pattern="blank"))
 
 
 def test_rings_are_brought_half_way_to_one_power() -> None:

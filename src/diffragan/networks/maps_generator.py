@@ -51,7 +51,7 @@ class MapsGenerator(nn.Module):
         channels: of the maps at full size; twice, four and four times as many at each half.
         stages: steps between which the measured amplitudes are put in.
         pattern: how a stage sees them: `imposed` on its map, as a `picture` of their own, as the
-            published network does, or `none`.
+            published network does, or `blank`, not at all.
     """
 
     def __init__(self, channels: int = 32, stages: int = 4, pattern: str = "imposed") -> None:

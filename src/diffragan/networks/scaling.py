@@ -125,11 +125,11 @@ def shown_pattern(pattern: Tensor, mask: Tensor, pattern_as: str) -> Tensor:
     """What of patterns (b, m, m) is scaled to the network's range; masked pixels 0.
 
     `log` is log(1 + I / median of the valid pixels); `rings` the amplitude over the root mean
-    square of its ring, at most 3; `none` zeros.
+    square of its ring, at most 3; `blank` zeros.
     """
     if pattern_as == "linear":
         return pattern
-    if pattern_as == "none":
+    if pattern_as == "blank":
         return torch.zeros_like(pattern)
     valid = mask.expand_as(pattern)
     intensity = pattern.clamp_min(0) * valid

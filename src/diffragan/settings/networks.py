@@ -20,10 +20,10 @@ class NetworkSettings(Frozen):
         "maps with the measured amplitudes between its stages. What follows `maps_` is for ours",
     )
     preparation: Literal["published", "amplitude"] = "published"
-    pattern_as: Literal["linear", "root", "log", "rings", "none"] = Field(
+    pattern_as: Literal["linear", "root", "log", "rings", "blank"] = Field(
         default="linear",
         description="what the published preparation scales: intensities as they are, their root, "
-        "their logarithm, amplitudes in parts of their ring's; none: no pattern, for comparison",
+        "their logarithm, amplitudes in parts of their ring's; blank: no pattern, for comparison",
     )
     width: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="factor on every channel count of the published network"
@@ -37,7 +37,7 @@ class NetworkSettings(Frozen):
     maps_finest_A: Positive = Field(
         default=2.5, description="resolution to which phases are drawn; a map's pixel is half of it"
     )
-    maps_pattern: Literal["imposed", "picture", "none"] = Field(
+    maps_pattern: Literal["imposed", "picture", "blank"] = Field(
         default="imposed",
         description="how a stage sees the pattern: as its map with the measured amplitudes put in; "
         "for comparison as a picture beside it, or not at all",
