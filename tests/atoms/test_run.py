@@ -17,6 +17,7 @@ from markupsafe import escape
 
 import diffragan as dg
 from browser import opened
+from diffragan.atoms import outputs as atoms_outputs
 from diffragan.atoms import run as atoms_run
 from diffragan.atoms.building.build import build
 from diffragan.atoms.reconstruction_folder import read_reconstruction
@@ -155,9 +156,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     world: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one set has is kept when the next is interrupted; other settings are refused, and the
-    end is that of a run in one go."""
+    end is that of a run in one go. A run that is stopped at its page is not finished."""
     out = tmp_path / "out"
     sets = []
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
 
     def stopped(*args: Any) -> Any:
         sets.append(args[0])
@@ -171,6 +175,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     code, text = run("atoms", world / "map", "--out", out, "--set", "atoms.map_cycles=1")
     assert code == 2
     assert "other settings" in text
+    with monkeypatch.context() as patch:
+        patch.setattr(atoms_outputs, "write_atoms_report", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            dg.build_atoms(world / "map", out)
     code, text = run("atoms", world / "map", "--out", out, "--sequence", world / "ten.fasta")
     assert code == 0, text
     assert len(sets) == 4  # all views, half 1 twice, half 2

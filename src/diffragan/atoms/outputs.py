@@ -34,7 +34,7 @@ from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.views import Views
 
-FINISHED = "metrics.json"  # written last but for the page
+FINISHED = "metrics.json"  # written last: with it a folder is finished
 _MAP_END_A = 0.9
 
 
@@ -69,13 +69,13 @@ def write_atoms_folder(
     for key, value in comparison.items():
         metrics[key] = metrics.get(key, {}) | value
     metrics |= {"views": view_metrics, "extrapolated_frc": _extrapolated(view_metrics)}
-    text = json.dumps(metrics, indent=1, default=float) + "\n"
-    write_atomically(out / FINISHED, text.encode())
     scene = atoms_scene(result, folder, views, read_map(out / "extended.mrc"))
     volume = centred(folder.maps["map"]).numpy()
     toml = (out / "settings.toml").read_text("utf-8")
     report = AtomsReport(metrics, scene, volume, folder.voxel_A, toml, result.molecule)
     write_atoms_report(out, report)
+    text = json.dumps(metrics, indent=1, default=float) + "\n"
+    write_atomically(out / FINISHED, text.encode())
     return metrics
 
 

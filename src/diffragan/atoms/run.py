@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffragan.atoms.building.build import build, expected_atoms
-from diffragan.atoms.checkpoint import claim, clear, read_built, save_built
+from diffragan.atoms.checkpoint import SCRATCH, claim, clear, read_built, save_built
 from diffragan.atoms.comparison.confirm import confirmed
 from diffragan.atoms.comparison.known_model import compared, fit_to_atoms, pulls
 from diffragan.atoms.comparison.position_error import position_errors
@@ -118,7 +118,8 @@ def build_atoms(
         DiffraganError: the folder, its pairs or the model will not do, `out` is finished, or
             holds an unfinished run with other settings.
     """
-    if (out / FINISHED).exists() and not overwrite:
+    # A run that was killed after its last file and before its scratch folder went may end.
+    if (out / FINISHED).exists() and not (out / SCRATCH).exists() and not overwrite:
         raise DiffraganError(
             f"{out} holds finished atoms; choose another --out, or pass --overwrite."
         )

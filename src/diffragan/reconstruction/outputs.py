@@ -29,7 +29,7 @@ from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, centred, moved
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.checkpoint import clear
+from diffragan.reconstruction.checkpoint import SCRATCH, clear
 from diffragan.reconstruction.maps.agreement import Agreement
 from diffragan.reconstruction.maps.mask import grown
 from diffragan.reconstruction.maps.merge_waves import merge_waves
@@ -68,7 +68,9 @@ class Destination:
         Raises:
             DiffraganError: something finished lies there and is not to be replaced.
         """
-        if (self.folder / FINISHED).exists() and not self.overwrite:
+        # A run that was killed after its last file and before its scratch folder went may end.
+        begun = (self.folder / SCRATCH).exists()
+        if (self.folder / FINISHED).exists() and not begun and not self.overwrite:
             raise DiffraganError(
                 f"{self.folder} holds a finished reconstruction; choose another --out, or pass "
                 "--overwrite."
