@@ -1,10 +1,11 @@
-"""What two processes gain in a solve of many views: CPU seconds of an iteration, and of its sums.
+"""What two processes gain in a solve of many views: seconds of an iteration, and of its sums.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/shared_solve.py --copies 4
 
 The bundled views, several times over. Each process iterates first by itself on all of them, then
-on its share; seconds are CPU seconds of the process, which other work on the machine changes less
-than wall time. The gain is the ratio of both, the second with what the sums cost.
+on its share. Told are CPU seconds of the process, which other work on the machine changes less, and
+wall seconds, which count what one process waits for the other. The gain is the ratio of alone to
+together, which has what the sums cost.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ def many(copies: int) -> tuple[Views, float]:
     return replace(views, **repeated, items=np.tile(views.items, copies)), selection.mass_kda
 
 
-def seconds_of(work: Callable[[], object], rounds: int) -> float:
-    """CPU seconds of this process a round, after one for warming up."""
+def seconds_of(work: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """CPU seconds of this process and wall seconds a round, after one for warming up."""
     work()
-    began = time.process_time()
+    cpu_began, wall_began = time.process_time(), time.perf_counter()
     for _ in range(rounds):
         work()
-    return (time.process_time() - began) / rounds
+    cpu, wall = time.process_time() - cpu_began, time.perf_counter() - wall_began
+    return cpu / rounds, wall / rounds
 
 
 def main() -> None:
@@ -83,8 +85,10 @@ def main() -> None:
     if here.rank == 0:
         print(
             f"{len(half.views)} views in a half, volume {half.views.n}, {here.count} processes: "
-            f"{alone:.2f} CPU s an iteration alone, {together:.2f} together, of which "
-            f"{sums:.3f} adding; {alone / together:.2f} x"
+            f"{alone[0]:.2f} CPU s an iteration alone, {together[0]:.2f} together, of which "
+            f"{sums:.3f} adding, {alone[0] / together[0]:.2f} x; "
+            f"{alone[1]:.2f} s of wall time alone, {together[1]:.2f} together, "
+            f"{alone[1] / together[1]:.2f} x"
         )
     leave_processes()
 
