@@ -126,7 +126,7 @@ def test_finders_are_found_by_name() -> None:
 _PROGRAM = """
 import hashlib
 import torch
-from diffragan.reconstruction.orientations.common_lines import votes
+from diffragan.reconstruction.orientations.lines.common_lines import votes
 generator = torch.Generator().manual_seed(0)
 turns = torch.linalg.qr(torch.randn((300, 3, 3), generator=generator))[0].contiguous()
 table = torch.rand((24, 240, 240), generator=generator)

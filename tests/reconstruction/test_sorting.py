@@ -11,7 +11,6 @@ from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import ring_power
 from diffragan.reconstruction.sorting.evidence import likelihood, ring_sums, spread_of
 from diffragan.reconstruction.sorting.placing import searched_again
-from diffragan.reconstruction.sorting.some_views import some_views
 from diffragan.reconstruction.sorting.sort import SortPlan, how_many, sort_views
 from diffragan.reconstruction.sorting.variability import directions_of
 from diffragan.rotations import angle_deg
@@ -86,7 +85,7 @@ def test_what_views_differ_in_is_the_difference_of_their_molecules() -> None:
 def test_some_views_are_those_views() -> None:
     views, _ = mixed_views([molecule(1)], (20,))
     chosen = torch.tensor([3, 17, 4])
-    some = some_views(views, chosen)
+    some = views.some(chosen)
     assert some.items.tolist() == [3, 17, 4]
     assert bool((some.measured == views.measured[chosen]).all())
     assert bool((some.rotations == views.rotations[chosen]).all())

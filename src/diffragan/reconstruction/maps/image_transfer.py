@@ -77,7 +77,7 @@ class ImageTransfer:
             own = replace(own, q2=own.q2[:count], double_angle=shorter)
         return ImageTransfer(self.common[:count], own)
 
-    def some(self, views: slice) -> ImageTransfer:
+    def some(self, views: slice | Tensor) -> ImageTransfer:
         """The same of some of the views."""
         own = self.own
         return self if own is None else replace(self, own=replace(own, terms_A=own.terms_A[views]))

@@ -187,6 +187,22 @@ class Views:
             items=self.items[span],
         )
 
+    def some(self, chosen: Tensor) -> Views:
+        """The views at places `chosen` (c,), int64. Their arrays are copied, so limit the views to
+        the resolution that is needed first."""
+        on_cpu = chosen.cpu()
+        return replace(
+            self,
+            measured=self.measured[on_cpu],
+            contrast=self.contrast[on_cpu],
+            transfer=self.transfer.some(chosen),
+            image_noise=self.image_noise[chosen],
+            rotations=self.rotations[chosen],
+            shifts_A=self.shifts_A[chosen],
+            weights=self.weights[chosen],
+            items=self.items[on_cpu.numpy()],
+        )
+
     def sample(self, count: int) -> Views:
         """About `count` of the views, spread evenly: every so many."""
         step = max(1, len(self) // count)

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffragan.files.atomic import save_tensors
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.lost_views import orientation_grid, place_lost
 from diffragan.reconstruction.orientations.matching.match_images import (
     ImageSearch,
     Model,
@@ -29,15 +30,16 @@ from diffragan.reconstruction.orientations.matching.match_images import (
 from diffragan.reconstruction.orientations.matching.merge_images import Descent, turn
 from diffragan.reconstruction.orientations.refine import align_to_images
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
-from diffragan.rotations import apart_deg, quasi_uniform
-from diffragan.symmetry import one_of_each
+from diffragan.rotations import apart_deg
 
 # Where a start's first turns end, Å, for a molecule of that weight, and the limits for others.
 _END_A, _END_KDA, _FINEST_A, _COARSEST_A = 8.0, 47.0, 5.5, 10.0
 _UNKNOWN_KDA = 20.0
 _SAME_DEG = 20.0  # starts whose views differ by less, in the median, came to the same map
 _LEAST_EXPLAINED = 0.1  # of the images' signal: a map that explains less says nothing
-_ALIGNED_A = (8.0, 6.5, 5.5, 5.0)
+_ALIGNED_A = (8.0, 6.5)  # before lost views are looked for
+_LAST_ALIGNED_A = (5.5, 5.0)
+_LOST_A = 1.2  # of where the turns end: patterns are compared to here for them
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def find_from_images(
     """Orientations and shifts from nothing.
 
     A sample of the images is tried from random starts until two of them agree. The better map
-    places all views; at the end these are aligned to their own map, by images and patterns.
+    places all views; at the end these are aligned to their own map, by images and patterns, and
+    those whose patterns lie better elsewhere are moved there (`place_lost`).
 
     Args:
         mass_kda: molecular weight, for the mask; None where it is not known.
@@ -129,7 +132,7 @@ def find_from_images(
     stages = plan.stages or stages_for(mass_kda)
     finest_A = min(stage.resolution_A for stage in stages)
     search = image_search(views, mass_kda, resolution_A=finest_A)
-    grids = [_grid(stage.grid, seed, views) for stage in stages]
+    grids = [orientation_grid(stage.grid, seed, views) for stage in stages]
     count = min(plan.sample, len(views))
     few = torch.arange(count) * len(views) // count
     done = _kept(keep, views.device)
@@ -149,7 +152,9 @@ def find_from_images(
     sure = agreement.sure(done)
     best = max((done[k] for k in agreement.pair) if sure else done, key=lambda start: start.gain)
     placed = _placed(search, views, best, stages[-1], grids[-1])
-    aligned = align_to_images(placed, schedule_A=_ALIGNED_A)
+    placed = align_to_images(placed, schedule_A=_ALIGNED_A).put_into(placed)
+    placed = place_lost(placed, mass_kda, resolution_A=_LOST_A * end_resolution_A(mass_kda))
+    aligned = align_to_images(placed, schedule_A=_LAST_ALIGNED_A)
     word = f"(patterns and the images' map correlate by {float(aligned.score.median()):.3f})"
     progress("placing all views", len(views), len(views), word)
     return OrientationSearchResult(
@@ -158,14 +163,6 @@ def find_from_images(
         starts=tuple(start.explained for start in done),
         agree_deg=agreement.angle_deg if len(done) > 1 else None,
     )
-
-
-def _grid(count: int, seed: int, views: Views) -> Tensor:
-    """Orientations spread as `count` over SO(3), one of each that symmetry makes alike."""
-    rotations = quasi_uniform(count, seed)
-    if views.symmetry is not None:
-        rotations = rotations[one_of_each(rotations, views.symmetry.double().cpu().numpy())]
-    return torch.from_numpy(rotations).float().to(views.device)
 
 
 def _kept(keep: Path | None, device: torch.device) -> list[_Start]:

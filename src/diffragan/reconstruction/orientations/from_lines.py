@@ -24,7 +24,7 @@ from diffragan.fourier.volumes import CPU, volume_spectrum
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.image_map import image_map, ring_power
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.common_lines import (
+from diffragan.reconstruction.orientations.lines.common_lines import (
     ANGLES,
     CentralLines,
     LineSearch,

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffragan.fourier.slices import extract
 from diffragan.reconstruction.maps.image_map import ring_of
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.refine import pixel_count
+from diffragan.reconstruction.orientations.matching.match_views import pixel_count
 
 _LEAST_SIGMA = 4.0  # standard errors from which the hand is decided
 

@@ -14,18 +14,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffragan.engine.processes import gathered, summed
-from diffragan.fourier.slices import extract
+from diffragan.engine.processes import gathered
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.maps.image_map import image_map, ring_of, ring_power
+from diffragan.reconstruction.maps.image_map import image_map, ring_power
 from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.orientations.matching.match_views import (
+    Comparison,
+    Regression,
+    pixel_count,
+    regress,
+)
 from diffragan.rotations import angle_deg, turned
 
 SCHEDULE_A = (12.0, 10.0, 8.0, 8.0, 7.0, 6.0, 6.0, 5.0, 5.0, 5.0)
-_FLOOR = 0.01  # of a ring's variance: the least misfit that weights are made for
-_STEP_PX = 0.3  # how far a difference quotient moves the outermost point, in 1 / box
-_LEAST_EXPECTED = 0.2  # of a ring's mean: the least expectation a count is weighted by
 
 
 @dataclass(frozen=True)
@@ -46,212 +48,6 @@ class Alignment:
     def put_into(self, views: Views) -> Views:
         """The views with these orientations and shifts."""
         return replace(views, rotations=self.rotations, shifts_A=self.shifts_A)
-
-
-def pixel_count(views: Views, resolution_A: float) -> int:
-    """How many leading pairs lie inside a resolution."""
-    return int((views.flat.radius <= views.optics.box_A / resolution_A + 0.5).sum())
-
-
-@dataclass(frozen=True)
-class _Regression:
-    """How measurements follow from a map's slices, by regression over all views.
-
-    A measured value y (an amplitude, or an intensity where electrons are counted) is expected to
-    be y_mean + slope (x - x_mean), x the slice's: a ring that the map does not know has slope 0
-    and no say, and one whose power is damped is scaled. All (k,), by pair.
-
-    spread: variance that the regression leaves; for counts, in units of the mean expectation.
-    agreement: squared correlation of x and y. y_var, x_var: variances.
-    map_error: (ki,) power of the map's error inside the aperture, as the images see it.
-    """
-
-    x_mean: Tensor
-    y_mean: Tensor
-    x_var: Tensor
-    y_var: Tensor
-    slope: Tensor
-    spread: Tensor
-    agreement: Tensor
-    map_error: Tensor
-
-    def expected(self, x: Tensor) -> Tensor:
-        return self.y_mean + self.slope * (x - self.x_mean)
-
-
-class _Comparison:
-    """Pairs of some views, and what a map's slices say to them."""
-
-    def __init__(self, spectrum: Tensor, views: Views, block: slice, count: int) -> None:
-        self.spectrum, self.views = spectrum, views
-        self.points = views.flat.points[:count]
-        self.counts = views.electrons is not None
-        self.observed = views.observed(block, views.flat, count)
-        self.contrast = views.spectra(block)[:, :count]
-        self.transfer = views.transfer.leading(count).of(block)
-        self.inside = self.transfer.shape[1]
-        self.inner = self.points[: self.inside, :2] * (2 * math.pi / views.volume_box_A)
-        self.noise = views.image_noise[block][:, None]
-        self.reach = float(torch.linalg.vector_norm(self.points[-1]).clamp_min(1))
-
-    def slices(self, rotations: Tensor) -> Tensor:
-        """(b, count) complex64."""
-        return extract(self.spectrum, rotations, self.points)
-
-    def slopes(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
-        """Central differences by the three angles: of what the pattern shows (3, b, count), and of
-        the slices inside the aperture (3, b, ki)."""
-        step = _STEP_PX / self.reach
-        turns = torch.eye(3, device=rotations.device).repeat_interleave(len(rotations), 0) * step
-        both = torch.cat(
-            (turned(rotations.repeat(3, 1, 1), turns), turned(rotations.repeat(3, 1, 1), -turns))
-        )
-        values = self.slices(both).reshape(2, 3, len(rotations), -1)
-        observable, inner = self.observable(values), values[..., : self.inside]
-        return (observable[0] - observable[1]) / (2 * step), (inner[0] - inner[1]) / (2 * step)
-
-    def observable(self, slices: Tensor) -> Tensor:
-        """What a pattern shows of slices: amplitudes, or intensities where electrons count."""
-        size = slices.abs()
-        return size * size if self.counts else size
-
-    def image_weight(self, regression: _Regression | None) -> Tensor:
-        """(b, ki) one over the variance of an image frequency."""
-        power = self.contrast.abs().square().mean()
-        error = 0 if regression is None else self.transfer**2 * regression.map_error
-        return 1 / (self.noise + error).clamp_min(1e-3 * float(power) + 1e-30)
-
-    def residual(self, slices: Tensor, shift: Tensor) -> Tensor:
-        """(b, ki) the image, its molecule moved to the centre, less transfer x slice."""
-        phase = shift @ self.inner.T
-        ramp = torch.polar(torch.ones_like(phase), phase)
-        return self.contrast * ramp - self.transfer * slices[:, : self.inside]
-
-    def pattern_weight(self, slices: Tensor, regression: _Regression) -> Tensor:
-        """(b, count) one over the variance of a measured value, at most."""
-        if not self.counts:
-            return (1 / regression.spread).expand(len(slices), -1)
-        expected = regression.expected(self.observable(slices))
-        floor = _LEAST_EXPECTED * regression.y_mean
-        return 1 / (regression.spread * torch.maximum(expected, floor)).clamp_min(1e-30)
-
-    def best_shift(
-        self, slices: Tensor, start: Tensor, reach_A: float, regression: _Regression | None
-    ) -> Tensor:
-        """(b, 2) shift with the highest correlation of image and transfer x slice: a grid about
-        `start`, then Newton steps from its best point."""
-        model = self.transfer * slices[:, : self.inside]
-        product = self.image_weight(regression) * self.contrast * model.conj()
-        device = start.device
-        line = torch.arange(-math.ceil(reach_A), math.ceil(reach_A) + 1.0, device=device)
-        grid = torch.cartesian_prod(line, line)
-        phase = start @ self.inner.T
-        product = product * torch.polar(torch.ones_like(phase), phase)
-        waves = grid @ self.inner.T
-        match = product.real @ waves.cos().T - product.imag @ waves.sin().T
-        move, eye = grid[match.argmax(1)], torch.eye(2, device=device)
-        for _ in range(4):
-            phase = move @ self.inner.T
-            shifted = product * torch.polar(torch.ones_like(phase), phase)
-            uphill = -(shifted.imag @ self.inner)
-            bend = torch.einsum("bk,ki,kj->bij", shifted.real, self.inner, self.inner)
-            bend = bend + 1e-6 * eye * bend.abs().amax((1, 2), keepdim=True) + 1e-30 * eye
-            step = torch.linalg.solve(bend, uphill)
-            good = (torch.linalg.det(bend) > 0) & (bend[:, 0, 0] > 0)
-            move = move + torch.where(good[:, None], step.clamp(-0.5, 0.5), 0.0)
-        return start + move
-
-    def misfit(
-        self, slices: Tensor, shift: Tensor, weight: Tensor, regression: _Regression, images: bool
-    ) -> Tensor:
-        """(b,) weighted squares that a step is judged by."""
-        deviation = self.observed - regression.expected(self.observable(slices))
-        total = (weight * deviation.square()).sum(1)
-        if images:
-            error = self.residual(slices, shift).abs().square()
-            total = total + 2 * (self.image_weight(regression) * error).sum(1)
-        return total
-
-    def normal(
-        self,
-        rotations: Tensor,
-        slices: Tensor,
-        shift: Tensor,
-        weight: Tensor,
-        regression: _Regression,
-        images: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Normal matrix (b, 3, 3) and right side (b, 3) of the three angles."""
-        by_angle, inner = self.slopes(rotations)
-        by_angle = by_angle * regression.slope
-        deviation = self.observed - regression.expected(self.observable(slices))
-        matrix = torch.einsum("abk,cbk,bk->bac", by_angle, by_angle, weight)
-        right = torch.einsum("abk,bk->ba", by_angle, weight * deviation)
-        if images:
-            trust = 2 * self.image_weight(regression)
-            inner = inner * self.transfer
-            error = trust * self.residual(slices, shift)
-            matrix = matrix + torch.einsum("abk,cbk,bk->bac", inner.conj(), inner, trust + 0j).real
-            right = right + torch.einsum("abk,bk->ba", inner.conj(), error).real
-        return matrix, right
-
-    def score(self, slices: Tensor, regression: _Regression) -> Tensor:
-        """(b,) correlation of measured and expected, rings weighted by how well they are known."""
-        x = (self.observable(slices) - regression.x_mean) / regression.x_var.clamp_min(1e-30).sqrt()
-        y = (self.observed - regression.y_mean) / regression.y_var.clamp_min(1e-30).sqrt()
-        w = regression.agreement
-        norm = ((w * x * x).sum(1) * (w * y * y).sum(1)).sqrt()
-        return (w * x * y).sum(1) / norm.clamp_min(1e-30)
-
-
-def _regress(
-    spectrum: Tensor, views: Views, count: int, reach_A: float
-) -> tuple[_Regression, Tensor]:
-    """The regression of measurements on a map's slices, and shifts (v, 2) found on the way, which
-    of several processes each finds for its own views."""
-    rings = ring_of(views)[:count]
-    inner = rings[: len(views.transfer)]
-    bins = int(rings.max()) + 1
-    sums = torch.zeros(6, bins, dtype=torch.float64, device=views.device)
-    image = torch.zeros(2, bins, dtype=torch.float64, device=views.device)
-    shifts = views.shifts_A.clone()
-    for block in views.own_blocks():
-        comparison = _Comparison(spectrum, views, block, count)
-        slices = comparison.slices(views.rotations[block])
-        if reach_A > 0:
-            shifts[block] = comparison.best_shift(slices, shifts[block], reach_A, None)
-        x, y = comparison.observable(slices).double(), comparison.observed.double()
-        w = views.weights[block].double()[:, None].expand_as(x)
-        for row, term in enumerate((w, w * x, w * y, w * x * x, w * y * y, w * x * y)):
-            sums[row].index_add_(0, rings, term.sum(0))
-        error = comparison.residual(slices, shifts[block]).abs().square() - comparison.noise
-        own = w[:, :1] * comparison.transfer**2
-        image[0].index_add_(0, inner, (w[:, :1] * error).sum(0).double())
-        image[1].index_add_(0, inner, own.sum(0).double())
-    sums, image = summed(sums), summed(image)
-    total = sums[0].clamp_min(1e-12)
-    x, y = sums[1] / total, sums[2] / total
-    x_var = (sums[3] / total - x * x).clamp_min(0)
-    y_var = (sums[4] / total - y * y).clamp_min(0)
-    cross = sums[5] / total - x * y
-    slope = cross.clamp_min(0) / x_var.clamp_min(1e-30)
-    agreement = (cross.clamp_min(0) ** 2 / (x_var * y_var).clamp_min(1e-40)).clamp(max=1)
-    spread = y_var * (1 - agreement).clamp_min(_FLOOR)
-    if views.electrons is not None:
-        spread = spread / y.clamp_min(1e-30)
-    floor = _FLOOR * (x * x + x_var if views.electrons is None else x)
-    error = torch.maximum(image[0] / image[1].clamp_min(1e-30), floor)
-    by_ring = {
-        "x_mean": x,
-        "y_mean": y,
-        "x_var": x_var,
-        "y_var": y_var,
-        "slope": slope,
-        "spread": spread.clamp_min(1e-30),
-        "agreement": agreement,
-    }
-    by_pair = {name: row.float()[rings] for name, row in by_ring.items()}
-    return _Regression(**by_pair, map_error=error.float()[inner]), shifts
 
 
 def refine_orientations(
@@ -279,23 +75,53 @@ def refine_orientations(
         images: whether images have a say in the orientation (they always tell the shift).
     """
     count = pixel_count(views, resolution_A)
-    regression, shifts = _regress(spectrum, views, count, shift_reach_A)
+    regression, shifts = regress(spectrum, views, count, shift_reach_A)
+    search = LocalSearch(regression, max_step_deg, rounds, shift_reach_A, images)
     rotations, score = views.rotations.clone(), torch.empty(len(views), device=views.device)
     for block in views.own_blocks():
-        comparison = _Comparison(spectrum, views, block, count)
-        rotation, shift = rotations[block], shifts[block]
-        damping = torch.full((len(rotation),), 1e-2, device=views.device)
+        comparison = Comparison(spectrum, views, block, count)
+        found = search.descend(comparison, rotations[block], shifts[block])
+        rotations[block], shifts[block] = found.rotations, found.shifts_A
+        score[block] = comparison.score(found.slices, regression)
+    rotations, shifts, score = gathered(rotations), gathered(shifts), gathered(score)
+    return Alignment(rotations, shifts, score, angle_deg(rotations, views.rotations))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where b views came to lie, and the slices (b, k) of the map there."""
+
+    rotations: Tensor
+    shifts_A: Tensor
+    slices: Tensor
+
+
+@dataclass(frozen=True)
+class LocalSearch:
+    """Levenberg-Marquardt in three small angles a view, as `refine_orientations` says."""
+
+    regression: Regression
+    max_step_deg: float
+    rounds: int
+    shift_reach_A: float
+    images: bool
+
+    def descend(self, comparison: Comparison, rotation: Tensor, shift: Tensor) -> Placed:
+        """From orientations (b, 3, 3) and shifts (b, 2) of the comparison's views down to where
+        their misfit is least."""
+        regression, images = self.regression, self.images
+        damping = torch.full((len(rotation),), 1e-2, device=rotation.device)
         slices = comparison.slices(rotation)
-        for _ in range(rounds):
-            if shift_reach_A > 0:
-                shift = comparison.best_shift(slices, shift, shift_reach_A, regression)
+        for _ in range(self.rounds):
+            if self.shift_reach_A > 0:
+                shift = comparison.best_shift(slices, shift, self.shift_reach_A, regression)
             weight = comparison.pattern_weight(slices, regression)
             matrix, right = comparison.normal(rotation, slices, shift, weight, regression, images)
             scale = torch.diagonal(matrix, dim1=-2, dim2=-1)
             ridge = damping[:, None] * scale + 1e-6 * scale.mean(1, keepdim=True) + 1e-30
             step = torch.linalg.solve(matrix + torch.diag_embed(ridge), right)
             length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
-            step = step * (math.radians(max_step_deg) / length.clamp_min(1e-12)).clamp(max=1)
+            step = step * (math.radians(self.max_step_deg) / length.clamp_min(1e-12)).clamp(max=1)
             trial = turned(rotation, step)
             trial_slices = comparison.slices(trial)
             before = comparison.misfit(slices, shift, weight, regression, images)
@@ -303,10 +129,7 @@ def refine_orientations(
             rotation = torch.where(better[:, None, None], trial, rotation)
             slices = torch.where(better[:, None], trial_slices, slices)
             damping = torch.where(better, damping / 4, damping * 10).clamp(1e-4, 1e4)
-        rotations[block], shifts[block] = rotation, shift
-        score[block] = comparison.score(slices, regression)
-    rotations, shifts, score = gathered(rotations), gathered(shifts), gathered(score)
-    return Alignment(rotations, shifts, score, angle_deg(rotations, views.rotations))
+        return Placed(rotation, shift, slices)
 
 
 def align_to_images(
@@ -352,7 +175,7 @@ def image_agreement(spectrum: Tensor, views: Views, resolution_A: float) -> Tens
     count = pixel_count(views, resolution_A)
     out = torch.empty(len(views), device=views.device)
     for block in views.blocks():
-        comparison = _Comparison(spectrum, views, block, count)
+        comparison = Comparison(spectrum, views, block, count)
         slices = comparison.slices(views.rotations[block])
         shift = comparison.best_shift(slices, views.shifts_A[block], 10.0, None)
         error = comparison.residual(slices, shift)

@@ -27,7 +27,6 @@ from diffragan.reconstruction.orientations.matching.match_images import (
 )
 from diffragan.reconstruction.orientations.matching.merge_images import merge
 from diffragan.reconstruction.orientations.refine import align_to_images, refine_orientations
-from diffragan.reconstruction.sorting.some_views import some_views
 from diffragan.reconstruction.sorting.sort import (
     Sorting,
     SortPlan,
@@ -108,9 +107,7 @@ def turned_and_resorted(
             own = torch.nonzero(sorting.of == k).flatten()
             if not len(own):
                 continue
-            aligned = align_to_images(
-                some_views(views, own), schedule_A=_ALIGNED_A, progress=progress
-            )
+            aligned = align_to_images(views.some(own), schedule_A=_ALIGNED_A, progress=progress)
             rotations[own], shifts[own] = aligned.rotations, aligned.shifts_A
         views = replace(views, rotations=rotations, shifts_A=shifts)
         sorting = resorted(views, sorting, plan)
@@ -137,9 +134,7 @@ def searched_again(
         unexplained = 0.1 * search.expected
         model = merge(search, placed, unexplained).model(search, unexplained)
         matches = compare(search, out.cpu(), model, finest, grid)
-        trial = replace(
-            some_views(views, out), rotations=matches.rotations, shifts_A=matches.shifts_A
-        )
+        trial = replace(views.some(out), rotations=matches.rotations, shifts_A=matches.shifts_A)
         aligned = refine_orientations(
             volume_spectrum(model.volume),
             trial,
@@ -166,14 +161,14 @@ def _groups(
     groups: list[Group] = []
     warnings: list[str] = []
     while len(left) >= max(LEAST_TO_SEARCH, plan.least_part * len(views)) and len(groups) < most:
-        found, doubts = search(some_views(views, left), len(groups))
+        found, doubts = search(views.some(left), len(groups))
         sorting = sort_views(found, 1, plan, progress)
         explained = ~sorting.foreign
         if float(explained.sum()) < plan.least_part * len(views) and groups:
             break
         warnings += doubts
         inside, outside = (torch.nonzero(part).flatten() for part in (explained, ~explained))
-        kept = some_views(found, inside)
+        kept = found.some(inside)
         groups.append(Group(left[inside], kept, sort_views(kept, 1, plan)))
         left = left[outside]
     return groups, warnings

@@ -21,7 +21,7 @@ from torch import Tensor
 from diffragan.fourier.loops import run_loop
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.line_votes import vote_loop
+from diffragan.reconstruction.orientations.lines.line_votes import vote_loop
 from diffragan.rotations import quasi_uniform, turned
 
 ANGLES = 240  # lines over half a turn

@@ -1,0 +1,1 @@
+"""Lines that two patterns share, and what they vote for."""
