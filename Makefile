@@ -10,7 +10,9 @@ DOCS   := $(VENV)/.docs-ready
 demo: $(READY)
 	$(BIN)/diffragan demo --out demo-out
 
-test: lint types unit
+# Types are checked while the first tests run.
+test: lint
+	$(MAKE) --no-print-directory -j 2 types unit
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks docs release
@@ -19,10 +21,10 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# Two at a time, of one thread each, and a file each, whose tests share its runs; in the order of
-# tests/conftest.py, where the longest are first.
+# Three at a time on two cores, as some tests wait, of one thread each; files whose tests share what
+# takes long to make go to one of them, in the order of tests/conftest.py, the longest first.
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # The site goes to site/index.html; warnings are errors, and nothing comes from the network.
 docs: $(DOCS)

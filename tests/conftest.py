@@ -24,22 +24,42 @@ LONGEST = (
     "commands/test_demo.py",
     "atoms/test_run.py",
     "by_relion/test_back.py",
+    "reconstruction/test_classes.py",
     "docs/test_guide.py",
+    "scan/test_scan_run.py",
     "docs/test_notebook.py",
     "docs/test_readme.py",
+    "pairs/test_joined.py",
+    "reconstruction/test_checkpoint.py",
     "reconstruction/test_from_images.py",
+    "engine/test_cluster.py",
 )
+# Files that share what takes long to make go to one worker of several, which makes it once.
+TOGETHER = {
+    "ball": ("by_relion/test_back.py", "reconstruction/test_merge_results.py",
+             "reconstruction/test_reconstruct.py", "reconstruction/test_refusals.py"),
+    "session": ("scan/test_scan_run.py", "view/test_made_by_scan.py"),
+}  # fmt: skip
 COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; the others keep their order."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long files first, each with those that share its fixtures; the others keep their order."""
+
+    def group(item: pytest.Item) -> str:
+        name = item.path.as_posix()
+        return next((g for g, files in TOGETHER.items() if name.endswith(files)), name)
 
     def place(item: pytest.Item) -> int:
-        name = item.path.as_posix()
-        return next((k for k, end in enumerate(LONGEST) if name.endswith(end)), len(LONGEST))
+        files = TOGETHER.get(group(item), (item.path.as_posix(),))
+        long = [k for k, end in enumerate(LONGEST) if any(f.endswith(end) for f in files)]
+        return min(long, default=len(LONGEST))
 
-    items.sort(key=place)
+    items.sort(key=lambda item: (place(item), group(item) if place(item) < len(LONGEST) else ""))
+    if config.getoption("loadgroup", False):  # several workers
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 def cluster(stem: str, seed: int, atoms: int = 150, radius_A: float = 12.0) -> Structure:

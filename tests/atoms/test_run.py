@@ -39,6 +39,7 @@ SMALL = [
 ]
 SET = [word for pair in SMALL for word in ("--set", pair)]
 FEW = ["--orientations", "60", "--workers", "1"]
+SHORT = ["--set", "atoms.map_cycles=3", "--set", "atoms.pattern_cycles=3"]
 BRIEF = ["--set", "atoms.map_cycles=2", "--set", "atoms.pattern_cycles=2"]
 
 
@@ -66,7 +67,7 @@ def built(world: Path) -> Path:
     fasta = world / "ten.fasta"
     fasta.write_text(f">ten residues\n{SEQUENCE}\n", "utf-8")
     known: list[str | Path] = ["--model", world / "ten.cif", "--sequence", fasta]
-    code, text = run("atoms", world / "map", "--out", out, *known)
+    code, text = run("atoms", world / "map", "--out", out, *known, *SHORT)
     assert code == 0, text
     assert "100% of its residues right" in text
     return out
@@ -159,6 +160,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     end is that of a run in one go. A run that is stopped at its page is not finished."""
     out = tmp_path / "out"
     sets = []
+    short = load_settings(overrides=SHORT[1::2])
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -171,20 +173,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(atoms_run, "build", stopped)
     with pytest.raises(KeyboardInterrupt):
-        dg.build_atoms(world / "map", out)
+        dg.build_atoms(world / "map", out, settings=short)
     code, text = run("atoms", world / "map", "--out", out, "--set", "atoms.map_cycles=1")
     assert code == 2
     assert "other settings" in text
     with monkeypatch.context() as patch:
         patch.setattr(atoms_outputs, "write_atoms_report", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            dg.build_atoms(world / "map", out)
-    code, text = run("atoms", world / "map", "--out", out, "--sequence", world / "ten.fasta")
+            dg.build_atoms(world / "map", out, settings=short)
+    sequence = ("--sequence", world / "ten.fasta")
+    code, text = run("atoms", world / "map", "--out", out, *sequence, *SHORT)
     assert code == 0, text
     assert len(sets) == 4  # all views, half 1 twice, half 2
     assert (out / "atoms.cif").read_bytes() == (built / "atoms.cif").read_bytes()
     assert not (out / ".run").exists()
-    assert load_settings(file=out / "settings.toml") == load_settings()
+    assert load_settings(file=out / "settings.toml") == short
 
 
 @pytest.mark.parametrize(("wrong", "words"), [(0.65, "ask for more"), (1.4, "may be less")])

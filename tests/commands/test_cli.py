@@ -172,16 +172,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0
 
 
-def test_every_command_has_help_with_examples() -> None:
+def test_every_command_has_help_with_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("demo", "prepare", "simulate", "image", "train", "phase", "evaluate", "view"):
-        done = subprocess.run(
-            [sys.executable, "-m", "diffragan", name, "--help"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0
-        assert f"diffragan {name}" in done.stdout
+        assert run(monkeypatch, name, "--help") == 0
+        assert f"diffragan {name}" in capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "-m", "diffragan", "plan", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "diffragan plan" in done.stdout
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from diffragan.reconstruction.classes.sorted_views import sorted_right
 from diffragan.settings import Settings, load_settings
 from quick_runs import QUICK, SET, run
 
-VIEWS = 44  # of each ball
+VIEWS = 32  # of each ball
 
 
 @pytest.fixture(scope="module")

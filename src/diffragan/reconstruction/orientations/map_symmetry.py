@@ -19,6 +19,7 @@ from diffragan.symmetry import about
 _BAND = (2.5, 6.0)
 _POINTS = 2000  # frequencies of that band, at most
 _AXES = 2000  # of half a sphere: 3.3 degrees apart
+_MANY, _FEWER = 1000, 4  # of so many axes each is tried by a quarter of the frequencies
 _FOLDS = (2, 3, 5, 7)
 # Correlation of a map with itself after a turn about an axis of symmetry. A chain that folds into
 # two halves alike reaches .63 (1DUR).
@@ -64,19 +65,22 @@ class _Self:
         points = torch.stack(places, 1).float()
         self.points = points[:: 1 + len(points) // _POINTS].contiguous()
         self.rings = (torch.linalg.vector_norm(self.points, dim=1) + 0.5).long()
-        self.own = self._white(extract(self.spectrum, torch.eye(3)[None], self.points))
+        self.own = extract(self.spectrum, torch.eye(3)[None], self.points)
 
-    def _white(self, values: Tensor) -> Tensor:
-        """Values (b, k) with the power of each ring the same."""
-        power = torch.zeros(len(values), int(self.rings.max()) + 1)
-        power.index_add_(1, self.rings, values.abs().square())
-        count = torch.bincount(self.rings).clamp_min(1)
-        return values / (power / count).clamp_min(1e-30).sqrt()[:, self.rings]
+    @staticmethod
+    def _white(values: Tensor, rings: Tensor) -> Tensor:
+        """Values (b, k) of rings (k,) with the power of each ring the same."""
+        power = torch.zeros(len(values), int(rings.max()) + 1)
+        power.index_add_(1, rings, values.abs().square())
+        count = torch.bincount(rings).clamp_min(1)
+        return values / (power / count).clamp_min(1e-30).sqrt()[:, rings]
 
-    def correlation(self, turns: Tensor) -> Tensor:
-        """(b,) with the map turned by (b, 3, 3)."""
+    def correlation(self, turns: Tensor, every: int = 1) -> Tensor:
+        """(b,) with the map turned by (b, 3, 3), by every so manieth frequency."""
+        points, rings = self.points[::every].contiguous(), self.rings[::every]
+        own = self._white(self.own[:, ::every], rings).conj()
         parts = [
-            (self._white(extract(self.spectrum, some, self.points)) * self.own.conj()).real.mean(1)
+            (self._white(extract(self.spectrum, some, points), rings) * own).real.mean(1)
             for some in torch.split(turns, 256)
         ]
         return torch.cat(parts)
@@ -85,7 +89,9 @@ class _Self:
         """The best of some directions (a, 3), after two rounds of looking closer."""
         for step_deg in (2.0, 0.7, None):
             turns = np.stack([about(u, 360 / fold) for u in directions])
-            match = self.correlation(torch.from_numpy(turns).float())
+            # An axis stands out by far; where it lies exactly is for the few near it.
+            every = _FEWER if len(directions) > _MANY else 1
+            match = self.correlation(torch.from_numpy(turns).float(), every)
             top = directions[int(match.argmax())]
             if step_deg is not None:
                 directions = _around(top, step_deg)
