@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 import diffragan as dg
 from diffragan.errors import DiffraganError
 from diffragan.files.store import MeasurementStore
-from diffragan.inspection.agreement import PLACEMENTS, best_placement, placed, sign_of_defocus
+from diffragan.inspection.agreement import (
+    PLACEMENTS,
+    best_defocus,
+    best_placement,
+    placed,
+    sign_of_defocus,
+)
 from diffragan.inspection.camera import Detector, camera_image, detector_counts
 from diffragan.inspection.detector.bad_pixels import find_bad_pixels
 from diffragan.inspection.detector.centre import wandering
@@ -29,6 +35,7 @@ from diffragan.inspection.detector.field import (
     pattern_on_grid,
     ring_distortion,
 )
+from diffragan.inspection.images import DEFOCI_A
 from diffragan.microscope.imaging import defocused_image
 from diffragan.settings import load_settings
 from quick_runs import run
@@ -325,6 +332,30 @@ def test_the_sign_of_the_defocus_makes_molecules_positive() -> None:
     )  # fmt: skip
     assert sign_of_defocus(*data, lens) > 4
     assert sign_of_defocus(*data, other) < -4
+
+
+def test_few_electrons_still_tell_how_images_lie_and_their_defocus() -> None:
+    """At 20 e/Å² most pixels that a molecule lights count nothing; all pairs together tell it."""
+    pairs = dg.open_pairs(Path(str(resources.files("diffragan") / "data" / "example.zarr.zip")))
+    lens, optics, mask = pairs.settings.image, pairs.optics, pairs.pattern_mask
+    electrons, again = 20.0 * optics.box_A**2, 4
+    rng = np.random.default_rng(5)
+    exact = np.tile(pairs.pattern(slice(None)).astype(float), (again, 1, 1))
+    counted = rng.poisson(exact * electrons) / electrons
+    images = np.tile(pairs.image(slice(None)).astype(float), (again, 1, 1))
+    dose = np.tile(pairs.image_dose(slice(None)), again)
+    data = (counted, mask, images, dose, optics)
+    ways = best_placement(*data, lens, 1.0, electrons)
+    (first, best), (_, second) = list(ways.items())[:2]
+    assert first == "as-is"
+    assert best.total > 20
+    assert best.total - second.total > 20
+    found, error, gain = best_defocus(*data, lens, DEFOCI_A, electrons)
+    assert gain > 20
+    from_plane = lens.defocus_A - optics.centre_to_exit_A
+    assert found - optics.centre_to_exit_A == pytest.approx(-from_plane, abs=60)
+    assert error < 60
+    assert sign_of_defocus(*data, lens, pattern_electrons=electrons) > 4
 
 
 def test_rings_tell_the_scale_and_the_ellipse(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ Pattern and image share one exit wave. Of a weak object with Friedel-symmetric i
 image's Fourier coefficients have the known modulus A = 2 |sin chi| sqrt(P) times the lens's
 envelope, and complex normal noise of power N from counting: their moduli follow Rice's distribution
 (Rice, Bell Syst. Tech. J. 24, 46, 1945). Its likelihood compares flips, quarter turns, defocus and
-the pattern's dose. A turn by 180 degrees, or the sign of the defocus with Cs = 0, leaves A as it
+the pattern's dose. Where few electrons were counted, P is known by its count and by the mean of its
+ring (below). A turn by 180 degrees, or the sign of the defocus with Cs = 0, leaves A as it
 is; the sign shows in the image itself, where a molecule's potential is positive.
 """
 
@@ -54,7 +55,7 @@ def placed(images: Stack, placement: str) -> Stack:
 class Agreement:
     """How well pairs fit when laid over each other in some way.
 
-    gain: log likelihood over that of an image that knows nothing of its pattern, by pair (n,).
+    gain: log likelihood over that of images that know nothing of their patterns, by pair (n,).
     share: part of the image's power above noise that the pattern explains, all pairs together.
     scale: the factor on the patterns with which they were compared.
     """
@@ -100,8 +101,11 @@ class _Fit:
     """What every hypothesis shares: images' power and symmetric patterns in the image's band.
 
     power, pattern: (n, k) over the k frequencies of the band. noise: (n,) power of counting noise a
-    frequency. ring: (k,) number of each frequency's ring. q2: (k,). counting: intensity that a
-    symmetric pattern's counts leave open at each frequency, half an electron.
+    frequency. ring: (k,) number of each frequency's ring. q2: (k,). counting: (k,) intensity that a
+    symmetric pattern's counts leave open at each frequency: half an electron, or the mean of its
+    ring where that is less.
+
+    `pattern` and `counting` are what `_known` gives of symmetric counts.
     """
 
     power: Stack
@@ -110,7 +114,7 @@ class _Fit:
     ring: NDArray[np.int64]
     q2: NDArray[np.float64]
     optics: Optics
-    counting: float = 0.0
+    counting: NDArray[np.float64]
 
     @classmethod
     def of(  # long: as `agreement`
@@ -140,8 +144,11 @@ class _Fit:
             noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)
         ring = np.rint(np.sqrt(q2) * box_A).astype(np.int64)
         power = np.abs(spectrum[:, band]) ** 2
-        counting = 0.0 if pattern_electrons is None else 0.5 / pattern_electrons
-        return cls(power, symmetric[:, band], noise, ring[band], q2[band], optics, counting)
+        pattern, ring = symmetric[:, band], ring[band]
+        counting = np.zeros(len(ring))
+        if pattern_electrons is not None:
+            pattern, counting = _known(pattern, ring, 2 * pattern_electrons)
+        return cls(power, pattern, noise, ring, q2[band], optics, counting)
 
     def with_lens(
         self,
@@ -156,7 +163,9 @@ class _Fit:
         model = self.pattern * contrast
         if scale is None:
             seen = (self.power - self.noise[:, None]).sum()
-            scale = float(seen / max(model.sum(), 1e-300))
+            open_too = np.broadcast_to(self.counting * contrast, model.shape)
+            expected = model.sum() + open_too.sum()
+            scale = float(seen / max(expected, 1e-300))
         model = model * max(scale, 0.0)
         floor = 1e-3 * self.power.mean(1)
         noise = (self.noise + floor)[:, None] + self.counting * max(scale, 0.0) * contrast
@@ -167,8 +176,10 @@ class _Fit:
         return Agreement(gain, max(0.0, 1 - float(ring_left)), max(scale, 0.0))
 
     def _unknowing(self, floor: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) log likelihood of images of which only the mean power of each ring is known."""
-        mean = np.maximum(self._ring_means(self.power), (self.noise + floor)[:, None])
+        """(n,) log likelihood of images of which only the mean power of each ring in all of them is
+        known."""
+        rings = self._ring_means(self.power.mean(0, keepdims=True))
+        mean = np.maximum(rings, (self.noise + floor)[:, None])
         return np.asarray((-self.power / mean - np.log(mean)).sum(1))
 
     def _ring_means(self, values: Stack) -> Stack:
@@ -176,6 +187,24 @@ class _Fit:
         sums = np.stack([np.bincount(self.ring, row) for row in values])
         result: Stack = (sums / counts)[:, self.ring]
         return result
+
+
+def _known(
+    intensity: Stack, ring: NDArray[np.int64], electrons: float
+) -> tuple[Stack, NDArray[np.float64]]:
+    """What counts tell of speckles: the power (n, k) of a wave that is known, and that (k,) of the
+    normal spread about it.
+
+    Speckles of mean m are spread exponentially. After c counts of so many electrons an intensity
+    follows the gamma distribution of shape c + 1 and scale t = 1 / (1 / m + electrons), whose mean
+    is that of a wave of power c t with a normal spread of power t.
+
+    Args:
+        intensity: (n, k), counts over electrons. ring: (k,) number of each frequency's ring.
+    """
+    sums = np.bincount(ring, intensity.mean(0)) / np.maximum(np.bincount(ring), 1)
+    spread = 1 / (1 / np.maximum(sums[ring], 1e-300) + electrons)
+    return intensity * (electrons * spread), spread
 
 
 def _rice(power: Stack, model: Stack, noise: Stack) -> NDArray[np.float64]:
@@ -272,7 +301,7 @@ def own_defoci(  # long: as `agreement`
     return tried[best] + off * step, step / np.sqrt(-bend)
 
 
-def sign_of_defocus(
+def sign_of_defocus(  # long: as `agreement`
     patterns: Stack,
     mask: NDArray[np.bool_],
     images: Stack,
@@ -280,6 +309,7 @@ def sign_of_defocus(
     optics: Optics,
     settings: ImageSettings,
     own_defocus_A: NDArray[np.float64] | None = None,
+    pattern_electrons: float | None = None,
 ) -> float:
     """Above 0 where the settings' sign of defocus makes the objects positive, below 0 where the
     other does; its size in standard deviations.
@@ -296,6 +326,11 @@ def sign_of_defocus(
     with np.errstate(divide="ignore"):
         noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)[:, None, None]
     intensity = np.fft.ifftshift(np.where(mask, patterns, 0), axes=(-2, -1))
+    if pattern_electrons is not None:
+        seen = np.fft.ifftshift(mask)
+        ring = np.rint(np.sqrt(q2.numpy()[seen]) * box_A).astype(np.int64)
+        wave, spread = _known(intensity[:, seen], ring, pattern_electrons)
+        intensity[:, seen] = wave + spread
     wiener = contrast * intensity / (contrast**2 * intensity + noise + 1e-12)
     # A positive potential phi enters the contrast as 2 sin chi phi.
     objects = np.fft.ifft2(np.fft.fft2(images, norm="forward") * wiener * keep, norm="forward").real

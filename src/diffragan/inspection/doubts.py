@@ -142,7 +142,7 @@ def _image_doubts(
             "molecule, or another orientation; leave such pairs out."
         )
     if here.total > SURE:
-        sign = sign_of_defocus(*data)
+        sign = sign_of_defocus(*data, pattern_electrons=electrons)
         if sign < -SURE_SIGN:
             found.append(
                 f"With a defocus of {lens.defocus_A:.0f} Å the molecules come out negative "

@@ -178,7 +178,8 @@ def place(
     scale = found[used].scale
     data = (unit * scale, mask, placed(images.images, used), images.dose, optics)
     at = lens.model_copy(update={"defocus_A": defocus})
-    sign = sign_of_defocus(*data, at, own_A)
+    counted = beam / scale if scale > 0 else None
+    sign = sign_of_defocus(*data, at, own_A, counted)
     differ = own_A is not None
     if told is None:
         differ = found[used].total > 0 and _differ(*own_defoci(*data, at, beam / scale))

@@ -31,6 +31,8 @@ from diffragan.optics import Optics, pattern_pixels, q_from_angle, wavelength_A
 from diffragan.progress import Progress
 from diffragan.settings import Settings
 
+CLEAR = 10.0  # of log likelihood: by so much one way to lay images is ahead of another
+
 
 @dataclass(frozen=True)
 class Field:
@@ -147,12 +149,29 @@ class Cuts:
 
 
 def placement_of(cuts: Cuts, field: Field, told: ToldDefocus | None) -> Placement:
-    """How images lie to their patterns, by up to 32 pairs (`inspection.images.place`).
+    """How images lie to their patterns (`inspection.images.place`): by up to 32 pairs, or by all
+    where these leave it open, as those of few electrons do.
 
     Args:
         cuts: not yet placed. told: the overview's defocus, and who tells it.
     """
-    some = chosen_pairs(len(cuts))
+    few, everyone = chosen_pairs(len(cuts)), np.arange(len(cuts))
+    placement = _placement_by(few, cuts, field, told)
+    if len(few) == len(cuts) or clearly_placed(placement):
+        return placement
+    return _placement_by(everyone, cuts, field, told)
+
+
+def clearly_placed(placement: Placement) -> bool:
+    """Whether one way to lay images to patterns is far likelier than chance and the others."""
+    totals = sorted((way.total for way in placement.placements.values()), reverse=True)
+    return totals[0] > CLEAR and totals[0] - totals[1] > CLEAR
+
+
+def _placement_by(
+    some: NDArray[np.int64], cuts: Cuts, field: Field, told: ToldDefocus | None
+) -> Placement:
+    """The same by some of the pairs."""
     counts, mask = cuts.patterns(some, field)
     mask &= pattern_mask(field.m, field.optics, field.settings.pattern).numpy()
     electrons = counts / field.settings.inspect.counts_per_electron

@@ -21,7 +21,7 @@ from diffragan.scan.choose import Chosen, choose, diameter_of, seen_from, with_s
 from diffragan.scan.look import Looked, dose_of, look, weights_of
 from diffragan.scan.opened import OpenedScan, open_scan
 from diffragan.scan.outputs import write_outputs
-from diffragan.scan.pairs import Cuts, Field, Overview, placement_of, write_scan_pairs
+from diffragan.scan.pairs import CLEAR, Cuts, Field, Overview, placement_of, write_scan_pairs
 from diffragan.scan.placing.particles import Particles, pick_particles
 from diffragan.scan.placing.registration import Registration, register
 from diffragan.settings import Settings, settings_to_toml
@@ -306,7 +306,7 @@ def _doubts(session: dict[str, Any]) -> list[str]:
             "(--defocus-A), or more electrons."
         )
     totals = sorted(session["log_likelihood"].values())
-    if len(totals) > 1 and totals[-1] - totals[-2] < 10:
+    if len(totals) > 1 and totals[-1] - totals[-2] < CLEAR:
         doubts.append("How the overview's image lies to the patterns can't be told for sure.")
     return doubts
 
