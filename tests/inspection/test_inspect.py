@@ -20,6 +20,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import MeasurementStore
 from diffragan.inspection.agreement import (
     PLACEMENTS,
+    ImagedPatterns,
     best_defocus,
     best_placement,
     placed,
@@ -312,12 +313,14 @@ def test_a_single_pair_tells_how_its_image_lies(way: str) -> None:
     mask, optics, lens = data
     for k in range(6):
         one = slice(k, k + 1)
-        found = best_placement(patterns[one], mask, back[one], dose[one], optics, lens)
+        pair = ImagedPatterns(patterns[one], mask, back[one], dose[one], optics)
+        found = best_placement(pair, lens)
         ways = list(found)
         assert ways[0] == way
         assert found[way].total > 10
         assert found[ways[1]].total < 0
-    other = best_placement(patterns, mask, np.roll(back, 1, 0), dose, optics, lens)
+    others = ImagedPatterns(patterns, mask, np.roll(back, 1, 0), dose, optics)
+    other = best_placement(others, lens)
     assert next(iter(other.values())).total < 0
 
 
@@ -326,12 +329,12 @@ def test_the_sign_of_the_defocus_makes_molecules_positive() -> None:
     lens, plane = pairs.settings.image, pairs.optics.centre_to_exit_A
     other = lens.model_copy(update={"defocus_A": 2 * plane - lens.defocus_A})
     every = slice(None)
-    data = (
+    data = ImagedPatterns(
         pairs.pattern(every).astype(float), pairs.pattern_mask, pairs.image(every).astype(float),
         pairs.image_dose(every), pairs.optics,
     )  # fmt: skip
-    assert sign_of_defocus(*data, lens) > 4
-    assert sign_of_defocus(*data, other) < -4
+    assert sign_of_defocus(data, lens) > 4
+    assert sign_of_defocus(data, other) < -4
 
 
 def test_few_electrons_still_tell_how_images_lie_and_their_defocus() -> None:
@@ -344,18 +347,18 @@ def test_few_electrons_still_tell_how_images_lie_and_their_defocus() -> None:
     counted = rng.poisson(exact * electrons) / electrons
     images = np.tile(pairs.image(slice(None)).astype(float), (again, 1, 1))
     dose = np.tile(pairs.image_dose(slice(None)), again)
-    data = (counted, mask, images, dose, optics)
-    ways = best_placement(*data, lens, 1.0, electrons)
+    data = ImagedPatterns(counted, mask, images, dose, optics, electrons)
+    ways = best_placement(data, lens)
     (first, best), (_, second) = list(ways.items())[:2]
     assert first == "as-is"
     assert best.total > 20
     assert best.total - second.total > 20
-    found, error, gain = best_defocus(*data, lens, DEFOCI_A, electrons)
+    found, error, gain = best_defocus(data, lens, DEFOCI_A)
     assert gain > 20
     from_plane = lens.defocus_A - optics.centre_to_exit_A
     assert found - optics.centre_to_exit_A == pytest.approx(-from_plane, abs=60)
     assert error < 60
-    assert sign_of_defocus(*data, lens, pattern_electrons=electrons) > 4
+    assert sign_of_defocus(data, lens) > 4
 
 
 def test_rings_tell_the_scale_and_the_ellipse(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,41 @@ def placed(images: Stack, placement: str) -> Stack:
 
 
 @dataclass(frozen=True)
+class ImagedPatterns:
+    """n patterns and the images that are laid over them.
+
+    patterns: (n, m, m), fraction of the beam, zero frequency at [m // 2, m // 2]. mask: (m, m).
+    images: (n, m, m), mean 1. image_dose: (n,) e/Å², infinite without noise.
+    optics: `box_A` is the field of both.
+    electrons: of a pattern's exposure, where it was counted and its values are fractions of them:
+        few counts tell an image's moduli only so well; None: exact.
+    """
+
+    patterns: Stack
+    mask: NDArray[np.bool_]
+    images: Stack
+    image_dose: NDArray[np.float64]
+    optics: Optics
+    electrons: float | None = None
+
+    def laid(self, placement: str) -> ImagedPatterns:
+        """The same with the images flipped or turned (`PLACEMENTS`)."""
+        return replace(self, images=placed(self.images, placement))
+
+    def exposed(self, times: float) -> ImagedPatterns:
+        """The same where the exposure had so many times the electrons that it was thought to."""
+        electrons = None if self.electrons is None else self.electrons * times
+        return replace(self, patterns=self.patterns / times, electrons=electrons)
+
+    @property
+    def image_noise(self) -> NDArray[np.float64]:
+        """(n,) power of counting noise at a frequency of each image."""
+        with np.errstate(divide="ignore"):
+            noise = 1 / (self.image_dose * self.optics.box_A**2)
+        return np.where(np.isfinite(self.image_dose), noise, 0.0)
+
+
+@dataclass(frozen=True)
 class Agreement:
     """How well pairs fit when laid over each other in some way.
 
@@ -70,30 +105,19 @@ class Agreement:
         return float(self.gain.sum())
 
 
-def agreement(  # long: pattern, image, and the optics that tie them
-    patterns: Stack,
-    mask: NDArray[np.bool_],
-    images: Stack,
-    image_dose: NDArray[np.float64],
-    optics: Optics,
-    settings: ImageSettings,
-    pattern_scale: float | None = 1.0,
-    pattern_electrons: float | None = None,
+def agreement(
+    pairs: ImagedPatterns,
+    lens: ImageSettings,
+    scale: float | None = 1.0,
     own_defocus_A: NDArray[np.float64] | None = None,
 ) -> Agreement:
-    """How well images fit their patterns with the lens that the settings tell.
+    """How well images fit their patterns with a lens.
 
     Args:
-        patterns: (n, m, m), fraction of the beam, zero frequency at [m // 2, m // 2]. mask: (m, m).
-        images: (n, m, m), mean 1. image_dose: (n,) e/Å², infinite without noise.
-        optics: `box_A` is the field of both.
-        pattern_scale: factor on the patterns; none: the most likely one, for unknown doses.
-        pattern_electrons: of a pattern's exposure, where it was counted and its values are
-            fractions of them: sparse counts tell an image's moduli only so well.
-        own_defocus_A: (n,) of each image; none: `settings.defocus_A`.
+        scale: factor on the patterns; none: the most likely one, for unknown doses.
+        own_defocus_A: (n,) of each image; none: the lens's.
     """
-    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings, pattern_electrons)
-    return fit.with_lens(settings, pattern_scale, own_defocus_A)
+    return _Fit.of(pairs, lens).with_lens(lens, scale, own_defocus_A)
 
 
 @dataclass(frozen=True)
@@ -117,49 +141,39 @@ class _Fit:
     counting: NDArray[np.float64]
 
     @classmethod
-    def of(  # long: as `agreement`
-        cls,
-        patterns: Stack,
-        mask: NDArray[np.bool_],
-        images: Stack,
-        image_dose: NDArray[np.float64],
-        optics: Optics,
-        settings: ImageSettings,
-        pattern_electrons: float | None = None,
-    ) -> _Fit:
+    def of(cls, pairs: ImagedPatterns, lens: ImageSettings) -> _Fit:
         """The band that both hold, each frequency and its mate once."""
+        optics, mask = pairs.optics, pairs.mask
         m, box_A = mask.shape[-1], optics.box_A
         centred = np.fft.ifftshift(mask)
         mate = np.roll(centred[::-1, ::-1], 1, (0, 1))
         both = centred & mate
-        intensity = np.fft.ifftshift(patterns, axes=(-2, -1))
+        intensity = np.fft.ifftshift(pairs.patterns, axes=(-2, -1))
         symmetric = (intensity + np.roll(intensity[:, ::-1, ::-1], 1, (-2, -1))) / 2
         q2 = frequency_grid(m, box_A).numpy()
-        edge = min(q_from_angle(settings.aperture_mrad, optics.energy_ev), 0.25)
+        edge = min(q_from_angle(lens.aperture_mrad, optics.energy_ev), 0.25)
         band = both & (q2 >= 1 / _COARSEST_A**2) & (q2 <= edge**2)
         band[:, m // 2 :] = False
         band[m // 2 :, 0] = False
-        spectrum = np.fft.fft2(images, norm="forward")
-        with np.errstate(divide="ignore"):
-            noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)
+        spectrum = np.fft.fft2(pairs.images, norm="forward")
         ring = np.rint(np.sqrt(q2) * box_A).astype(np.int64)
         power = np.abs(spectrum[:, band]) ** 2
         pattern, ring = symmetric[:, band], ring[band]
         counting = np.zeros(len(ring))
-        if pattern_electrons is not None:
-            pattern, counting = _known(pattern, ring, 2 * pattern_electrons)
-        return cls(power, pattern, noise, ring, q2[band], optics, counting)
+        if pairs.electrons is not None:
+            pattern, counting = _known(pattern, ring, 2 * pairs.electrons)
+        return cls(power, pattern, pairs.image_noise, ring, q2[band], optics, counting)
 
     def with_lens(
         self,
-        settings: ImageSettings,
+        lens: ImageSettings,
         scale: float | None,
         own_A: NDArray[np.float64] | None = None,
     ) -> Agreement:
-        """The agreement if the lens was as these settings say, with a defocus for each image."""
+        """The agreement if the lens was as this one, with a defocus for each image."""
         own = None if own_A is None else torch.from_numpy(own_A)[:, None]
         q2 = torch.from_numpy(self.q2)
-        contrast = contrast_of_images(q2, self.optics, settings, own).numpy() ** 2
+        contrast = contrast_of_images(q2, self.optics, lens, own).numpy() ** 2
         model = self.pattern * contrast
         if scale is None:
             seen = (self.power - self.noise[:, None]).sum()
@@ -216,50 +230,23 @@ def _rice(power: Stack, model: Stack, noise: Stack) -> NDArray[np.float64]:
     return np.asarray((-(difference**2) / spread + np.log(i0e(cross)) - np.log(spread)).sum(1))
 
 
-def best_placement(  # long: as `agreement`
-    patterns: Stack,
-    mask: NDArray[np.bool_],
-    images: Stack,
-    image_dose: NDArray[np.float64],
-    optics: Optics,
-    settings: ImageSettings,
-    pattern_scale: float | None = 1.0,
-    pattern_electrons: float | None = None,
+def best_placement(
+    pairs: ImagedPatterns, lens: ImageSettings, scale: float | None = 1.0
 ) -> dict[str, Agreement]:
     """The agreement of every placement, the likeliest first."""
-    found = {
-        way: agreement(
-            patterns,
-            mask,
-            placed(images, way),
-            image_dose,
-            optics,
-            settings,
-            pattern_scale,
-            pattern_electrons,
-        )
-        for way in PLACEMENTS
-    }
+    found = {way: agreement(pairs.laid(way), lens, scale) for way in PLACEMENTS}
     return dict(sorted(found.items(), key=lambda item: -item[1].total))
 
 
-def best_defocus(  # long: as `agreement`
-    patterns: Stack,
-    mask: NDArray[np.bool_],
-    images: Stack,
-    image_dose: NDArray[np.float64],
-    optics: Optics,
-    settings: ImageSettings,
-    candidates_A: Sequence[float],
-    pattern_electrons: float | None = None,
+def best_defocus(
+    pairs: ImagedPatterns, lens: ImageSettings, candidates_A: Sequence[float]
 ) -> tuple[float, float, float]:
     """The likeliest of some defoci (Å, of the optics' plane), refined; its standard error; and its
     log likelihood over that of an image that knows nothing of its pattern."""
-    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings, pattern_electrons)
+    fit = _Fit.of(pairs, lens)
 
     def gain(defocus_A: float) -> float:
-        lens = settings.model_copy(update={"defocus_A": float(defocus_A)})
-        return fit.with_lens(lens, None).total
+        return fit.with_lens(_focused(lens, defocus_A), None).total
 
     best = max(candidates_A, key=gain)
     step = float(np.min(np.abs(np.diff(np.sort(np.asarray(candidates_A))))))
@@ -272,26 +259,24 @@ def best_defocus(  # long: as `agreement`
     return float(best), error, gain(best)
 
 
-def own_defoci(  # long: as `agreement`
-    patterns: Stack,
-    mask: NDArray[np.bool_],
-    images: Stack,
-    image_dose: NDArray[np.float64],
-    optics: Optics,
-    settings: ImageSettings,
-    pattern_electrons: float | None = None,
+def _focused(lens: ImageSettings, defocus_A: float) -> ImageSettings:
+    """The lens at another defocus."""
+    return lens.model_copy(update={"defocus_A": float(defocus_A)})
+
+
+def own_defoci(
+    pairs: ImagedPatterns, lens: ImageSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The likeliest defocus of each image (n,) in Å, of the sign of `settings.defocus_A` and no
-    more than 600 Å from it, and its standard error."""
-    fit = _Fit.of(patterns, mask, images, image_dose, optics, settings, pattern_electrons)
-    scale = fit.with_lens(settings, None).scale
-    step, near = 10.0, settings.defocus_A
+    """The likeliest defocus of each image (n,) in Å, of the sign of the lens's and no more than
+    600 Å from it, and its standard error."""
+    fit = _Fit.of(pairs, lens)
+    scale = fit.with_lens(lens, None).scale
+    step, near = 10.0, lens.defocus_A
     tried = near + np.arange(-60, 61) * step
     tried = tried[np.sign(tried) == np.sign(near)]
 
     def gains(defocus_A: float) -> NDArray[np.float64]:
-        lens = settings.model_copy(update={"defocus_A": float(defocus_A)})
-        return fit.with_lens(lens, scale).gain
+        return fit.with_lens(_focused(lens, defocus_A), scale).gain
 
     gain = np.stack([gains(defocus) for defocus in tried])
     best = gain.argmax(0).clip(1, len(tried) - 2)
@@ -301,39 +286,35 @@ def own_defoci(  # long: as `agreement`
     return tried[best] + off * step, step / np.sqrt(-bend)
 
 
-def sign_of_defocus(  # long: as `agreement`
-    patterns: Stack,
-    mask: NDArray[np.bool_],
-    images: Stack,
-    image_dose: NDArray[np.float64],
-    optics: Optics,
-    settings: ImageSettings,
+def sign_of_defocus(
+    pairs: ImagedPatterns,
+    lens: ImageSettings,
     own_defocus_A: NDArray[np.float64] | None = None,
-    pattern_electrons: float | None = None,
 ) -> float:
-    """Above 0 where the settings' sign of defocus makes the objects positive, below 0 where the
+    """Above 0 where the lens's sign of defocus makes the objects positive, below 0 where the
     other does; its size in standard deviations.
 
     Phases of the image with the lens's sign undone and amplitudes of least squared error give each
     object's potential; its third moment tells which way it points.
     """
-    m, box_A = mask.shape[-1], optics.box_A
-    q2 = frequency_grid(m, box_A)
+    optics, mask, box_A = pairs.optics, pairs.mask, pairs.optics.box_A
+    q2 = frequency_grid(mask.shape[-1], box_A)
     own = None if own_defocus_A is None else torch.from_numpy(own_defocus_A)[:, None, None]
-    contrast = contrast_of_images(q2, optics, settings, own).numpy()
-    edge = min(q_from_angle(settings.aperture_mrad, optics.energy_ev), 0.25)
+    contrast = contrast_of_images(q2, optics, lens, own).numpy()
+    edge = min(q_from_angle(lens.aperture_mrad, optics.energy_ev), 0.25)
     keep = (q2.numpy() <= edge**2) & (q2.numpy() >= 1 / _COARSEST_A**2)
-    with np.errstate(divide="ignore"):
-        noise = np.where(np.isfinite(image_dose), 1 / (image_dose * box_A**2), 0.0)[:, None, None]
-    intensity = np.fft.ifftshift(np.where(mask, patterns, 0), axes=(-2, -1))
-    if pattern_electrons is not None:
+    intensity = np.fft.ifftshift(np.where(mask, pairs.patterns, 0), axes=(-2, -1))
+    if pairs.electrons is not None:
         seen = np.fft.ifftshift(mask)
         ring = np.rint(np.sqrt(q2.numpy()[seen]) * box_A).astype(np.int64)
-        wave, spread = _known(intensity[:, seen], ring, pattern_electrons)
+        wave, spread = _known(intensity[:, seen], ring, pairs.electrons)
         intensity[:, seen] = wave + spread
+    noise = pairs.image_noise[:, None, None]
     wiener = contrast * intensity / (contrast**2 * intensity + noise + 1e-12)
     # A positive potential phi enters the contrast as 2 sin chi phi.
-    objects = np.fft.ifft2(np.fft.fft2(images, norm="forward") * wiener * keep, norm="forward").real
+    objects = np.fft.ifft2(
+        np.fft.fft2(pairs.images, norm="forward") * wiener * keep, norm="forward"
+    ).real
     # Independent values a field, for the error of the third moment of noise.
     independent = max(float(keep.sum()), 1.0)
     skew = (objects**3).mean((-2, -1)) / np.maximum((objects**2).mean((-2, -1)) ** 1.5, 1e-300)

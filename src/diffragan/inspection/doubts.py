@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from diffragan.inspection.agreement import (
     PLACEMENTS,
     Agreement,
+    ImagedPatterns,
     agreement,
     best_defocus,
     best_placement,
@@ -21,7 +22,6 @@ from diffragan.inspection.findings import SURE, SURE_SIGN
 from diffragan.inspection.images import DEFOCI_A
 from diffragan.microscope.imaging import counted_electrons
 from diffragan.microscope.specimen import is_ideal
-from diffragan.optics import Optics
 from diffragan.pairs.pairs import Pairs
 from diffragan.settings import ImageSettings
 
@@ -30,17 +30,6 @@ _LISTED = 5
 _OFF_PX = 0.5  # a centre this far off is told
 _BRIGHT_PART, _FEWEST_COUNTS = 0.98, 2.0  # where an image shows most, and a pixel's counts there
 _COARSEST_A = 30.0  # measured: docs/instruments.md
-
-
-# Patterns, their mask, images, doses of these, optics and lens, as `agreement` takes them.
-Pairing = tuple[
-    NDArray[np.float64],
-    NDArray[np.bool_],
-    NDArray[np.float64],
-    NDArray[np.float64],
-    Optics,
-    ImageSettings,
-]
 
 
 def pair_doubts(pairs: Pairs, items: NDArray[np.int64]) -> list[str]:
@@ -121,10 +110,10 @@ def _image_doubts(
         mean = float((defocus[items].u_A + defocus[items].v_A).mean() / 2)
         lens = lens.model_copy(update={"defocus_A": mean})
     images, dose = pairs.image(items).astype(np.float64), pairs.image_dose(items)
-    data = (patterns, mask, images, dose, optics, lens)
     electrons = counted_electrons(optics, pairs.settings)
-    here = agreement(*data, None, electrons)
-    ways = best_placement(*data, None, electrons)
+    data = ImagedPatterns(patterns, mask, images, dose, optics, electrons)
+    here = agreement(data, lens, None)
+    ways = best_placement(data, lens, None)
     best = next(iter(ways))
     ahead = ways[best].total - here.total
     if best != "as-is" and ways[best].total > 0 and ahead > SURE:
@@ -133,7 +122,7 @@ def _image_doubts(
             f"likelihood {ahead:.0f} more); lay them so, or let `diffragan inspect` do it."
         ]
     if here.total < -SURE * len(items):
-        return [] if _sparse(patterns, mask, electrons) else [_lost(data, here)]
+        return [] if _sparse(patterns, mask, electrons) else [_lost(data, lens, here)]
     odd = [int(k) for k, gain in zip(items, here.gain, strict=True) if gain < -2 * SURE]
     found: list[str | None] = []
     if here.total > 0 and odd:
@@ -142,7 +131,7 @@ def _image_doubts(
             "molecule, or another orientation; leave such pairs out."
         )
     if here.total > SURE:
-        sign = sign_of_defocus(*data, pattern_electrons=electrons)
+        sign = sign_of_defocus(data, lens)
         if sign < -SURE_SIGN:
             found.append(
                 f"With a defocus of {lens.defocus_A:.0f} Å the molecules come out negative "
@@ -161,11 +150,10 @@ def _sparse(
     return bool(bright * electrons < _FEWEST_COUNTS)
 
 
-def _lost(data: Pairing, here: Agreement) -> str:
+def _lost(data: ImagedPatterns, lens: ImageSettings, here: Agreement) -> str:
     """Images that fit nowhere as they are taken: whether another defocus makes them fit."""
-    patterns, mask, images, dose, optics, lens = data
-    plane = optics.centre_to_exit_A
-    likeliest, _, gain = best_defocus(patterns, mask, images, dose, optics, lens, DEFOCI_A)
+    plane = data.optics.centre_to_exit_A
+    likeliest, _, gain = best_defocus(data, lens, DEFOCI_A)
     # Counted from the molecules' plane; its modulus is all that is known.
     size, taken = abs(likeliest - plane), lens.defocus_A - plane
     if gain > SURE and abs(size - abs(taken)) > 0.2 * abs(taken):

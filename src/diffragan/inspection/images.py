@@ -12,10 +12,10 @@ from diffragan.errors import DiffraganError
 from diffragan.inspection.agreement import (
     PLACEMENTS,
     Agreement,
+    ImagedPatterns,
     agreement,
     best_defocus,
     own_defoci,
-    placed,
     sign_of_defocus,
 )
 from diffragan.inspection.detector.field import image_on_field, molecule_centre
@@ -157,36 +157,36 @@ def place(
         told: the defocus and who tells it; none: it is found.
         own_A: (n,) the defocus of each image, where somebody tells that.
     """
-    unit = electrons / optics.box_A**2  # fraction of the beam, at a dose of 1
-    beam, lens = optics.box_A**2, settings.image  # electrons that a beam of 1 would have had
+    # Fractions of the beam as at a dose of 1 e/Å², and the electrons of that beam.
+    beam, lens = optics.box_A**2, settings.image
+    pairs = ImagedPatterns(electrons / beam, mask, images.images, images.dose, optics, beam)
     found: dict[str, Agreement] = {}
     defoci: dict[str, tuple[float, float | None]] = {}
     for way in PLACEMENTS:
-        laid = placed(images.images, way)
-        data = (unit, mask, laid, images.dose, optics)
+        laid = pairs.laid(way)
         if told is None:
-            defocus, error, _ = best_defocus(*data, lens, DEFOCI_A, beam)
+            defocus, error, _ = best_defocus(laid, lens, DEFOCI_A)
             # Which of the two is found below; the modulus knows no sign.
             defoci[way] = (math.copysign(defocus, lens.defocus_A), error)
         else:
             defoci[way] = (told.value_A, None)
         at = lens.model_copy(update={"defocus_A": defoci[way][0]})
-        found[way] = agreement(*data, at, None, beam, own_defocus_A=own_A)
+        found[way] = agreement(laid, at, None, own_defocus_A=own_A)
     wanted = settings.inspect.placement
     used = max(found, key=lambda way: found[way].total) if wanted == "auto" else wanted
     defocus, sd = defoci[used]
     scale = found[used].scale
-    data = (unit * scale, mask, placed(images.images, used), images.dose, optics)
+    dose = 1 / scale if scale > 0 else math.inf
+    laid = pairs.laid(used)
+    laid = laid.exposed(dose) if scale > 0 else laid
     at = lens.model_copy(update={"defocus_A": defocus})
-    counted = beam / scale if scale > 0 else None
-    sign = sign_of_defocus(*data, at, own_A, counted)
+    sign = sign_of_defocus(laid, at, own_A)
     differ = own_A is not None
     if told is None:
-        differ = found[used].total > 0 and _differ(*own_defoci(*data, at, beam / scale))
+        differ = found[used].total > 0 and _differ(*own_defoci(laid, at))
     if sign < 0 and (told is None or not told.signed):
         defocus, sign = -defocus, -sign
     by = told.by if told else "as pattern and image agree best"
-    dose = 1 / scale if scale > 0 else math.inf
     return Placement(used, found, defocus, by, sd, sign, dose, differ)
 
 
@@ -209,12 +209,11 @@ def own_defocus(
 ) -> NDArray[np.float64]:
     """(n,) defocus of each image, where they differ and nobody tells: as it fits its pattern best,
     near the one that fits all."""
-    unit = electrons / optics.box_A**2 / laid.pattern_dose
-    lens = settings.image.model_copy(update={"defocus_A": laid.defocus_A})
-    found, _ = own_defoci(
-        unit, mask, placed(images.images, laid.placement), images.dose, optics, lens,
-        laid.pattern_dose * optics.box_A**2,
-    )  # fmt: skip
+    beam, lens = optics.box_A**2, settings.image
+    pairs = ImagedPatterns(electrons / beam, mask, images.images, images.dose, optics, beam)
+    placed_pairs = pairs.laid(laid.placement).exposed(laid.pattern_dose)
+    at = lens.model_copy(update={"defocus_A": laid.defocus_A})
+    found, _ = own_defoci(placed_pairs, at)
     return found
 
 
