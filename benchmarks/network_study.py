@@ -225,7 +225,7 @@ def mismatched(
             }
         )
         if (k + 1) % 50 == 0:
-            print(f"{k + 1} of {matched + count}", flush=True)
+            print(f"{k + 1} of {matched + count}: {counts(rows)}", flush=True)
     return rows
 
 
