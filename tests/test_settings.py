@@ -57,7 +57,7 @@ def test_wrong_keys_and_values_are_named(pair: str, named: list[str]) -> None:
 
 
 def test_unknown_presets_and_files(tmp_path: Path) -> None:
-    with pytest.raises(DiffraganError, match="default, experiment, network, published"):
+    with pytest.raises(DiffraganError, match="default, experiment, network, published, p"):
         load_settings("nature")
     with pytest.raises(DiffraganError, match=r"none\.toml"):
         load_settings(file=tmp_path / "none.toml")
@@ -134,3 +134,14 @@ def test_what_was_given_by_hand_is_known(tmp_path: Path) -> None:
         assert not given_by_hand(found, key), key
     assert found.image.defocus_A == -1000
     assert not given_by_hand(settings_from_dict({}), "image.defocus_A")
+
+
+def test_published_tuned_differs_from_the_paper_in_the_training_alone() -> None:
+    """Its pairs are the paper's, so the two generators are shown the same measurements."""
+    tuned, printed = (load_settings(name) for name in ("published-tuned", "published"))
+    for section in ("pattern", "image", "projection", "specimen", "detector"):
+        assert getattr(tuned, section) == getattr(printed, section), section
+    assert tuned.simulate.box_A == printed.simulate.box_A
+    assert tuned.network.generator == printed.network.generator
+    assert tuned.train.adversarial_weight == 0
+    assert tuned.phase.method == printed.phase.method == "published"

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 NOT_CONVERGED = 3  # exit code of a run that ended without a result to trust
 
 
-Preset = Annotated[str, typer.Option(help="preset: default, published, network or experiment")]
+Preset = Annotated[
+    str,
+    typer.Option(help="preset: default, published, published-tuned, network or experiment"),
+]
 Config = Annotated[Path | None, typer.Option(help="TOML file laid over the preset")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over both, e.g. image.snr=2")

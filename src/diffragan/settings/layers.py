@@ -34,8 +34,9 @@ def load_settings(
     Each layer wins over the one before it.
 
     Args:
-        preset: `default`, `published` for the paper's system, `network` to train ours, or
-            `experiment` for one as it is.
+        preset: `default`, `published` for the paper's system, `published-tuned` for its
+            training as it was found better, `network` to train ours, or `experiment` for one as
+            it is.
         file: TOML with a table for each section.
         overrides: as after `--set`: "image.snr=2", "simulate.box_A=70".
         values: by dotted key, {"phase.method": "raar"}; a None is skipped.
