@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +50,20 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path) -> None:
         interrupted()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_draft_of_a_killed_process_goes_with_the_next_write(tmp_path: Path) -> None:
+    """That of a process which lives, and those of other files, stay."""
+    path = tmp_path / "overview.mrc"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead = path.with_name(f".overview.mrc.{ended.pid}.part")
+    alive = path.with_name(f".overview.mrc.{os.getppid()}.part")
+    other = path.with_name(f".map.mrc.{ended.pid}.part")
+    for draft in (dead, alive, other):
+        draft.write_bytes(b"half")
+    write_atomically(path, b"new")
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other, path])
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("unexpected pos 64")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,15 @@ from diffragan.errors import DiffraganError
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` only when it is whole and on the disk.
 
-    Whatever goes wrong before leaves what was there.
+    Whatever goes wrong before leaves what was there. What a killed process left of the same file
+    goes away.
 
     Raises:
         DiffraganError: the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        _remove_left_over(path)
         with temporary.open("wb") as file:
             yield file
             file.flush()
@@ -36,6 +39,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the unfinished files of that name whose processes are dead."""
+    import psutil
+
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            left.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
