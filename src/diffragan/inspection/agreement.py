@@ -216,8 +216,10 @@ def _known(
     Args:
         intensity: (n, k), counts over electrons. ring: (k,) number of each frequency's ring.
     """
-    sums = np.bincount(ring, intensity.mean(0)) / np.maximum(np.bincount(ring), 1)
-    spread = 1 / (1 / np.maximum(sums[ring], 1e-300) + electrons)
+    # One count more than there are, or a ring without any would be known to be dark.
+    total = np.bincount(ring, intensity.sum(0)) + 1 / electrons
+    mean = (total / np.maximum(len(intensity) * np.bincount(ring), 1))[ring]
+    spread = 1 / (1 / mean + electrons)
     return intensity * (electrons * spread), spread
 
 

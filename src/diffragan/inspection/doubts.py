@@ -28,7 +28,6 @@ from diffragan.settings import ImageSettings
 _LOOKED_AT = 24  # pairs, spread evenly
 _LISTED = 5
 _OFF_PX = 0.5  # a centre this far off is told
-_BRIGHT_PART, _FEWEST_COUNTS = 0.98, 2.0  # where an image shows most, and a pixel's counts there
 _COARSEST_A = 30.0  # measured: docs/instruments.md
 
 
@@ -122,7 +121,7 @@ def _image_doubts(
             f"likelihood {ahead:.0f} more); lay them so, or let `diffragan inspect` do it."
         ]
     if here.total < -SURE * len(items):
-        return [] if _sparse(patterns, mask, electrons) else [_lost(data, lens, here)]
+        return [_lost(data, lens, here)]
     odd = [int(k) for k, gain in zip(items, here.gain, strict=True) if gain < -2 * SURE]
     found: list[str | None] = []
     if here.total > 0 and odd:
@@ -138,16 +137,6 @@ def _image_doubts(
                 f"({-sign:.1f} sd), as they would with the wrong sign; check it."
             )
     return found
-
-
-def _sparse(
-    patterns: NDArray[np.float64], mask: NDArray[np.bool_], electrons: float | None
-) -> bool:
-    """Whether the brighter part of the patterns holds too few counts to tell moduli by."""
-    if electrons is None:
-        return False
-    bright = np.quantile(patterns[:, mask].mean(0), _BRIGHT_PART)
-    return bool(bright * electrons < _FEWEST_COUNTS)
 
 
 def _lost(data: ImagedPatterns, lens: ImageSettings, here: Agreement) -> str:
