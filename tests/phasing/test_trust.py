@@ -45,14 +45,44 @@ def test_starts_from_drawn_phases_are_trusted_less(noise: float) -> None:
     thing = torch.fft.fft2(torch.randn(1, 1, m, m, generator=generator))
     apart = noise * torch.fft.fft2(torch.randn(1, 4, m, m, generator=generator))
     spectra = thing + apart
-    r, fit = torch.full((1, 4), 0.03), torch.ones(1, 4)
+    r = torch.full((1, 4), 0.03)
     mask = torch.ones(m, m, dtype=torch.bool)
-    proposal = Proposal(torch.sgn(thing[:, 0]), torch.full((1, m, m), 0.3))
     seen, drawn = (
-        verdict(
-            spectra, r, fit, Proposal(proposal.phase, proposal.trust, kind), mask, box, 0 * r[:, 0]
-        )
+        Proposal(1j * torch.sgn(thing[:, 0]), torch.full((1, m, m), 0.3), kind)
         for kind in (False, True)
     )
-    assert float(drawn.trust.mean()) < float(seen.trust.mean())
-    assert torch.equal(drawn.phase, seen.phase)
+    by_seen, by_drawn = (
+        verdict(spectra, r, seen, one, mask, box, 0 * r[:, 0]) for one in (seen, drawn)
+    )
+    assert float(by_drawn.trust.mean()) < float(by_seen.trust.mean())
+    assert torch.equal(by_drawn.phase, by_seen.phase)
+
+
+def test_starts_are_held_to_the_image_and_not_to_what_was_drawn_from_it() -> None:
+    """Right starts fit the image as well as its trust promises, whatever a network promised of its
+    own phases; of another molecule's image the same starts are refused."""
+    generator = torch.Generator().manual_seed(1)
+    m, box = 64, 50.0
+
+    def unit() -> torch.Tensor:
+        return torch.sgn(torch.fft.fft2(torch.randn(1, m, m, generator=generator)))
+
+    def shown(phase: torch.Tensor, cosine: float) -> torch.Tensor:
+        """Phases of a wave whose error has this mean cosine: as often off by 180° as that takes."""
+        right = torch.rand(m, m, generator=generator) < (1 + cosine) / 2
+        return 1j * phase * torch.where(right, 1, -1)
+
+    thing = unit()
+    spectra = thing[:, None].expand(1, 4, m, m)
+    r, mask = torch.full((1, 4), 0.02), torch.ones(m, m, dtype=torch.bool)
+    trust = torch.full((1, m, m), 0.6)
+    # A network that promises .9 and keeps .6.
+    drawn = Proposal(shown(thing, 0.6), torch.full((1, m, m), 0.9), drawn=True)
+    own, foreign = (Proposal(shown(x, 0.6), trust) for x in (thing, unit()))
+    by_own, by_foreign = (
+        verdict(spectra, r, image, drawn, mask, box, 0 * r[:, 0]) for image in (own, foreign)
+    )
+    assert by_own.solved.tolist() == [True]
+    assert by_foreign.solved.tolist() == [False]
+    assert float(by_foreign.trust.max()) == 0
+    assert float(by_own.trust.mean()) > 0.5

@@ -60,7 +60,7 @@ def mean_phase(spectra: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def verdict(
     spectra: Tensor,
     r: Tensor,
-    fit: Tensor,
+    image: Proposal,
     proposal: Proposal,
     mask: Tensor,
     box_A: float,
@@ -71,12 +71,15 @@ def verdict(
     Starts count by exp(-10 (R / lowest R - 1)). The trust of a ring is a logistic function of
     their agreement there and beyond 4 Å, of the lowest R, of the R that counting noise explains,
     of the proposal's own trust and of q; docs/phasing.md tells how its numbers were found. Where
-    the best start fits the proposal less well than the proposal's trust promises, the image is of
+    the best start fits the image less well than the image's trust promises, the image is of
     something else or the object is out of place, and the trust falls with the fit.
 
     Args:
         spectra: (b, starts, m, m) aligned spectra of the object, zero frequency first.
-        r: (b, starts) amplitude R of each. fit: (b, starts) of each to the proposal, from `align`.
+        r: (b, starts) amplitude R of each.
+        image: what the image alone tells: the proposal itself, or what a network drew it from. (A
+            network also drew from the pattern, so its own phases say less of whether both belong
+            together.)
         proposal: that the starts began with.
         mask: (m, m) bool, valid pixels, zero frequency first.
         noise_r: (b,) the R of perfect amplitudes against the measured ones, 0 without noise.
@@ -99,7 +102,7 @@ def verdict(
     )
     # An object placed with error sigma has its phases turned by 2 pi q sigma.
     turned = (2 * math.pi * rings.q) ** 2 * placement_variance_A2(proposal_trust, box_A)[:, None]
-    by_ring = by_ring * _fits(fit, r, proposal_trust)[:, None] * torch.exp(-turned / 2)
+    by_ring = by_ring * _fits(spectra, r, image)[:, None] * torch.exp(-turned / 2)
     solved_rings = rings.between(*SOLVED_BAND_A)
     if not bool(solved_rings.any()):
         solved_rings = rings.q >= rings.q[rings.count > 0].max() / 2
@@ -157,13 +160,19 @@ def _calibrated(
     return torch.sigmoid(features @ torch.tensor(calibration, dtype=t.dtype, device=t.device))
 
 
-def _fits(fit: Tensor, r: Tensor, proposal_trust: Tensor) -> Tensor:
-    """(b,) 1 where the best start fits the proposal at least 0.9 times as well as is expected, 0
-    where it reaches less than 0.6; right answers lie within 0.97 to 1.03."""
-    kappa = concentration(proposal_trust)
-    expected = (kappa * proposal_trust).sum((-2, -1)) / kappa.sum((-2, -1)).clamp_min(_TINY)
-    best = fit.gather(1, r.argmin(1, keepdim=True))[:, 0]
-    kept = ((best / expected.clamp_min(1e-6) - 0.6) / 0.3).clamp(0, 1)
+def _fits(spectra: Tensor, r: Tensor, image: Proposal) -> Tensor:
+    """(b,) 1 where the best start fits the image at least 0.9 times as well as is expected, 0
+    where it reaches less than 0.6; right answers lie within 0.97 to 1.03.
+
+    The fit is the mean cosine of phases, by the weights that `align` uses.
+    """
+    weight = concentration(image.trust)
+    total = weight.sum((-2, -1)).clamp_min(_TINY)
+    expected = (weight * image.trust).sum((-2, -1)) / total
+    best = spectra[torch.arange(len(r), device=r.device), r.argmin(1)]
+    phase = image.phase / 1j  # of the object: wave = beam + i o
+    fit = (weight * (torch.sgn(best) * phase.conj()).real).sum((-2, -1)) / total
+    kept = ((fit / expected.clamp_min(1e-6) - 0.6) / 0.3).clamp(0, 1)
     return torch.where(expected > 0.01, kept, 1.0)
 
 

@@ -166,7 +166,7 @@ def _refine(
         if each_round:
             each_round(done, r)
         spectrum = torch.fft.fft2(state.modulus.to(torch.complex64), norm="forward")
-        spectrum, fit = align(spectrum, phase[:, None], weight)
+        spectrum, _ = align(spectrum, phase[:, None], weight)
         if k + 1 == len(lengths):
             break
         x = _object(spectrum, model)
@@ -176,7 +176,8 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    outcome = verdict(spectrum, r, fit, proposal, valid, box, _noise_r(batch, valid))
+    image = image_proposal(batch) if proposal.drawn else proposal
+    outcome = verdict(spectrum, r, image, proposal, valid, box, _noise_r(batch, valid))
     # Where the run is trusted less than what it began with, the proposal stands.
     fallen = trust * valid > outcome.trust
     best = torch.where(fallen, phase, outcome.phase)
