@@ -77,7 +77,7 @@ def shown_atoms(result: AtomsResult, fit: Tensor) -> ShownAtoms:
     places = atoms.positions_A.double().cpu().numpy()
     weights = atoms.weights.cpu().numpy()
     neighbours = molecule.graph.neighbours if molecule else bonded(places, weights)
-    bonds = [(i, j) for i, near in enumerate(neighbours) for j in near if i < j]
+    bonds = [(i, j) for i, near in enumerate(neighbours) for j in near if i < j < len(places)]
     if molecule:
         bonds = list(dict.fromkeys(bonds + [b for group in molecule.unbound for b in group.bonds]))
     hydrogens = torch.cat((riding.parent[:, None].float(), riding.on(atoms).positions_A), dim=1)
@@ -102,7 +102,7 @@ def shown_residues(molecule: Molecule) -> list[Residue]:
             str(fragment),
             place if residue.number is None else residue.number,
             residue.name,
-            tuple(residue.atoms.values()),
+            tuple(k for k in residue.atoms.values() if k < molecule.built),
             residue.probability,
         )
         for fragment, chain in enumerate(molecule.chains, 1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffragan.atoms.bonds.geometry import distance_evidence, evidence, geometry
 from diffragan.atoms.bonds.graph import AtomGraph
+from diffragan.atoms.bonds.inferred import candidates
 from diffragan.atoms.bonds.peptides import NONE, Units, peptide_units
 
 _N_C_A = (2.464, 0.045)  # across the angle at CA
@@ -55,11 +56,32 @@ def trace(graph: AtomGraph) -> tuple[AtomGraph, list[Fragment]]:
         if total > best_total:
             best_total, noise_A = total, _noise_A(units.residual_A2[chosen])
     graph = replace(graph, noise_A=noise_A)
+    return graph, _traced(graph)
+
+
+def bridged(graph: AtomGraph, fragments: list[Fragment]) -> tuple[AtomGraph, list[Fragment]]:
+    """The same with main-chain atoms that the map does not show, last in the graph, where they join
+    fragments or make them longer; else what was given."""
+    places_A, kinds = candidates(graph)
+    found = _traced(graph.with_inferred(places_A, kinds)) if kinds else []
+    held = {k for fragment in found for residue in fragment for k in residue.atoms}
+    used = [k for k in range(len(places_A)) if len(graph) + k in held]
+    if not used:
+        return graph, fragments
+    # Once more without those that join nothing, whose bonds would be in the way.
+    wide = graph.with_inferred(places_A[used], tuple(kinds[k] for k in used))
+    found = _traced(wide)
+    better = sum(map(len, found)) - len(found) > sum(map(len, fragments)) - len(fragments)
+    return (wide, found) if better else (graph, fragments)
+
+
+def _traced(graph: AtomGraph) -> list[Fragment]:
+    """Fragments under the graph's noise, longest first."""
     units = peptide_units(graph)
     chosen, _ = _chosen(graph, units)
     found = _fragments(units, chosen)
     complete = [_completed(graph, fragment, found) for fragment in found]
-    return graph, sorted(complete, key=lambda f: (-len(f), f[0].ca))
+    return sorted(complete, key=lambda f: (-len(f), f[0].ca))
 
 
 def hand(graph: AtomGraph, fragments: list[Fragment]) -> tuple[int, int]:

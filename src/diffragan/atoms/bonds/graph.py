@@ -20,7 +20,8 @@ class AtomGraph:
     """n atoms other than hydrogen, and which of them are bonded.
 
     places_A: (n, 3). weights: (n,) in carbons. b_A2: (n,). sure: (n,) bool, those that both half
-    sets confirm. noise_A: standard deviation of a place along each axis.
+    sets confirm. noise_A: standard deviation of a place along each axis. inferred: what
+    the last ones are, N+, CA or C of the main chain, where the map shows none.
     """
 
     places_A: NDArray[np.float64]
@@ -28,6 +29,7 @@ class AtomGraph:
     b_A2: NDArray[np.float64]
     sure: NDArray[np.bool_]
     noise_A: float = 0.05
+    inferred: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.places_A)
@@ -57,6 +59,24 @@ class AtomGraph:
         """Signed volume of three arms: positive for N, C, CB about CA of an L-amino acid."""
         a, b, c = (self.places_A[k] - self.places_A[centre] for k in arms)
         return float(a @ np.cross(b, c))
+
+    @cached_property
+    def seen(self) -> NDArray[np.bool_]:
+        """(n,) those that are not inferred."""
+        result: NDArray[np.bool_] = np.arange(len(self)) < len(self) - len(self.inferred)
+        return result
+
+    def with_inferred(self, places_A: NDArray[np.float64], kinds: tuple[str, ...]) -> AtomGraph:
+        """The same with atoms (m, 3) that the map does not show, and what they are."""
+        m = len(places_A)
+        return AtomGraph(
+            np.concatenate((self.places_A, places_A)),
+            np.concatenate((self.weights, np.full(m, np.median(self.weights)))),
+            np.concatenate((self.b_A2, np.full(m, np.median(self.b_A2)))),
+            np.concatenate((self.sure, np.zeros(m, dtype=bool))),
+            self.noise_A,
+            (*self.inferred, *kinds),
+        )
 
     def mirrored(self) -> AtomGraph:
         """The other hand, by inversion."""

@@ -21,6 +21,7 @@ _PRIOR = -6.0  # log odds that five atoms bonded like this are a peptide
 _CIS = np.log(0.01)
 _MISSING_OXYGEN = np.log(0.03)
 _EXTRA_BOND = np.log(0.03)
+_INFERRED = np.log(0.02)  # that an atom in the middle of a chain is not there
 # An atom in fifty lies where two peaks have run together, some 0.2 Å off.
 _LOOSE, _LOOSE_A = np.log(0.02), 0.2
 _LEAST = -10.0  # of a unit's evidence: neighbours in the chain may still speak for it
@@ -49,6 +50,7 @@ def peptide_units(graph: AtomGraph) -> Units:
         return Units(np.zeros((0, 5), dtype=np.int64), np.zeros(0), np.zeros(0))
     total, residual = _geometry_evidence(graph, found)
     total = total + _PRIOR + _degree_evidence(graph, found)
+    total += _inferred_evidence(graph, found)
     total[graph.sulphur[found].any(1) & (found >= 0).all(1)] = -np.inf
     keep = np.flatnonzero(total > _LEAST)
     keep = keep[np.argsort(-total[keep], kind="stable")]
@@ -94,6 +96,7 @@ def _one_reading(
     for one, other, mean, sd in geometry().peptide[kind]:
         a, b = NAMES.index(one), NAMES.index(other)
         there = (found[:, a] >= 0) & (found[:, b] >= 0)
+        there &= graph.seen[found[:, a]] & graph.seen[found[:, b]]
         apart = graph.apart_A(found[:, a], found[:, b])
         if loose in (a, b):
             total = total + there * distance_evidence(apart, mean, float(np.hypot(sd, _LOOSE_A)), 0)
@@ -103,9 +106,20 @@ def _one_reading(
     return total, squares / np.maximum(count, 1)
 
 
+def _inferred_evidence(graph: AtomGraph, found: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What it costs that an atom is not seen: one in a unit, in the part that it was placed for."""
+    unseen = (found >= 0) & ~graph.seen[found]
+    kinds = np.array(["", *graph.inferred])
+    first = len(graph) - len(graph.inferred)
+    kind = kinds[np.where(unseen, found - first + 1, 0)]
+    misplaced = unseen & (kind != np.array([name.replace("CA+", "CA") for name in NAMES]))
+    count = unseen.sum(1)
+    return np.where((count > 1) | misplaced.any(1), -np.inf, count * _INFERRED)
+
+
 def _degree_evidence(graph: AtomGraph, found: NDArray[np.int64]) -> NDArray[np.float64]:
     """Bonds too many: an oxygen has one, C three, N two or in proline three, CA four."""
-    degree = np.array([len(near) for near in graph.neighbours], dtype=int)
+    degree = np.array([int(graph.seen[list(near)].sum()) for near in graph.neighbours], dtype=int)
     most = {"CA": 3, "C": 3, "O": 1, "N+": 3, "CA+": 3}
     total = np.zeros(len(found))
     for name, bonds in most.items():

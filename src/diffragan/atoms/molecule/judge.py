@@ -35,7 +35,8 @@ def against_structure(
     atoms alone tell it. With a docked sequence `residues_right`: part of the truth's residues of
     the right type and number, CA within 1 Å; and the rms of their N, CA, C and O.
     """
-    places = molecule.graph.places_A * (-1 if molecule.mirrored else 1)
+    everything = molecule.graph.places_A * (-1 if molecule.mirrored else 1)
+    places = everything[: molecule.built]
     confusion = element_confusion(places, molecule.symbols, known, fit)
     right = sum(row.get(e, 0) for e, row in confusion.items())
     count = sum(sum(row.values()) for e, row in confusion.items() if e != "none")
@@ -45,7 +46,7 @@ def against_structure(
         "elements_calibration": element_calibration(places, molecule, known, fit),
         **({"hetero": hetero} if hetero else {}),
         "elements_right": right / count if count else None,
-        "types_right": types_right(places, molecule, known, fit),
+        "types_right": types_right(everything, molecule, known, fit),
         **({} if model is None else _model_metrics(molecule, model, known, fit)),
     }
 

@@ -67,7 +67,8 @@ def build_model(molecule: Molecule) -> Model | None:
     try:
         complete, _ = complete_chain(chain, _PH, "the model")
     except DiffraganError:
-        return Model(chain, whole, 0.0, 0.0, {})
+        unseen = {number: molecule.unseen(residue) for number, residue in whole.items()}
+        return Model(chain, whole, 0.0, 0.0, {k: names for k, names in unseen.items() if names})
     ideal = _idealised(complete, chain, molecule.graph.noise_A)
     moved = []
     added: dict[int, list[str]] = {}
@@ -78,7 +79,7 @@ def build_model(molecule: Molecule) -> Model | None:
             residue.remove_atom("OXT", "\0")
         for atom in residue:
             known: gemmi.Atom | None = start.find_atom(atom.name, "*")
-            if known is not None:
+            if known is not None and known.occ > _NEW:
                 moved.append(atom.pos.dist(known.pos))
             elif not atom.is_hydrogen():
                 atom.occ = _NEW
@@ -89,7 +90,8 @@ def build_model(molecule: Molecule) -> Model | None:
 
 
 def built_chain(molecule: Molecule, residues: dict[int, Residue]) -> gemmi.Chain:
-    """Residues as built, by number; the B column holds the refined B factor."""
+    """Residues as built, by number; the B column holds the refined B factor, and the occupancy is
+    0 where an atom is inferred."""
     graph = molecule.graph
     chain = gemmi.Chain("A")
     for number, residue in residues.items():
@@ -103,6 +105,7 @@ def built_chain(molecule: Molecule, residues: dict[int, Residue]) -> gemmi.Chain
             atom.name, atom.element = name, gemmi.Element(name[0])
             atom.pos = gemmi.Position(*(round(float(x), 4) for x in graph.places_A[k]))
             atom.b_iso = float(graph.b_A2[k])
+            atom.occ = 1.0 if k < molecule.built else _NEW
             made.add_atom(atom)
         chain.add_residue(made)
     return chain
@@ -134,7 +137,7 @@ def _idealised(complete: gemmi.Chain, start: gemmi.Chain, noise_A: float) -> gem
     except (ValueError, KeyError):
         return complete  # a residue's state that Amber does not know: left as it was built
     _without_charges(system)
-    known = [{atom.name for atom in residue} for residue in start]
+    known = [{atom.name for atom in residue if atom.occ > _NEW} for residue in start]
     held = [a.index for a in topology.atoms() if a.name in known[a.residue.index]]
     _hold(system, held, positions, max(noise_A, _LEAST_NOISE_A))
     platform = openmm.Platform.getPlatformByName("CPU")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.atoms.bonds.chain import Backbone, hand, trace
+from diffragan.atoms.bonds.chain import Backbone, bridged, hand, trace
 from diffragan.atoms.bonds.elements import element_probabilities
 from diffragan.atoms.bonds.graph import AtomGraph
 from diffragan.atoms.bonds.scattering import ELEMENTS, element_evidence, learnt
@@ -55,7 +55,8 @@ class Residue:
 class Molecule:
     """What free atoms are.
 
-    graph: the atoms, of the other hand where `mirrored`. elements: (n, 4) probability of C, N, O
+    graph: the atoms, of the other hand where `mirrored`, and after them those of the main chain
+    that are inferred: the map does not show them. elements: (n, 4) probability of C, N, O
     and S. chains: fragments of main chain, residues from N to C. l_centres, d_centres: CA by hand.
     disulphides: pairs of sulphurs. unbound: groups of atoms that no residue holds, by name.
     docking: to a sequence, where one was given; residues are numbered only where it fits.
@@ -77,9 +78,18 @@ class Molecule:
         return [residue for chain in self.chains for residue in chain]
 
     @property
+    def built(self) -> int:
+        """n, the number of atoms that were built, without those that are inferred."""
+        return len(self.graph) - len(self.graph.inferred)
+
+    def unseen(self, residue: Residue) -> list[str]:
+        """Names of a residue's atoms that are inferred."""
+        return [name for name, k in residue.atoms.items() if k >= self.built]
+
+    @property
     def symbols(self) -> list[str]:
-        """(n,) the most probable element of each atom."""
-        out = [ELEMENTS[k] for k in self.elements.argmax(1)]
+        """(n,) the most probable element of each built atom."""
+        out = [ELEMENTS[k] for k in self.elements[: self.built].argmax(1)]
         for group in self.unbound:
             for k, symbol in zip(group.atoms, group.elements, strict=True):
                 out[k] = symbol
@@ -87,8 +97,8 @@ class Molecule:
 
     @property
     def certainty(self) -> list[float]:
-        """(n,) the probability of each atom's most probable element."""
-        out: list[float] = self.elements.max(1).tolist() if len(self.graph) else []
+        """(n,) the probability of each built atom's most probable element."""
+        out: list[float] = self.elements[: self.built].max(1).tolist() if self.built else []
         for group in self.unbound:
             for k, p in zip(group.atoms, group.probabilities, strict=True):
                 out[k] = p
@@ -109,6 +119,9 @@ class Molecule:
         if self.docking is not None and self.docking.fits:
             number = sum(residue.number is not None for residue in self.residues)
             said += f"; {number} of the sequence's {len(self.docking.sequence)} are in the model"
+        if self.graph.inferred:
+            number = len(self.graph.inferred)
+            said += f"; {number} atom{'s' * (number > 1)} of it not seen and inferred"
         beside = in_words(self.unbound)
         return said + (f". Beside it: {beside}." if beside else ".")
 
@@ -134,8 +147,10 @@ def read_molecule(
     if mirrored:
         # The ends of fragments are read by the hand of their CA.
         graph, fragments = trace(graph.mirrored())
+    graph, fragments = bridged(graph, fragments)
     scattering = learnt(graph, fragments)
     evidence = element_evidence(graph, scattering)
+    evidence[~graph.seen] = 0.0
     backbones = [backbone for fragment in fragments for backbone in fragment]
     readings = side_chains(graph, backbones, evidence)
     odds = posterior(evidence_table(readings))

@@ -33,7 +33,7 @@ def atom_rows(molecule: Molecule) -> list[Row]:
         parts |= {k: {"beside": number, "kind": group.kind} for k in group.atoms}
     out: list[Row] = []
     symbols, sure = molecule.symbols, molecule.certainty
-    for k in range(len(graph)):
+    for k in range(molecule.built):
         row: dict[str, float | int | str | None] = {"atom": k + 1}
         row |= dict(zip(("x_A", "y_A", "z_A"), map(float, sign * graph.places_A[k]), strict=True))
         row |= {"weight": float(graph.weights[k]), "b_A2": float(graph.b_A2[k])}
@@ -81,8 +81,10 @@ def residue_rows(molecule: Molecule, model: Model | None) -> list[Row]:
     out: list[Row] = []
     for f, chain in enumerate(molecule.chains, 1):
         for r, residue in enumerate(chain, 1):
-            atoms = list(residue.atoms.values())
-            added = model.added.get(residue.number, []) if model and residue.number else []
+            atoms = [k for k in residue.atoms.values() if k < molecule.built]
+            added = molecule.unseen(residue)
+            if model and residue.number:
+                added = model.added.get(residue.number, added)
             row: dict[str, float | int | str | None] = {"fragment": f, "residue": r}
             row |= {"number": residue.number, "type": residue.name}
             row |= {"probability": residue.probability, "type_by_map": residue.by_map}
@@ -107,6 +109,12 @@ def molecule_metrics(molecule: Molecule, model: Model | None) -> dict[str, Any]:
         "d_centres": molecule.d_centres,
         "mirrored": molecule.mirrored,
         "disulphides": len(molecule.disulphides),
+        "inferred": [
+            f"{residue.name} {residue.number or f'{f}/{r}'} {name}"
+            for f, chain in enumerate(molecule.chains, 1)
+            for r, residue in enumerate(chain, 1)
+            for name in molecule.unseen(residue)
+        ],
         "unbound": unbound_rows(molecule),
         "unbound_not_confirmed": sum(len(g) for g in molecule.unbound if not g.confirmed),
         "beside_the_chain": in_words(molecule.unbound),
