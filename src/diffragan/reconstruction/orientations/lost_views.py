@@ -8,6 +8,7 @@ are, and patterns, which see finer, tell the two sides apart.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -25,12 +26,15 @@ from diffragan.reconstruction.orientations.matching.match_views import (
     regress,
 )
 from diffragan.reconstruction.orientations.refine import LocalSearch
-from diffragan.rotations import quasi_uniform
+from diffragan.rotations import angle_deg, quasi_uniform
 from diffragan.symmetry import one_of_each
 
 _GRID = 30000  # orientations, 8° apart: as close as the local search reaches
+# Of squared misfit over variance: the best of so many places that say nothing is better by that.
+_BY_CHANCE = 2 * math.log(_GRID)
 _TRIED = 8  # of them for each view, and each with half a turn about the beam
 _STEP_DEG, _ROUNDS, _SHIFT_REACH_A = 5.0, 3, 6.0
+_FAR_DEG = 25.0  # views that lie nearer than this are not lost
 _POINTS = 2_000_000  # taken from a map together
 _BLUR_A, _MARGIN_A = 5.0, 4.0  # of the mask
 
@@ -48,8 +52,8 @@ def place_lost(views: Views, mass_kda: float | None, *, resolution_A: float) -> 
     """The views, those of them moved that fit the images' map better elsewhere.
 
     All patterns are compared with the map's slices over all orientations. A view that some of
-    these explain better than its own is refined from the best ones, by pattern and image, and
-    goes where its misfit is least; that may be where it was.
+    these explain better than its own is refined from the best ones, by pattern and image. It goes
+    where its misfit is clearly less, if that is far away; near places are for alignment to tell.
 
     Args:
         mass_kda: molecular weight, for the mask; None where it is not known.
@@ -105,23 +109,24 @@ def _elsewhere(spectrum: Tensor, views: Views, regression: Regression) -> tuple[
 
 
 def _moved(spectrum: Tensor, views: Views, regression: Regression, likely: Tensor) -> Views:
-    """Views where their misfit is least: refined from where they are, and from the likely
-    orientations (b, tried, 3, 3), as they are and turned half about the beam, which flat patterns
-    do not tell apart."""
-    count = len(regression.slope)
+    """Views where their misfit is least, if that is far from where they are and less by more than
+    the best of so many places would be by chance: refined from the likely orientations (b, tried,
+    3, 3), as they are and turned half about the beam, which flat patterns do not tell apart."""
     half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0], device=likely.device))
-    trials = torch.cat((views.rotations[:, None], likely, half_turn @ likely), 1)
+    trials = torch.cat((likely, half_turn @ likely), 1)
     search = LocalSearch(regression, _STEP_DEG, _ROUNDS, _SHIFT_REACH_A, images=True)
     weight = regression.mean_weight(counts=views.electrons is not None)
     rotations, shifts_A = views.rotations.clone(), views.shifts_A.clone()
     for block in views.blocks():
-        comparison = Comparison(spectrum, views, block, count)
-        least = torch.full((len(rotations[block]),), torch.inf, device=views.device)
+        comparison = Comparison(spectrum, views, block, len(regression.slope))
+        present, shift = views.rotations[block], views.shifts_A[block]
+        here = search.descend(comparison, present, shift)
+        least = comparison.misfit(here.slices, here.shifts_A, weight, regression, True) - _BY_CHANCE
         for trial in trials[block].unbind(1):
-            found = search.descend(comparison, trial.contiguous(), views.shifts_A[block])
+            found = search.descend(comparison, trial.contiguous(), shift)
             misfit = comparison.misfit(found.slices, found.shifts_A, weight, regression, True)
-            nearer = misfit < least
-            least = torch.where(nearer, misfit, least)
-            rotations[block] = torch.where(nearer[:, None, None], found.rotations, rotations[block])
-            shifts_A[block] = torch.where(nearer[:, None], found.shifts_A, shifts_A[block])
+            better = (misfit < least) & (angle_deg(found.rotations, present) > _FAR_DEG)
+            least = torch.where(better, misfit, least)
+            rotations[block] = torch.where(better[:, None, None], found.rotations, rotations[block])
+            shifts_A[block] = torch.where(better[:, None], found.shifts_A, shifts_A[block])
     return replace(views, rotations=rotations, shifts_A=shifts_A)
