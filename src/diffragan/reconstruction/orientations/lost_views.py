@@ -34,6 +34,7 @@ _GRID = 30000  # orientations, 8° apart: as close as the local search reaches
 _BY_CHANCE = 2 * math.log(_GRID)
 _TRIED = 8  # of them for each view, and each with half a turn about the beam
 _STEP_DEG, _ROUNDS, _SHIFT_REACH_A = 5.0, 3, 6.0
+_PASSES, _FEW = 4, 0.01  # until fewer than this part of the views is moved
 _FAR_DEG = 25.0  # views that lie nearer than this are not lost
 _POINTS = 2_000_000  # taken from a map together
 _BLUR_A, _MARGIN_A = 5.0, 4.0  # of the mask
@@ -49,7 +50,8 @@ def orientation_grid(count: int, seed: int, views: Views) -> Tensor:
 
 
 def place_lost(views: Views, mass_kda: float | None, *, resolution_A: float) -> Views:
-    """The views, those of them moved that fit the images' map better elsewhere.
+    """The views, those of them moved that fit the images' map better elsewhere, and again in the
+    better map that follows, until few are moved.
 
     All patterns are compared with the map's slices over all orientations. A view that some of
     these explain better than its own is refined from the best ones, by pattern and image. It goes
@@ -59,6 +61,17 @@ def place_lost(views: Views, mass_kda: float | None, *, resolution_A: float) -> 
         mass_kda: molecular weight, for the mask; None where it is not known.
         resolution_A: the finest resolution compared.
     """
+    for _ in range(_PASSES):
+        before = views.rotations
+        views = _placed_once(views, mass_kda, resolution_A)
+        moved = angle_deg(views.rotations, before) > 0.5 * _FAR_DEG
+        if float(moved.float().mean()) < _FEW:
+            break
+    return views
+
+
+def _placed_once(views: Views, mass_kda: float | None, resolution_A: float) -> Views:
+    """The same, once."""
     coarse = views.limited(resolution_A)
     volume = image_map(coarse).volume
     # Where the map varies, since images hold no lowest frequencies.
