@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from diffragan.files.store import ResultStore, open_simulation
 from diffragan.microscope.simulate import simulate
@@ -43,23 +45,36 @@ TOGETHER = {
 COARSE = ["simulate.sampling_A=0.27", "simulate.slice_A=10", "simulate.orientations=4"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def group(nodeid: str) -> str:
+    """What goes to one worker as a whole: a test's file, or the name of those with one fixture."""
+    file = nodeid.partition("::")[0]
+    return next((name for name, files in TOGETHER.items() if file.endswith(files)), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, each with those that share its fixtures; the others keep their order."""
 
-    def group(item: pytest.Item) -> str:
-        name = item.path.as_posix()
-        return next((g for g, files in TOGETHER.items() if name.endswith(files)), name)
-
     def place(item: pytest.Item) -> int:
-        files = TOGETHER.get(group(item), (item.path.as_posix(),))
+        files = TOGETHER.get(group(item.nodeid), (item.path.as_posix(),))
         long = [k for k, end in enumerate(LONGEST) if any(f.endswith(end) for f in files)]
         return min(long, default=len(LONGEST))
 
-    items.sort(key=lambda item: (place(item), group(item) if place(item) < len(LONGEST) else ""))
-    if config.getoption("loadgroup", False):  # several workers
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(
+        key=lambda item: (place(item), group(item.nodeid) if place(item) < len(LONGEST) else "")
+    )
+
+
+class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """Whole groups to workers. xdist's own `loadgroup` tells them by a suffix of the test's name,
+    which pytest 9.2 drops: every worker then makes every fixture anew."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    return ByGroup(config, log)
 
 
 def cluster(stem: str, seed: int, atoms: int = 150, radius_A: float = 12.0) -> Structure:
