@@ -138,6 +138,11 @@ def mean_rotation(rotations: Tensor) -> Tensor:
 
 def mirrored(rotations: Tensor) -> Tensor:
     """Rotations (v, 3, 3) under which the mirror image V(-r) has the same flat slices."""
+    return half_about_beam(rotations)
+
+
+def half_about_beam(rotations: Tensor) -> Tensor:
+    """Rotations (..., 3, 3) turned half about the beam: amplitudes of flat slices are the same."""
     return torch.tensor([-1.0, -1.0, 1.0], device=rotations.device)[:, None] * rotations
 
 

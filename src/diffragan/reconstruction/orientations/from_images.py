@@ -19,7 +19,8 @@ from torch import Tensor
 from diffragan.files.atomic import save_tensors
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.lost_views import orientation_grid, place_lost
+from diffragan.reconstruction.orientations.lost_views import place_lost
+from diffragan.reconstruction.orientations.matching.elsewhere import orientation_grid
 from diffragan.reconstruction.orientations.matching.match_images import (
     ImageSearch,
     Model,
