@@ -21,10 +21,12 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# Three at a time on two cores, as some tests wait, of one thread each; files whose tests share what
-# takes long to make go to one of them, in the order of tests/conftest.py, the longest first.
+# Three at a time on two cores, as some tests wait, of one thread each (two would wait for each other
+# by turning in circles, at twice the time); files whose tests share what takes long to make go to one
+# of them, in the order of tests/conftest.py, the longest first.
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest \
+		-n 3 --dist loadscope --no-loadscope-reorder
 
 # The site goes to site/index.html; warnings are errors, and nothing comes from the network.
 docs: $(DOCS)
