@@ -65,13 +65,14 @@ def _axes(name: str) -> tuple[Axis, ...]:
     return (around,) if word[0] == "C" else (around, (2, (1, 0, 0)))
 
 
-def about(axis: Sequence[float], angle_deg: float) -> NDArray[np.float64]:
-    """The rotation matrix (3, 3) about an axis of any length."""
+def about(axis: Sequence[float] | NDArray[np.float64], angle_deg: float) -> NDArray[np.float64]:
+    """The rotation matrix (3, 3) about an axis (3,) of any length, or (a, 3, 3) about several."""
     import numpy as np
     from scipy.spatial.transform import Rotation
 
     direction = np.asarray(axis, dtype=np.float64)
-    vector = direction / np.linalg.norm(direction) * np.deg2rad(angle_deg)
+    length = np.linalg.norm(direction, axis=-1, keepdims=True)
+    vector = direction / length * np.deg2rad(angle_deg)
     matrix: NDArray[np.float64] = Rotation.from_rotvec(vector).as_matrix()
     return matrix
 

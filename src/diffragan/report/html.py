@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from diffragan.files.atomic import write_atomically
@@ -81,7 +82,9 @@ def render(template: str, **values: object) -> str:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=FIGURE_DPI)
+    # `savefig` would draw it twice, first for its layout, which drawing sees to anyway.
+    figure.set_dpi(FIGURE_DPI)
+    FigureCanvasAgg(figure).print_png(stream)
     return stream.getvalue()
 
 

@@ -104,15 +104,16 @@ class _Gridded(torch.autograd.Function):
     ) -> Tensor:
         line = lines(place, variance, grid.fine_px, grid.box_A / grid.fine_px, grid.reach)
         ctx.line, ctx.side = line, grid.fine_px
+        ctx.filled = line.filled() if weight.device.type == "cpu" else None
         ctx.save_for_backward(weight)
-        return cut_spectrum(spread(line, weight), grid.n)
+        return cut_spectrum(spread(line, weight), grid.n, ctx.filled)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         half = gradients[0].clone()
         half[..., 1:] *= 0.5  # the inverse transform counts these columns twice, for their mates
-        to_place, plain, to_variance = gather(ctx.line, fine_volume(half, ctx.side))
+        to_place, plain, to_variance = gather(ctx.line, fine_volume(half, ctx.side, ctx.filled))
         return weight[:, None] * to_place, plain, weight * to_variance, None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.fourier.loops import parallel_loop, run_loop
@@ -39,6 +40,14 @@ class Lines:
         slope = self.value * self.away_A / v
         wider = self.value * (self.away_A**2 / v - 1) / (2 * v)
         return torch.stack((self.value, slope, wider), 2).contiguous()
+
+    def filled(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Planes (z) and rows (y) that hold every Gaussian, in order."""
+        steps = torch.arange(self.value.shape[-1], device=self.first.device)
+        z, y = (
+            torch.unique((self.first[:, k, None] + steps) % self.side).cpu().numpy() for k in (2, 1)
+        )
+        return z, y
 
     def voxels(self) -> Tensor:
         """(n, w, w, w) int64 flat places, z, y, x."""

@@ -88,7 +88,7 @@ class _Self:
     def best(self, fold: int, directions: NDArray[np.float64]) -> SymmetryAxis:
         """The best of some directions (a, 3), after two rounds of looking closer."""
         for step_deg in (2.0, 0.7, None):
-            turns = np.stack([about(u, 360 / fold) for u in directions])
+            turns = about(directions, 360 / fold)
             # An axis stands out by far; where it lies exactly is for the few near it.
             every = _FEWER if len(directions) > _MANY else 1
             match = self.correlation(torch.from_numpy(turns).float(), every)
