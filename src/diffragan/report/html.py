@@ -84,7 +84,7 @@ def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     # `savefig` would draw it twice, first for its layout, which drawing sees to anyway.
     figure.set_dpi(FIGURE_DPI)
-    FigureCanvasAgg(figure).print_png(stream)
+    FigureCanvasAgg(figure).print_png(stream)  # type: ignore[no-untyped-call]
     return stream.getvalue()
 
 
