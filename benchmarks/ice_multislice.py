@@ -1,4 +1,4 @@
-"""Ice as atoms, through the multislice, beside the law that `microscope/water.py` has for it.
+"""Ice as atoms, through the multislice, beside the law of `microscope/matter/water.py` for it.
 
     python -m benchmarks.ice_multislice 1DUR.cif --draws 24
 
@@ -26,7 +26,7 @@ from benchmarks.vitreous_water import quenched, side_A
 from diffragan.fourier.grids import even_fast_length, frequency_grid
 from diffragan.microscope.exit_waves.by_torch import exit_wave
 from diffragan.microscope.exit_waves.field import Field
-from diffragan.microscope.water import elastic_intensity
+from diffragan.microscope.matter.water import elastic_intensity
 from diffragan.molecules.structure import load_structure
 from diffragan.optics import Optics, propagate
 

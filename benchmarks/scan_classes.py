@@ -28,7 +28,7 @@ from scipy.optimize import minimize
 from diffragan.files.instruments.stacks import FrameStack
 from diffragan.inspection.frames import Frames, open_frames
 from diffragan.inspection.patterns import inspect_patterns
-from diffragan.microscope import water
+from diffragan.microscope.matter import water
 from diffragan.optics import Optics
 from diffragan.progress import no_progress
 from diffragan.scan.hits.background import excess_of

@@ -1,4 +1,4 @@
-"""What vitreous water scatters: the table that `microscope/water.py` reads.
+"""What vitreous water scatters: the table that `microscope/matter/water.py` reads.
 
     python -m benchmarks.vitreous_water --out FILE.json
 

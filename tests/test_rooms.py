@@ -41,6 +41,7 @@ ROOMS = (
     "networks",
     "microscope.session",
     "microscope",
+    "microscope.matter",
     "microscope.exit_waves",
     "molecules",
     "relion.programs",

@@ -57,7 +57,7 @@ def test_wrong_keys_and_values_are_named(pair: str, named: list[str]) -> None:
 
 
 def test_unknown_presets_and_files(tmp_path: Path) -> None:
-    with pytest.raises(DiffraganError, match="default, experiment, network, published, p"):
+    with pytest.raises(DiffraganError, match="default, experiment, integrating-detector, n"):
         load_settings("nature")
     with pytest.raises(DiffraganError, match=r"none\.toml"):
         load_settings(file=tmp_path / "none.toml")

@@ -24,7 +24,10 @@ NOT_CONVERGED = 3  # exit code of a run that ended without a result to trust
 
 Preset = Annotated[
     str,
-    typer.Option(help="preset: default, published, published-tuned, network or experiment"),
+    typer.Option(
+        help="preset: default, published, published-tuned, network, experiment, "
+        "counting-detector or integrating-detector; several with commas"
+    ),
 ]
 Config = Annotated[Path | None, typer.Option(help="TOML file laid over the preset")]
 Set = Annotated[

@@ -16,8 +16,8 @@ from diffragan.files.store import open_simulation
 from diffragan.microscope.exit_waves.by_abtem import exit_wave
 from diffragan.microscope.exit_waves.field import Field
 from diffragan.microscope.imaging import defocused_image
+from diffragan.microscope.matter.carbon import carbon_structure_factor
 from diffragan.microscope.session.exposures import Exposures, overlap
-from diffragan.microscope.session.matter import carbon_structure_factor
 from diffragan.microscope.session.overview import Overview
 from diffragan.microscope.session.raster import Beam, Raster
 from diffragan.microscope.session.run import session_waves

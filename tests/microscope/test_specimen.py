@@ -13,13 +13,13 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.files.store import open_simulation
 from diffragan.fourier.grids import frequency_grid
-from diffragan.microscope import water
-from diffragan.microscope.damage import (
+from diffragan.microscope.imaging import counted_electrons, measure
+from diffragan.microscope.matter import water
+from diffragan.microscope.matter.damage import (
     amplitude_fade,
     critical_exposure_e_per_A2,
     intensity_fade,
 )
-from diffragan.microscope.imaging import counted_electrons, measure
 from diffragan.microscope.specimen import in_specimen, independent_intensity
 from diffragan.optics import Optics
 from diffragan.settings import Settings, SpecimenSettings, load_settings

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from diffragan.microscope.effective_dose import protein_intensity
 from diffragan.reconstruction import many_views as mv
+from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
 from diffragan.reconstruction.maps.load_views import with_background
 from diffragan.reconstruction.maps.views import Views
@@ -67,3 +69,28 @@ def test_the_background_is_what_the_weight_does_not_explain() -> None:
     assert float(found.background[q < 0.1].max()) < 1.5 * float(beside.max())
     near = ring_power(found)[rings][q < 0.1]
     torch.testing.assert_close(near, (own * shape)[q < 0.1].float(), rtol=0.2, atol=0)
+
+
+def test_summed_exposures_count_as_they_would_one_by_one() -> None:
+    """Every view twice, or once with both molecules' electrons in it: the same likelihood."""
+    once = make_views(ATOMS, 12, dose=1.2e4)
+    assert once.electrons is not None
+    twice = replace(
+        once,
+        measured=once.measured.repeat(2, 1, 1),
+        contrast=once.contrast.repeat(2, 1),
+        image_noise=once.image_noise.repeat(2),
+        rotations=once.rotations.repeat(2, 1, 1),
+        shifts_A=once.shifts_A.repeat(2, 1),
+        weights=once.weights.repeat(2),
+        items=np.arange(24),
+    )
+    summed = replace(once, electrons=2 * once.electrons, molecules=2)
+    spectrum = torch.fft.rfftn(true_volume(ATOMS, once.n), norm="forward")
+    apart, together = (
+        pattern_target(views).adapted(spectrum).evaluate(spectrum) for views in (twice, summed)
+    )
+    assert together[0] == pytest.approx(apart[0], rel=1e-6)
+    torch.testing.assert_close(
+        together[1], apart[1], rtol=1e-4, atol=1e-4 * float(apart[1].abs().max())
+    )

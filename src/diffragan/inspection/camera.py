@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from diffragan.fourier.grids import resample
 from diffragan.fourier.grids import shift as shifted
+from diffragan.microscope.geometry import OVERSAMPLED, at, far_field, seen_by_pixels
 from diffragan.microscope.imaging import defocused_image
 from diffragan.optics import Optics
 from diffragan.settings import ImageSettings
-
-_OVERSAMPLED = 4  # far field computed on a grid so much finer than 1 / box
 
 
 @dataclass(frozen=True)
@@ -54,20 +52,13 @@ def detector_counts(
     The beam is a disc around the molecule, whose wave less the plane wave is given on the store's
     grid. Multiplying what a pixel's middle sees by its area stands for integrating over it.
     """
-    scattered = np.zeros((exit_wave.shape[-1] * _OVERSAMPLED,) * 2, np.complex128)
     n = exit_wave.shape[-1]
-    scattered[:n, :n] = exit_wave - 1
-    far = np.fft.fftshift(np.abs(np.fft.fft2(scattered)) ** 2) * (optics.box_A / n) ** 4
+    far = far_field(exit_wave - 1) * (optics.box_A / n) ** 4
+    y, x = seen_by_pixels(detector.n_px, detector.centre_px, detector.ellipse, detector.ellipse_deg)
+    finer = detector.pixel_per_A * OVERSAMPLED * optics.box_A
+    flux = at(far, y * finer, x * finer)
     y, x = np.indices((detector.n_px,) * 2, dtype=np.float64)
     dy, dx = y - detector.centre_px[0], x - detector.centre_px[1]
-    turn = math.radians(detector.ellipse_deg)
-    along = math.cos(turn) * dx + math.sin(turn) * dy
-    across = -math.sin(turn) * dx + math.cos(turn) * dy
-    along, across = along / (1 + detector.ellipse), across / (1 - detector.ellipse)
-    qx = (math.cos(turn) * along - math.sin(turn) * across) * detector.pixel_per_A
-    qy = (math.sin(turn) * along + math.cos(turn) * across) * detector.pixel_per_A
-    middle, step = len(far) // 2, 1 / (_OVERSAMPLED * optics.box_A)
-    flux = map_coordinates(far, (middle + qy / step, middle + qx / step), order=3, mode="nearest")
     expected = dose_e_per_A2 * flux.clip(min=0) * detector.pixel_per_A**2
     beam = dose_e_per_A2 * math.pi / 4 * beam_diameter_A**2
     spot = np.exp(-(dy**2 + dx**2) / (2 * detector.spot_px**2))

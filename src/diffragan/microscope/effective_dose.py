@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffragan.microscope import water
-from diffragan.microscope.damage import critical_exposure_e_per_A2, intensity_fade
 from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
+from diffragan.microscope.matter import water
+from diffragan.microscope.matter.damage import critical_exposure_e_per_A2, intensity_fade
 from diffragan.optics import Optics
 from diffragan.settings import DetectorSettings, SpecimenSettings
 

@@ -12,19 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from diffragan.fourier.grids import double_angle_grid, frequency_grid, resample
-from diffragan.microscope.detector import detected, saturated, working_pixels
+from diffragan.fourier.grids import double_angle_grid, frequency_grid, resample, shift
+from diffragan.microscope.detector import converged, detected, integrated, saturated, working_pixels
+from diffragan.microscope.geometry import as_detected
+from diffragan.microscope.matter.water import zero_loss
 from diffragan.microscope.noise import (
     DEFOCUS,
     IMAGE_NOISE,
     PATTERN_NOISE,
+    POSE,
     counted,
     image_dose,
 )
-from diffragan.microscope.specimen import in_specimen, is_ideal
-from diffragan.microscope.water import zero_loss
+from diffragan.microscope.specimen import Specimen, in_specimen, is_ideal
 from diffragan.optics import (
     Defocus,
     Optics,
@@ -69,29 +72,106 @@ def measure(
     """
     ideal = is_ideal(settings.specimen)
     specimen = None if ideal else in_specimen(exit_wave, optics, settings, seeds)
-    if specimen is None:
-        pattern, mask = diffraction_pattern(exit_wave, optics, settings.pattern)
-    else:
-        pattern, mask = masked_pattern(specimen.intensity(), optics, settings.pattern)
+    pattern, mask = _expected_pattern(exit_wave, specimen, optics, settings, seeds)
     pattern, mask = detected(pattern, mask, settings)
     electrons = counted_electrons(optics, settings)
     if electrons is not None:
         pattern = counted(pattern, electrons, seeds, PATTERN_NOISE)
-        pattern = saturated(pattern, electrons, settings.detector)
+        pattern = saturated(pattern, electrons / settings.specimen.molecules, settings.detector)
+        pattern = integrated(pattern, electrons, settings.detector, seeds) * mask
     m = pattern.shape[-1]
     if defocus is None:
         defocus = drawn_defocus(settings.image, seeds)
+    defocus = mistold(defocus, settings.image, seeds)
     expected = defocused_image(exit_wave, optics, settings.image, m, defocus)
     dose = image_dose(expected, optics, settings.image)
-    if specimen is not None:
-        wave = specimen.imaged_wave(dose)
+    moved = settings.image.shift_A or settings.image.turn_deg
+    if specimen is not None or moved:
+        wave = exit_wave if specimen is None else specimen.imaged_wave(dose)
+        wave = posed(wave, optics, settings.image, seeds) if moved else wave
         expected = defocused_image(wave, optics, settings.image, m, defocus)
+    dose = dose * settings.specimen.molecules
+    if specimen is not None and settings.specimen.ice_nm:
         if settings.specimen.energy_filter:
             dose = dose * zero_loss(settings.specimen)
         else:  # what lost energy is out of focus, and even
             expected = 1 + zero_loss(settings.specimen) * (expected - 1)
     image = counted(expected, dose * (optics.box_A / m) ** 2, seeds, IMAGE_NOISE)
     return Measured(pattern, mask, image, dose)
+
+
+def _expected_pattern(
+    exit_wave: Tensor,
+    specimen: Specimen | None,
+    optics: Optics,
+    settings: Settings,
+    seeds: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Expected patterns (b, m, m) before the detector's pixels, and their mask (m, m)."""
+    spread = settings.specimen.convergence_mrad
+    if settings.detector.distorts:
+        m = pattern_pixels(optics.box_A, settings.pattern.max_angle_mrad, optics.energy_ev)
+        mask = pattern_mask(m, optics, settings.pattern)
+        if specimen is None:
+            wave = torch.fft.fft2(exit_wave.to(torch.complex128), norm="forward").cpu()
+            smooth = torch.zeros(wave.shape, dtype=torch.float64)
+            direct = torch.ones(len(wave), dtype=torch.complex128)
+        else:
+            wave, smooth = specimen.wave().cpu(), specimen.smooth().cpu()
+            direct = specimen.direct.cpu()
+        shown = as_detected(wave, direct, smooth, m, settings.detector, seeds)
+        if spread:
+            shown = torch.fft.ifftshift(shown, dim=(-2, -1))
+            shown = torch.fft.fftshift(converged(shown, spread, optics), dim=(-2, -1))
+        pattern = shown.to(torch.float32).to(exit_wave.device)
+        return pattern * mask.to(exit_wave.device), mask.to(exit_wave.device)
+    if specimen is None and not spread:
+        return diffraction_pattern(exit_wave, optics, settings.pattern)
+    if specimen is None:
+        whole = torch.fft.fft2(exit_wave.to(torch.complex128), norm="forward").abs() ** 2
+    else:
+        whole = specimen.intensity()
+    if spread:
+        whole = converged(whole, spread, optics)
+    return masked_pattern(whole, optics, settings.pattern)
+
+
+def posed(wave: Tensor, optics: Optics, settings: ImageSettings, seeds: Sequence[int]) -> Tensor:
+    """Exit waves (b, y, x) as the image's exposure meets them: turned about the beam, and off the
+    middle, by what each item's seed draws."""
+    side, out = wave.shape[-1], []
+    middle = side // 2
+    for one, seed in zip(wave.cpu(), seeds, strict=True):
+        rng = np.random.default_rng([seed, POSE])
+        dy, dx, turn = rng.standard_normal(3) * (
+            settings.shift_A,
+            settings.shift_A,
+            np.deg2rad(settings.turn_deg),
+        )
+        values = one.numpy() - 1
+        if turn:
+            matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+            offset = middle - matrix @ (middle, middle)
+            values = ndimage.affine_transform(values, matrix, offset, order=5)
+        moved = shift(torch.from_numpy(values), (float(dy), float(dx)), optics.box_A)
+        out.append(moved + 1)
+    return torch.stack(out).to(wave)
+
+
+def mistold(
+    defocus: Defocus | None, settings: ImageSettings, seeds: Sequence[int]
+) -> Defocus | None:
+    """The defocus that exposures truly have, where what is told of it is wrong."""
+    if not settings.defocus_error_A:
+        return defocus
+    errors = [np.random.default_rng([seed, POSE, 1]).standard_normal() for seed in seeds]
+    told = defocus or Defocus.of(
+        np.full(len(seeds), settings.defocus_A),
+        settings.astigmatism_A,
+        settings.astigmatism_angle_deg,
+    )
+    wrong = settings.defocus_error_A * np.array(errors)
+    return Defocus(told.u_A + wrong, told.v_A + wrong, told.angle_deg)
 
 
 def diffraction_pattern(
@@ -127,7 +207,8 @@ def counted_electrons(optics: Optics, settings: Settings) -> float | None:
     if dose is None:
         return None
     passed = zero_loss(settings.specimen) if settings.specimen.ice_nm else 1.0
-    return dose * optics.box_A**2 * passed * settings.detector.dqe
+    each = dose * optics.box_A**2 * passed * settings.detector.dqe
+    return each * settings.specimen.molecules
 
 
 def measured_mask(optics: Optics, settings: Settings) -> Tensor:

@@ -19,6 +19,7 @@ from diffragan.settings import ImageSettings
 
 # What is drawn for an item, each from a seed of its own.
 PATTERN_NOISE, IMAGE_NOISE, DEFOCUS, MOTION, ICE, DEAD_PIXELS = range(6)
+SUPPORT, BEAM, GEOMETRY, POSE, READOUT, APART = range(6, 12)
 
 
 def image_dose(expected: Tensor, optics: Optics, settings: ImageSettings) -> Tensor:
@@ -67,3 +68,35 @@ def counted(expected: Tensor, electrons: float | Tensor, seeds: Sequence[int], k
         generator = torch.Generator().manual_seed(item_seed(seed, kind))
         out.append(torch.poisson(values * factor, generator) / factor)
     return torch.stack(out).to(expected)
+
+
+def random_objects(seeds: Sequence[int], kind: int, part: int, side: int) -> Tensor:
+    """(b, y, x) Fourier values of real white noise, of mean square 1."""
+    drawn = [
+        torch.randn(
+            (side, side),
+            generator=torch.Generator().manual_seed(item_seed(seed, kind, part)),
+            dtype=torch.float64,
+        )
+        for seed in seeds
+    ]
+    result: Tensor = torch.fft.fft2(torch.stack(drawn), norm="ortho")
+    return result
+
+
+def random_waves(seeds: Sequence[int], kind: int, side: int) -> Tensor:
+    """(b, y, x) Fourier values of complex white noise, of mean square 1."""
+    real, imaginary = (random_objects(seeds, kind, part, side) for part in (0, 1))
+    return (real + 1j * imaginary) / 2**0.5
+
+
+def each_apart(seeds: Sequence[int], kind: int, side: int, molecules: int) -> Tensor:
+    """(b, y, x) mean intensity of several random waves of mean square 1 about their common mean:
+    a gamma distribution, 0 for a single one."""
+    if molecules == 1:
+        return torch.zeros(len(seeds), side, side, dtype=torch.float64)
+    drawn = [
+        np.random.default_rng([seed, APART, kind]).standard_gamma(molecules - 1, (side, side))
+        for seed in seeds
+    ]
+    return torch.from_numpy(np.stack(drawn)) / molecules

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from diffragan.microscope.damage import critical_exposure_e_per_A2
 from diffragan.microscope.effective_dose import Exposure
+from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
 
 # e/Å² of effective dose in all patterns together from which molecules of 5.5 to 47 kDa (likelihood:
 # 5.5 and 8.6) were solved to 2 Å, by way to a map (docs/experiment.md).

@@ -6,11 +6,12 @@ All is added to a simulated exit wave in Fourier space, so that nothing is simul
   share, and give it to a speckle that each molecule has for itself;
 - damage fades the coherent intensity; what is lost comes back smooth, as atoms that scatter by
   themselves;
-- ice scatters with the molecule, coherently, as random waves from layers along the beam, each with
-  the structure factor of vitreous water;
+- ice and a support scatter with the molecule, coherently (`films.py`);
+- the molecule's wave loses what the water that it displaces had scattered, where that is asked for;
 - electrons that lose energy are filtered out, or spread about the direct beam.
 
-The molecule displaces no water here, and what scatters twice in ice is left out.
+What scatters twice in ice is left out. Where a pair is the sum of several molecules' exposures,
+what they scatter alike is drawn as their mean, and the rest as the intensity that it adds up to.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ import torch
 from torch import Tensor
 
 from diffragan.fourier.grids import frequency_grid
-from diffragan.microscope import water
-from diffragan.microscope.damage import amplitude_fade, critical_exposure_e_per_A2, intensity_fade
 from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A
-from diffragan.microscope.noise import ICE, MOTION, item_seed
+from diffragan.microscope.films import in_field, light, outside_field
+from diffragan.microscope.matter import water
+from diffragan.microscope.matter.damage import (
+    amplitude_fade,
+    critical_exposure_e_per_A2,
+    intensity_fade,
+)
+from diffragan.microscope.noise import MOTION, each_apart, random_waves
 from diffragan.optics import Optics
 from diffragan.settings import Settings, SpecimenSettings
 
-_LAYER_A = 20.0  # thickest layer of ice that scatters as one plane
 _FREE_ATOMS_PER_A = (1 / 3.0, 1 / 1.25)  # q where a protein's mean intensity is its atoms' own
 
 
@@ -38,46 +43,64 @@ class Specimen:
     """What the exposures of b molecules hold, on the exit waves' grid (y, x), FFT order.
 
     molecule: (b, y, x) complex Fourier values of the molecules as they are, undamaged, direct beam
-        included. ice: (b, y, x) of the ice in the field, or None. independent: (b, y, x) intensity
-        of their atoms one by one. critical: (y, x) critical exposure.
+        included. films: (b, y, x) of ice and support in the field, and of the beam's own edge, or
+        None. independent: (b, y, x) intensity of their atoms one by one. critical: (y, x) critical
+        exposure. beside: (y, x) intensity that no wave of the field holds. direct: (b,) complex, of
+        the direct beam in the wave. apart: (b, y, x) twice, what several summed molecules scatter
+        each for itself, by motion (which fades) and by films.
     """
 
     molecule: Tensor
-    ice: Tensor | None
+    films: Tensor | None
     independent: Tensor
     critical: Tensor
     q: Tensor
+    beside: Tensor
+    direct: Tensor
     optics: Optics
     settings: Settings
+    apart: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def _fade(self) -> Tensor:
+        return intensity_fade(self.critical, *pattern_exposure(self.settings))
+
+    def wave(self) -> Tensor:
+        """(b, y, x) Fourier values of the wave that makes the pattern."""
+        wave = self.molecule * self._fade.sqrt()
+        return wave if self.films is None else wave + self.films
+
+    def smooth(self) -> Tensor:
+        """(b, y, x) intensity beside that of the wave."""
+        fade = self._fade
+        total = (1 - fade) * self.independent + self.beside
+        if self.apart is not None:
+            total = total + fade * self.apart[0] + self.apart[1]
+        return total
 
     def intensity(self) -> Tensor:
         """(b, y, x) expected pattern, fraction of the beam that lost no energy, FFT order."""
-        specimen = self.settings.specimen
-        fade = intensity_fade(self.critical, *pattern_exposure(self.settings))
-        wave = self.molecule * fade.sqrt()
-        if self.ice is not None:
-            wave = wave + self.ice
-        total = wave.abs() ** 2 + (1 - fade) * self.independent
-        beside = water.beside_molecule(self.q, self.optics, specimen)
-        if self.ice is not None:  # whose part in the field is a wave, above
-            area = min(self.optics.box_A**2, water.beam_area_A2(self.optics, specimen))
-            beside -= water.elastic_intensity(self.q, self.optics, specimen.ice_nm, area)
-        return total + beside
+        total = self.wave().abs() ** 2 + (1 - self._fade) * self.independent
+        if self.apart is not None:
+            total = total + self._fade * self.apart[0] + self.apart[1]
+        return total + self.beside
 
     def imaged_wave(self, dose_e_per_A2: Tensor) -> Tensor:
         """(b, y, x) the exit wave that images of these doses (b,) show, the damage averaged."""
         settings = self.settings
         fade = amplitude_fade(self.critical, dose_e_per_A2, image_exposed_before(settings))
         wave = self.molecule * fade
-        if self.ice is not None:
-            wave = wave + self.ice
+        if self.films is not None:
+            wave = wave + self.films
         result: Tensor = torch.fft.ifft2(wave, norm="forward").to(torch.complex64)
         return result
 
 
 def is_ideal(specimen: SpecimenSettings) -> bool:
-    """Whether molecules are alike, undamaged and in vacuum."""
-    return specimen.damage is None and not (specimen.ice_nm or specimen.motion_b_A2)
+    """Whether molecules are alike, undamaged and in vacuum, under a beam that is even."""
+    beside = specimen.ice_nm or specimen.motion_b_A2 or specimen.support
+    uneven = specimen.beam_edge_A is not None or specimen.beam_offset_A
+    return specimen.damage is None and not (beside or uneven)
 
 
 def in_specimen(
@@ -91,14 +114,47 @@ def in_specimen(
     away = q.clone()
     away[0, 0] = away[0, 1]
     independent = independent_intensity(wave.abs() ** 2, away)
+    thickness_A = None
+    if specimen.displaced_water:
+        wave, thickness_A = without_displaced(wave, q, optics)
+    moved_apart = torch.zeros((), dtype=torch.float64, device=q.device)
     if specimen.motion_b_A2:
         shared = torch.exp(-specimen.motion_b_A2 * q**2 / 4)
-        own = ((1 - shared**2) * independent).sqrt()
-        wave = wave * shared + own * _random_waves(seeds, MOTION, side).to(wave.device)
+        power = (1 - shared**2) * independent
+        own = (power / specimen.molecules).sqrt()
+        wave = wave * shared + own * random_waves(seeds, MOTION, side).to(wave.device)
+        moved_apart = power * each_apart(seeds, MOTION, side, specimen.molecules).to(q.device)
     critical = critical_exposure_e_per_A2(away, optics.energy_ev, specimen)
     critical[0, 0] = torch.inf
-    ice = _ice(seeds, q, optics, specimen) if specimen.ice_nm else None
-    return Specimen(wave, ice, independent, critical, away, optics, settings)
+    lit = light(seeds, q, optics, specimen)
+    films, films_apart = in_field(seeds, q, optics, specimen, lit, thickness_A)
+    if lit is not None:
+        wave = lit.on(wave)
+        films = lit.tails if films is None else films + lit.tails
+    return Specimen(
+        wave,
+        films,
+        independent,
+        critical,
+        away,
+        outside_field(away, optics, specimen, lit),
+        torch.ones(len(wave), dtype=torch.complex128) if lit is None else lit.middle,
+        optics,
+        settings,
+        None if specimen.molecules == 1 else (moved_apart, films_apart),
+    )
+
+
+def without_displaced(wave: Tensor, q: Tensor, optics: Optics) -> tuple[Tensor, Tensor]:
+    """Molecules' Fourier values (b, y, x) less the water that they displace, and how thick that
+    water is (b, y, x), Å."""
+    taken = water.displaced(q)
+    to_centre = torch.polar(
+        torch.ones_like(q), torch.pi * optics.wavelength_A * optics.centre_to_exit_A * q**2
+    )
+    phase = torch.fft.ifft2(wave * taken * to_centre, norm="forward").imag.clamp_min(0)
+    taken[0, 0] = 0
+    return wave * (1 - taken), phase / water.phase_per_A(optics.energy_ev)
 
 
 def independent_intensity(intensity: Tensor, q: Tensor) -> Tensor:
@@ -133,41 +189,3 @@ def pattern_fade(q: Tensor, energy_ev: float, settings: Settings) -> Tensor | No
         return None
     critical = critical_exposure_e_per_A2(q, energy_ev, settings.specimen)
     return intensity_fade(critical, *pattern_exposure(settings))
-
-
-def _ice(seeds: Sequence[int], q: Tensor, optics: Optics, specimen: SpecimenSettings) -> Tensor:
-    """(b, y, x) complex128 Fourier values of the ice that lies in the field, as layers of weak
-    phase objects about the molecule's plane."""
-    area = min(optics.box_A**2, water.beam_area_A2(optics, specimen))
-    count = max(1, round(10 * specimen.ice_nm / _LAYER_A))
-    power = water.elastic_intensity(q, optics, specimen.ice_nm / count, area)
-    power[0, 0] = 0
-    thick_A = 10 * specimen.ice_nm / count
-    side = q.shape[-1]
-    total = torch.zeros(len(seeds), side, side, dtype=torch.complex128, device=q.device)
-    for k in range(count):
-        to_exit_A = optics.centre_to_exit_A + (k - 0.5 * (count - 1)) * thick_A
-        turn = -torch.pi * optics.wavelength_A * to_exit_A * q**2
-        wave = 1j * torch.polar(power.sqrt(), turn)
-        total += wave * _random_objects(seeds, ICE, k, side).to(q.device)
-    return total
-
-
-def _random_objects(seeds: Sequence[int], kind: int, layer: int, side: int) -> Tensor:
-    """(b, y, x) Fourier values of real white noise, of mean square 1."""
-    drawn = [
-        torch.randn(
-            (side, side),
-            generator=torch.Generator().manual_seed(item_seed(seed, kind, layer)),
-            dtype=torch.float64,
-        )
-        for seed in seeds
-    ]
-    result: Tensor = torch.fft.fft2(torch.stack(drawn), norm="ortho")
-    return result
-
-
-def _random_waves(seeds: Sequence[int], kind: int, side: int) -> Tensor:
-    """(b, y, x) Fourier values of complex white noise, of mean square 1."""
-    real, imaginary = (_random_objects(seeds, kind, part, side) for part in (0, 1))
-    return (real + 1j * imaginary) / 2**0.5

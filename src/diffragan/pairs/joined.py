@@ -34,6 +34,9 @@ _COMMON = {
     "specimen.image_first": "whether the image came first",
     "specimen.ice_nm": "the ice's thickness",
     "specimen.beam_diameter_A": "the beam's diameter",
+    "specimen.support": "the support",
+    "specimen.carbon_nm": "the support's thickness",
+    "specimen.molecules": "how many molecules' exposures a pair is the sum of",
     "specimen.energy_filter": "the energy filter",
     "detector.dqe": "the detector's efficiency",
 }

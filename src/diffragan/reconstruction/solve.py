@@ -172,7 +172,7 @@ def _load(
     )
     specimen, background = pairs.settings.specimen, settings.many_views.background
     if background is None:
-        background = bool(specimen.ice_nm or specimen.damage)
+        background = bool(specimen.ice_nm or specimen.damage or specimen.support)
     if not background or views.electrons is None:
         return views
     if selection.mass_kda is None:

@@ -38,8 +38,40 @@ class SpecimenSettings(Frozen):
     beam_diameter_A: Positive | None = Field(
         default=None, description="of the beam that makes a pattern; none: it is the field"
     )
+    beam_edge_A: NotNegative | None = Field(
+        default=None,
+        description="over which the beam falls from full to nothing; none: not told, and its own "
+        "diffraction is left out",
+    )
+    beam_offset_A: NotNegative = Field(
+        default=0.0, description="of molecules from the beam's middle, standard deviation in x, y"
+    )
+    convergence_mrad: NotNegative = Field(
+        default=0.0, description="semi-angle of a beam whose directions are independent"
+    )
+    displaced_water: bool = Field(
+        default=False, description="molecules take the place of the ice that they lie in"
+    )
+    support: Literal["carbon", "graphene"] | None = Field(
+        default=None, description="a film behind the molecule: amorphous carbon, or one layer"
+    )
+    carbon_nm: Positive = Field(default=3.0, description="thickness of the carbon film")
     energy_filter: bool = Field(default=True, description="only electrons without loss count")
     inelastic_mean_free_path_nm: Positive = 285.0
+    molecules: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="in one orientation, whose exposures each pair is the sum of"
+    )
+
+    @model_validator(mode="after")
+    def _what_a_beam_needs(self) -> Self:
+        if self.beam_diameter_A is None and (self.beam_edge_A is not None or self.beam_offset_A):
+            raise ValueError(
+                "an edge and an offset are of a beam (beam_edge_A, beam_offset_A); give its "
+                "diameter too (beam_diameter_A)"
+            )
+        if self.displaced_water and not self.ice_nm:
+            raise ValueError("without ice no water is displaced; give its thickness (ice_nm)")
+        return self
 
 
 class DetectorSettings(Frozen):
@@ -63,6 +95,32 @@ class DetectorSettings(Frozen):
     saturation_e: Positive | None = Field(
         default=None, description="electrons beyond which a pixel counts no further"
     )
+    gain_spread: NotNegative = Field(
+        default=0.0, description="of one electron's signal: standard deviation over mean"
+    )
+    readout_noise_e: NotNegative = Field(
+        default=0.0, description="standard deviation that reading a pixel adds, in electrons"
+    )
+    centre_error_px: NotNegative = Field(
+        default=0.0,
+        description="by which the beam misses the middle of each pattern, in pixels of 1 / field: "
+        "standard deviation in x and y",
+    )
+    scale_error: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        default=0.0, description="of the camera length, by pattern: standard deviation over mean"
+    )
+    ellipse: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        default=0.0,
+        description="by this fraction patterns are longer along an angle, and shorter across it",
+    )
+    ellipse_deg: Annotated[float, Field(ge=-360, le=360)] = Field(
+        default=0.0, description="that angle, from x towards y"
+    )
+
+    @property
+    def distorts(self) -> bool:
+        """Whether a pattern's pixels lie elsewhere than they are thought to."""
+        return bool(self.centre_error_px or self.scale_error or self.ellipse)
 
 
 class ImageSettings(Frozen):
@@ -86,6 +144,19 @@ class ImageSettings(Frozen):
     snr_band_A: tuple[Positive, Positive] = (8.0, 5.0)
     snr_field_A: Positive = Field(
         default=70.0, description="side of the field whose noise counts in the SNR"
+    )
+    shift_A: NotNegative = Field(
+        default=0.0,
+        description="simulated images: molecules lie off the middle, standard deviation in x, y",
+    )
+    turn_deg: Annotated[float, Field(ge=0, le=45)] = Field(
+        default=0.0,
+        description="simulated images: turned against the pattern, about the beam, standard "
+        "deviation",
+    )
+    defocus_error_A: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        default=0.0,
+        description="simulated images: standard deviation of the defocus from what is told",
     )
 
     @model_validator(mode="after")

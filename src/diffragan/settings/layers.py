@@ -35,8 +35,8 @@ def load_settings(
 
     Args:
         preset: `default`, `published` for the paper's system, `published-tuned` for its
-            training as it was found better, `network` to train ours, or `experiment` for one as
-            it is.
+            training as it was found better, `network` to train ours, `experiment` for one as it
+            is, `counting-detector`, `integrating-detector`; several with commas between them.
         file: TOML with a table for each section.
         overrides: as after `--set`: "image.snr=2", "simulate.box_A=70".
         values: by dotted key, {"phase.method": "raar"}; a None is skipped.
@@ -44,12 +44,14 @@ def load_settings(
     Raises:
         DiffraganError: an unknown preset, key or value; the message names what is allowed.
     """
-    if preset not in preset_names():
-        raise DiffraganError(
-            f"There is no preset '{preset}'; the presets are {', '.join(preset_names())}."
-        )
-    text = resources.files("diffragan").joinpath("presets", f"{preset}.toml").read_text("utf-8")
-    tree: dict[str, Any] = tomllib.loads(text)
+    tree: dict[str, Any] = {}
+    for name in preset.split(","):
+        if name not in preset_names():
+            raise DiffraganError(
+                f"There is no preset '{name}'; the presets are {', '.join(preset_names())}."
+            )
+        text = resources.files("diffragan").joinpath("presets", f"{name}.toml").read_text("utf-8")
+        _lay_over(tree, tomllib.loads(text))
     by_hand = {} if file is None else present_keys(_read_toml(file))
     for pair in overrides:
         key, equals, value = pair.partition("=")

@@ -378,9 +378,9 @@ class Settings(Frozen):
     @model_validator(mode="after")
     def _specimen_needs_counts(self) -> Self:
         s = self.specimen
-        if self.pattern.dose_e_per_A2 is None and (s.damage or s.ice_nm):
+        if self.pattern.dose_e_per_A2 is None and (s.damage or s.ice_nm or s.support):
             raise ValueError(
-                "Damage and ice (specimen.damage, specimen.ice_nm) need patterns that were "
-                "counted; give their dose (pattern.dose_e_per_A2)"
+                "Damage, ice and a support (specimen.damage, ice_nm, support) need patterns that "
+                "were counted; give their dose (pattern.dose_e_per_A2)"
             )
         return self

@@ -18,11 +18,11 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from diffragan.files.store import SimulationStore
-from diffragan.microscope import water
-from diffragan.microscope.damage import critical_exposure_e_per_A2, intensity_fade
 from diffragan.microscope.detector import detected
+from diffragan.microscope.matter import water
+from diffragan.microscope.matter.carbon import carbon_intensity
+from diffragan.microscope.matter.damage import critical_exposure_e_per_A2, intensity_fade
 from diffragan.microscope.noise import ICE, MOTION, PATTERN_NOISE, item_seed
-from diffragan.microscope.session.matter import carbon_intensity
 from diffragan.microscope.session.raster import Beam, distances
 from diffragan.microscope.session.square import Crystal, Square
 from diffragan.microscope.specimen import in_specimen, independent_intensity

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy import fft
 from torch import Tensor
 
-from diffragan.microscope import water
-from diffragan.microscope.damage import amplitude_fade, critical_exposure_e_per_A2
+from diffragan.microscope.matter import water
+from diffragan.microscope.matter.carbon import carbon_intensity
+from diffragan.microscope.matter.damage import amplitude_fade, critical_exposure_e_per_A2
 from diffragan.microscope.noise import IMAGE_NOISE, item_seed
 from diffragan.microscope.session.exposures import Exposures
-from diffragan.microscope.session.matter import carbon_intensity
 from diffragan.microscope.session.square import Crystal
 from diffragan.optics import Optics, q_from_angle, transfer_function
 

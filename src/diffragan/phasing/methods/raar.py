@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
+from diffragan.microscope.imaging import counted_electrons
 from diffragan.phasing import support
 from diffragan.phasing.method import (
     ITERATION_OPTIONS,
@@ -72,15 +73,16 @@ def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
         DiffraganError: the pattern is not the molecule's alone.
     """
     settings = batch.settings
-    if settings.specimen.damage or settings.specimen.ice_nm:
+    specimen = settings.specimen
+    if specimen.damage or specimen.ice_nm or specimen.support:
         raise DiffraganError(
-            "A single pattern through ice, or of a molecule that fades, does not tell the "
-            "molecule's amplitudes; phase many views together (`diffragan reconstruct`)."
+            "A single pattern through ice or a support, or of a molecule that fades, does not tell "
+            "the molecule's amplitudes; phase many views together (`diffragan reconstruct`)."
         )
     mask = torch.fft.ifftshift(batch.pattern_mask)
-    dose = settings.pattern.dose_e_per_A2
-    kind = "exact" if dose is None else settings.phase.noise
-    electrons = (dose or 0.0) * batch.optics.box_A**2
+    counted = counted_electrons(batch.optics, settings)
+    kind = "exact" if counted is None else settings.phase.noise
+    electrons = counted or 0.0
     return measured_modulus(
         batch.amplitude[:, None],
         mask,
@@ -187,10 +189,10 @@ def _refine(
 
 def _noise_r(batch: PairBatch, valid: Tensor) -> Tensor:
     """(b,) R between true amplitudes and counted ones: square roots of counts have sd 1/2."""
-    dose = batch.settings.pattern.dose_e_per_A2
-    if dose is None:
+    electrons = counted_electrons(batch.optics, batch.settings)
+    if electrons is None:
         return batch.pattern.new_zeros(len(batch.pattern))
-    noise = (valid.sum() / (4 * dose * batch.optics.box_A**2)).sqrt()
+    noise = (valid.sum() / (4 * electrons)).sqrt()
     size: Tensor = torch.linalg.vector_norm(batch.amplitude * valid, dim=(-2, -1))
     return noise / size.clamp_min(1e-30)
 

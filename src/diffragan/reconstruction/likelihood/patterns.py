@@ -108,7 +108,8 @@ class PatternTarget:
         """(rings,) electrons that a ring's pixels count as; the direct beam's ring has none."""
         electrons = self.views.electrons_by_ring
         each = 0.0 if electrons is None else 1 / electrons
-        weight = 1 / (each + 2 * self.unexplained)
+        # Of several molecules' exposures in one view, as they would count one by one.
+        weight = 1 / (each + 2 * self.unexplained / self.views.molecules)
         weight[0] = 0
         return weight
 

@@ -73,6 +73,7 @@ def load_views(
         items=items,
         electrons=electrons,
         fade=None if fade is None else fade.float(),
+        molecules=pairs.settings.specimen.molecules,
     )
 
 
@@ -162,7 +163,9 @@ def _arrays(
             span = slice(start, min(start + BLOCK, len(items)))
             chosen = items[span]
             pattern = pairs.pattern(chosen).reshape(len(chosen), -1)
-            values = np.maximum(np.stack((pattern[:, flat.pixel], pattern[:, flat.mate]), 1), 0)
+            values = np.stack((pattern[:, flat.pixel], pattern[:, flat.mate]), 1)
+            if not pairs.settings.detector.readout_noise_e:  # which would be cut to one side
+                values = np.maximum(values, 0)
             values = values * flat.valid.numpy()
             if fade is not None:
                 values = values / fade.numpy()

@@ -52,6 +52,7 @@ class Views:
         as far as it is known; None where there is none.
     symmetry: (g, 3, 3) the molecule's own rotations (`symmetry.group_of`), the identity first;
         None where it has no other.
+    molecules: whose exposures each view is the sum of.
     """
 
     optics: Optics
@@ -70,6 +71,7 @@ class Views:
     fade: Tensor | None = None
     background: Tensor | None = None
     symmetry: Tensor | None = None
+    molecules: int = 1
 
     def __len__(self) -> int:
         return len(self.rotations)

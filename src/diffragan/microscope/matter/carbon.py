@@ -1,4 +1,4 @@
-"""What lies on the square beside molecules, as it scatters: amorphous carbon."""
+"""Amorphous carbon: how strongly a film of it scatters, by angle."""
 
 from __future__ import annotations
 

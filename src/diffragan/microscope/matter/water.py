@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.microscope.exit_waves.form_factors import phase_shift_per_A
+from diffragan.microscope.exit_waves.form_factors import form_factor_A, phase_shift_per_A
+from diffragan.microscope.matter.beam import SoftDisc
 from diffragan.optics import Optics
 from diffragan.settings import SpecimenSettings
 
@@ -20,6 +21,10 @@ _MOLAR_MASS_G, _AVOGADRO = 18.01528, 6.02214076e23
 # Angles between which a loss of some 20 eV scatters (Egerton, Electron Energy-Loss Spectroscopy,
 # 2011, section 3.2): E / (E0 (1 + 1 / gamma)), and the Bethe ridge.
 _LOSS_EV = 20.0
+# What a protein's displaced water takes from its wave: K exp(-B q² / 4), after the flat solvent of
+# crystallography (Moews & Kretsinger, J. Mol. Biol. 91, 201, 1975; Tronrud, Methods Enzymol. 277,
+# 306, 1997). K and B by `benchmarks/displaced_water.py`.
+_DISPLACED, _DISPLACED_B_A2 = 0.55, 165.0
 
 
 @lru_cache(maxsize=1)
@@ -43,6 +48,19 @@ def intensity_per_molecule_A2(q: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float64)).to(q.device)
 
 
+def displaced(q: Tensor) -> Tensor:
+    """Part of a molecule's wave that the water which it displaces takes away, at q (1/Å)."""
+    result: Tensor = _DISPLACED * torch.exp(-_DISPLACED_B_A2 / 4 * q**2)
+    return result
+
+
+def phase_per_A(energy_ev: float) -> float:
+    """Phase that a thickness of 1 Å of vitreous water adds on average, radians."""
+    one = torch.zeros(1, dtype=torch.float64)
+    forward = 2 * form_factor_A(1, one) + form_factor_A(8, one)
+    return phase_shift_per_A(energy_ev, 1.0) * float(forward) * molecules_per_A3()
+
+
 def elastic_intensity(q: Tensor, optics: Optics, ice_nm: float, area_A2: float) -> Tensor:
     """Mean intensity of a layer of ice, as a fraction of the beam on the field in a pixel of
     1 / field, at q (1/Å).
@@ -56,9 +74,11 @@ def elastic_intensity(q: Tensor, optics: Optics, ice_nm: float, area_A2: float) 
 
 
 def beam_area_A2(optics: Optics, specimen: SpecimenSettings) -> float:
-    """Area that the beam meets: a disc's, or the field's."""
+    """Area that the full beam would light as much of: a disc's, or the field's."""
     if specimen.beam_diameter_A is None:
         return optics.box_A**2
+    if specimen.beam_edge_A:
+        return SoftDisc(specimen.beam_diameter_A, specimen.beam_edge_A).area_A2
     return 0.25 * math.pi * specimen.beam_diameter_A**2
 
 

@@ -1,0 +1,1 @@
+"""How what lies beside a molecule scatters, by angle, and how a beam fades what it lights."""
