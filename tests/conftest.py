@@ -26,15 +26,16 @@ LONGEST = (
     "commands/test_demo.py",
     "atoms/test_run.py",
     "by_relion/test_back.py",
-    "reconstruction/test_classes.py",
-    "docs/test_guide.py",
     "scan/test_scan_run.py",
-    "docs/test_notebook.py",
-    "docs/test_readme.py",
-    "pairs/test_joined.py",
-    "reconstruction/test_checkpoint.py",
-    "reconstruction/test_from_images.py",
     "engine/test_cluster.py",
+    "reconstruction/test_from_images.py",
+    "reconstruction/test_checkpoint.py",
+    "reconstruction/test_classes.py",
+    "docs/test_readme.py",
+    "docs/test_notebook.py",
+    "reconstruction/test_device.py",
+    "pairs/test_joined.py",
+    "docs/test_guide.py",
 )
 # Files that share what takes long to make go to one worker of several, which makes it once.
 TOGETHER = {

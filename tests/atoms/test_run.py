@@ -41,6 +41,7 @@ SET = [word for pair in SMALL for word in ("--set", pair)]
 FEW = ["--orientations", "60", "--workers", "1"]
 SHORT = ["--set", "atoms.map_cycles=3", "--set", "atoms.pattern_cycles=3"]
 BRIEF = ["--set", "atoms.map_cycles=2", "--set", "atoms.pattern_cycles=2"]
+FEW_STEPS = ["--set", "atoms.map_steps=12", "--set", "atoms.pattern_steps=10"]
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ def test_noise_gives_no_confirmed_atoms(world: Path, tmp_path: Path) -> None:
         drawn *= np.abs(spectrum) / np.abs(drawn)
         noisy = np.fft.irfftn(drawn, s=volume.shape, axes=(0, 1, 2)) * (mask > 0.5)
         write_map(wrong / f"{name}.mrc", torch.from_numpy(noisy), voxel, "noise")
-    code, text = run("atoms", wrong, "--out", tmp_path / "out", *BRIEF)
+    code, text = run("atoms", wrong, "--out", tmp_path / "out", *BRIEF, *FEW_STEPS)
     assert code == 3, text
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     assert metrics["atoms"]["confirmed"] < 0.05 * metrics["atoms"]["expected"]

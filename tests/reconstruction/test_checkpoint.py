@@ -53,11 +53,11 @@ def test_an_interrupted_run_ends_where_it_would_have(
     from diffragan.reconstruction import solve as module
 
     monkeypatch.setattr(module, "_SAVE_EVERY_S", 0.0)
-    brief = {"iterations": 14, "error_reduction_iterations": 4}
+    brief = {"iterations": 7, "error_reduction_iterations": 4, "resolution_steps_A": (2.0,)}
     shorter = ball_settings.many_views.model_copy(update=brief)
     settings = ball_settings.model_copy(update={"many_views": shorter})
     store = open_pairs(ball_views, settings=settings)
-    chosen = choose_views(store, limit=40)
+    chosen = choose_views(store, limit=20)
 
     def go(out: Path, stop_at: int | None) -> Any:
         def tell(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
@@ -69,7 +69,7 @@ def test_an_interrupted_run_ends_where_it_would_have(
     whole = go(tmp_path / "whole", None)
     last = whole.half_maps.iteration
     assert last >= 14
-    for stop_at in (7, last - 2):
+    for stop_at in (5, last - 2):
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "parts", stop_at)
     resumed = go(tmp_path / "parts", None)
@@ -172,13 +172,14 @@ def test_doubtful_orientations_are_told_also_after_a_resume(
 
     monkeypatch.setattr(many_views.HalfMaps, "step", interrupted)
     words: list[str | Path] = ["reconstruct", ball_views, "--out", tmp_path / "o", *SET]
-    words += ["--find-orientations", "--iterations", "3"]
+    words += ["--find-orientations", "--iterations", "3", "--views", "20"]
+    words += ["--set", "many_views.resolution_steps_A=[2.0]"]
     assert run(*words)[0] != 0
     assert (tmp_path / "o" / ".run" / "state.pt").exists()
     monkeypatch.setattr(many_views.HalfMaps, "step", step)
     _, text = run(*words)
     text = " ".join((text + capsys.readouterr().err).split())
-    assert searches == [60]
+    assert searches == [20]
     assert text.count("No two of 2 random starts came to the same map") == 1
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert "doubtful" in metrics["warnings"][-1]

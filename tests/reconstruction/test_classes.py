@@ -19,6 +19,9 @@ from diffragan.settings import Settings, load_settings
 from quick_runs import QUICK, SET, run
 
 VIEWS = 32  # of each ball
+# Maps far from converged, for runs of which only the classes are looked at: these are found before.
+SHORT = ["--iterations", "3", "--set", "many_views.resolution_steps_A=[]"]
+SHORT += ["--set", "many_views.error_reduction_iterations=1"]
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +82,8 @@ def test_the_names_of_molecules_are_not_used(
         header.write_text(header.read_text().replace('"second"', '"first"'))
         renamed.append(copied)
     out = tmp_path / "out"
-    code, text = run("reconstruct", *renamed, "--out", out, "--classes", "2", *SET)
-    assert code == 0, text
+    code, text = run("reconstruct", *renamed, "--out", out, "--classes", "2", *SET, *SHORT)
+    assert code in (0, 3), text
     tables = [
         starfile.read(folder / "particles.star", always_dict=True)["particles"]
         for folder in (sorted_folder, out)

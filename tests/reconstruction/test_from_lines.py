@@ -138,6 +138,7 @@ def test_votes_are_the_same_in_the_process_that_compiles(tmp_path: Path) -> None
     """A search that is repeated in another process must choose the same orientations."""
     environment = os.environ | {
         "NUMBA_CACHE_DIR": str(tmp_path),
+        "NUMBA_NUM_THREADS": "2",
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
     }
     command = [sys.executable, "-c", _PROGRAM]

@@ -108,6 +108,7 @@ def test_what_two_find_together_is_what_one_finds(tmp_path: Path) -> None:
 def test_two_processes_run_the_command(ball_views: Path, tmp_path: Path) -> None:
     """One of the two speaks, and what lies in the folder is what one process leaves."""
     few = ["--set", "many_views.iterations=3", "--set", "many_views.error_reduction_iterations=2"]
+    few += ["--set", "many_views.resolution_steps_A=[2.0]"]
     words: list[str | Path] = ["reconstruct", ball_views, "--views", "30", *SET, *few]
     code, text = run(*words, "--out", tmp_path / "one")
     assert code in (0, 3), text

@@ -49,14 +49,16 @@ class Exposure:
         own = protein_intensity(q, self.optics, self.mass_kda)
         return water.beside_molecule(q, self.optics, self.specimen) / own
 
-    def coherent(self, q: Tensor, exposure_e_per_A2: float) -> Tensor:
-        """Part of the molecule's intensity that damage and motion leave coherent, at q."""
+    def coherent(self, q: Tensor, exposure_e_per_A2: float | Tensor) -> Tensor:
+        """Part of the molecule's intensity that damage and motion leave coherent, at q; exposures
+        (e,) at one q give (e,)."""
         critical = critical_exposure_e_per_A2(q, self.optics.energy_ev, self.specimen)
         left = intensity_fade(critical, exposure_e_per_A2, 0.0)
         return left * torch.exp(-self.specimen.motion_b_A2 * q**2 / 2)
 
-    def effective_e_per_A2(self, q: Tensor, exposure_e_per_A2: float) -> Tensor:
-        """What a pattern of this exposure is worth at q (1/Å), e/Å²."""
+    def effective_e_per_A2(self, q: Tensor, exposure_e_per_A2: float | Tensor) -> Tensor:
+        """What a pattern of this exposure is worth at q (1/Å), e/Å²; exposures (e,) at one q give
+        (e,)."""
         passed = water.zero_loss(self.specimen) * self.detector.dqe
         left = self.coherent(q, exposure_e_per_A2)
         return exposure_e_per_A2 * passed * left**2 / (1 + self.beside(q))
@@ -65,5 +67,5 @@ class Exposure:
         """The exposure of most worth at a resolution; the longest looked at where nothing fades."""
         q = torch.tensor([1 / resolution_A], dtype=torch.float64)
         steps = round(200 * math.log10(_MOST / _LEAST))
-        tried = [_LEAST * 10 ** (k / 200) for k in range(steps + 1)]
-        return max(tried, key=lambda n: float(self.effective_e_per_A2(q, n)))
+        tried = torch.tensor([_LEAST * 10 ** (k / 200) for k in range(steps + 1)], dtype=q.dtype)
+        return float(tried[self.effective_e_per_A2(q, tried).argmax()])

@@ -32,7 +32,9 @@ def critical_exposure_e_per_A2(q: Tensor, energy_ev: float, specimen: SpecimenSe
     return speed * (_A * q**_B + _C)
 
 
-def intensity_fade(critical: Tensor, exposure_e_per_A2: float, before_e_per_A2: float) -> Tensor:
+def intensity_fade(
+    critical: Tensor, exposure_e_per_A2: float | Tensor, before_e_per_A2: float
+) -> Tensor:
     """What is left of coherent intensities, averaged over an exposure that follows another.
 
     Args:
