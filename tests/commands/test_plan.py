@@ -91,3 +91,15 @@ def test_plan_says_what_helps_most() -> None:
     assert poor.helps["a perfect detector"] == pytest.approx(2, rel=0.02)
     assert list(poor.helps.values()) == sorted(poor.helps.values(), reverse=True)
     assert "What would help" in poor.summary
+
+
+def test_a_carbon_film_costs_what_it_scatters() -> None:
+    """Twice the film, twice what is beside the molecule; and that graphene would help is said."""
+    film = "specimen.support=carbon", "pattern.dose_e_per_A2=4"
+    thin, thick = (
+        dg.plan(47, 0.0, settings=dg.load_settings(overrides=(*film, f"specimen.carbon_nm={nm}")))
+        for nm in (2, 4)
+    )
+    assert thick.beside == pytest.approx(2 * thin.beside)
+    assert thick.worth_e_per_A2 < thin.worth_e_per_A2 < dg.plan(47, 0.0).worth_e_per_A2
+    assert any("graphene" in name for name in thick.helps)

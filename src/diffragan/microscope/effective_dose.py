@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 from diffragan.microscope.matter import water
+from diffragan.microscope.matter.carbon import carbon_intensity
 from diffragan.microscope.matter.damage import critical_exposure_e_per_A2, intensity_fade
 from diffragan.optics import Optics
 from diffragan.settings import DetectorSettings, SpecimenSettings
@@ -45,9 +46,14 @@ class Exposure:
     detector: DetectorSettings
 
     def beside(self, q: Tensor) -> Tensor:
-        """Intensity of ice and of electrons that lost energy, over the molecule's, at q."""
+        """Intensity of ice, a carbon film and electrons that lost energy, over the molecule's, at
+        q. Graphene is left out: its spots take a few pixels, and nothing is beside them."""
         own = protein_intensity(q, self.optics, self.mass_kda)
-        return water.beside_molecule(q, self.optics, self.specimen) / own
+        total = water.beside_molecule(q, self.optics, self.specimen)
+        if self.specimen.support == "carbon":
+            area = water.beam_area_A2(self.optics, self.specimen)
+            total = total + carbon_intensity(q, self.optics, self.specimen.carbon_nm, area)
+        return total / own
 
     def coherent(self, q: Tensor, exposure_e_per_A2: float | Tensor) -> Tensor:
         """Part of the molecule's intensity that damage and motion leave coherent, at q; exposures

@@ -112,6 +112,7 @@ def what_would_help(exposure: Exposure, resolution_A: float) -> dict[str, float]
         "ice half as thick": {"ice_nm": specimen.ice_nm / 2},
         "no ice": {"ice_nm": 0.0},
         "an energy filter": {"energy_filter": True},
+        "graphene for carbon, or no support": {"support": None},
         "molecules that are alike": {"motion_b_A2": 0.0},
     }
     narrow_A = 1.5 * globular_diameter_A(exposure.mass_kda)
