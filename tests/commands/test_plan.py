@@ -103,3 +103,9 @@ def test_a_carbon_film_costs_what_it_scatters() -> None:
     assert thick.beside == pytest.approx(2 * thin.beside)
     assert thick.worth_e_per_A2 < thin.worth_e_per_A2 < dg.plan(47, 0.0).worth_e_per_A2
     assert any("graphene" in name for name in thick.helps)
+
+
+def test_a_plan_beyond_what_was_tried_says_so() -> None:
+    """A small molecule in thick ice; not a large one in thin ice."""
+    assert "Not to be relied on" in dg.plan(5.5, 10.0).summary
+    assert "Not to be relied on" not in dg.plan(47, 5.0).summary

@@ -12,7 +12,7 @@ from diffragan.microscope.effective_dose import protein_intensity
 from diffragan.reconstruction import many_views as mv
 from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
-from diffragan.reconstruction.maps.load_views import with_background
+from diffragan.reconstruction.maps.load_views import background_doubt, with_background
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import ManyViewsSettings
 from synthetic_views import correlation, make_views, mass_kda, molecule, true_volume
@@ -94,3 +94,15 @@ def test_summed_exposures_count_as_they_would_one_by_one() -> None:
     torch.testing.assert_close(
         together[1], apart[1], rtol=1e-4, atol=1e-4 * float(apart[1].abs().max())
     )
+
+
+def test_much_more_beside_a_molecule_than_runs_bore_out_is_told() -> None:
+    """Forty times the molecule's intensity: a sentence that names it; twice: none; and none where
+    nothing was told to lie beside it."""
+    much = make_views(ATOMS, 12, dose=1e5, beside=40.0)
+    doubt = background_doubt(with_background(much, KDA), KDA)
+    assert doubt is not None
+    assert "not to be relied on" in doubt
+    little = make_views(ATOMS, 12, dose=1e5, beside=2.0)
+    assert background_doubt(with_background(little, KDA), KDA) is None
+    assert background_doubt(replace(little, background=None), KDA) is None

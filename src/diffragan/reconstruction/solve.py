@@ -22,7 +22,7 @@ from diffragan.reconstruction import many_views
 from diffragan.reconstruction.checkpoint import SCRATCH, STATE, claim, restored, run_key, save_state
 from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
-from diffragan.reconstruction.maps.load_views import load_views, with_background
+from diffragan.reconstruction.maps.load_views import background_doubt, load_views, with_background
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.finders import doubts, find_finder
 from diffragan.reconstruction.orientations.hand import hand_of
@@ -120,6 +120,12 @@ def solve_views(
     )
 
 
+def _doubted(selection: ViewSelection, views: Views) -> ViewSelection:
+    """The selection with a word on a background that claims are not to be believed beside."""
+    doubt = None if selection.mass_kda is None else background_doubt(views, selection.mass_kda)
+    return selection if doubt is None else replace(selection, warnings=(*selection.warnings, doubt))
+
+
 def _load_in_turn(
     pairs: Pairs, selection: ViewSelection, settings: Settings, scratch: Path, progress: Progress
 ) -> Views:
@@ -139,9 +145,9 @@ def _load_in_turn(
 def _proposed(
     selection: ViewSelection, combined: PhasedMap, used: str
 ) -> tuple[ViewSelection, MapSymmetry]:
-    """The selection with a word on a symmetry that the map shows and the run was not told of, and
-    what it shows."""
-    seen = symmetry_of(combined.map)
+    """The selection with words on a symmetry that the map shows and the run was not told of, and on
+    a background that claims are not to be believed beside; and what symmetry the map shows."""
+    selection, seen = _doubted(selection, combined.full), symmetry_of(combined.map)
     if used != "C1" or seen.name == "C1":
         return selection, seen
     word = (

@@ -15,7 +15,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.grids import double_angle_grid, frequency_grid
 from diffragan.fourier.slices import Slices, slices
-from diffragan.microscope.effective_dose import protein_intensity
+from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, protein_intensity
 from diffragan.microscope.imaging import contrast_of_images, counted_electrons
 from diffragan.microscope.specimen import pattern_fade
 from diffragan.optics import lens_envelope
@@ -26,6 +26,7 @@ from diffragan.reconstruction.maps.image_transfer import ImageTransfer, OwnDefoc
 from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 
 _SHAPE_FROM_PER_A = 0.2
+_DOUBTED_PER_A = (0.25, 0.5)
 _READ = {"seed", "image", "pattern", "specimen", "detector"}  # settings that arrays depend on
 
 
@@ -93,6 +94,26 @@ def with_background(views: Views, mass_kda: float) -> Views:
     near = (q >= _SHAPE_FROM_PER_A) & (q <= 1.2 * _SHAPE_FROM_PER_A)
     beside[inner] = beside[inner].clamp(max=float(beside[near].mean()))
     return replace(views, background=beside.float().to(views.device)[rings])
+
+
+def background_doubt(views: Views, mass_kda: float) -> str | None:
+    """That so much scatters beside the molecule, between 4 and 2 Å, that half maps may agree by it;
+    None where it does not."""
+    if views.background is None:
+        return None
+    q = views.flat.radius.double().cpu() / views.optics.box_A
+    band = (q >= _DOUBTED_PER_A[0]) & (q <= _DOUBTED_PER_A[1])
+    if not band.any():
+        return None
+    own = protein_intensity(q, views.optics, mass_kda)
+    times = float(views.background.double().cpu()[band].mean() / own[band].mean())
+    if times <= BORNE_OUT_BESIDE:
+        return None
+    return (
+        f"Beside the molecule scatters {times:.0f} times its own intensity: half maps may agree by "
+        f"that alone, so the resolution claimed is not to be relied on (runs bore claims out to "
+        f"{BORNE_OUT_BESIDE:g} times); thinner ice or a narrower beam helps."
+    )
 
 
 def _transfer(flat: Slices, pairs: Pairs, items: NDArray[np.int64]) -> ImageTransfer:
