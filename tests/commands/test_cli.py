@@ -111,7 +111,10 @@ def test_same_seed_same_result(
             "choose from image, published",
         ),
         (["phase", "{sim}", "--out", "p.zarr", "--set", "image.snr=-3"], "image.snr"),
-        (["phase", "{sim}", "--out", "p.zarr", "--preset", "x"], "experiment, network, published"),
+        (
+            ["phase", "{sim}", "--out", "p.zarr", "--preset", "x"],
+            "counting-detector, default, experiment, integrating-detector, network, published",
+        ),
         (["phase", "{sim}", "--out", "p.txt"], ".zarr"),
         (["phase", "{sim}", "--out", "p.zarr", "--device", "tpu"], "tpu"),
         (["evaluate", "{sim}", "--out", "e"], "simulation store"),
