@@ -10,8 +10,8 @@ import torch
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import ring_power
 from diffragan.reconstruction.sorting.evidence import likelihood, ring_sums, spread_of
-from diffragan.reconstruction.sorting.placing import searched_again
-from diffragan.reconstruction.sorting.sort import SortPlan, how_many, sort_views
+from diffragan.reconstruction.sorting.placing import searched_again, unlike_patterns
+from diffragan.reconstruction.sorting.sort import Sorting, SortPlan, how_many, sort_views
 from diffragan.reconstruction.sorting.variability import directions_of
 from diffragan.rotations import angle_deg
 from mixed_views import bent, mixed_views, right, two_molecules
@@ -105,3 +105,19 @@ def test_views_put_wrong_are_found_in_their_class_s_map() -> None:
     error = angle_deg(placed.rotations[wrong], true[wrong])
     assert int(after.foreign[wrong].sum()) <= 3
     assert int((error < 15).sum()) >= 7
+
+
+@pytest.mark.parametrize("level", [0.1, 0.6])
+def test_a_view_whose_pattern_does_not_fit_its_class_is_of_none(level: float) -> None:
+    """One view of each of two classes does not fit at all, the others alike within a tenth;
+    nobody is thrown out where the fit of all scatters as far as that."""
+    generator = torch.Generator().manual_seed(0)
+    fit = level * (1 + 0.1 * torch.randn(200, generator=generator, dtype=torch.float64))
+    fit[[20, 150]] = 0.0
+    probability = torch.zeros(200, 2, dtype=torch.float64)
+    probability[:100, 0], probability[100:, 1] = 1, 1
+    none = torch.zeros(200, dtype=torch.bool)
+    sorting = Sorting(probability, torch.ones(200), none, fit, torch.zeros(200))
+    assert torch.nonzero(unlike_patterns(sorting)).flatten().tolist() == [20, 150]
+    loose = level * torch.rand(200, generator=generator, dtype=torch.float64)
+    assert not bool(unlike_patterns(replace(sorting, fit=loose)).any())

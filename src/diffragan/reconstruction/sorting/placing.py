@@ -5,7 +5,8 @@ conformations of it at once, which share an outline. Views that this map does no
 something else, and are searched by themselves. So groups come off one after the other, each in a
 frame of its own. Within a group, whose views lie in one frame, conformations are told as where
 orientations are given. Views that are of no class then are looked for once more in the map of every
-class, over all orientations; those that none explains are thrown out.
+class, over all orientations; those that none explains are thrown out, and those whose image alone
+finds a place there.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ from diffragan.rotations import quasi_uniform
 LEAST_TO_SEARCH = 20  # views
 _ALIGNED_A = (8.0, 6.5, 5.5, 5.0)  # of views that are turned to their class's map
 _ROUNDS = 2  # of turning and sorting
+# A view whose pattern fits its class by less than this part of what is usual there, and by so many
+# standard deviations less, shows something else.
+_LEAST_FIT, _DEVIATIONS = 0.5, 3.0
 _SEARCHED_AGAIN = Stage(6.5, 1, 15000, 2.0)  # where views of no class are looked for
 
 # Told some of the views and a number of its own: the same with orientations and shifts found, and
@@ -94,7 +98,26 @@ def placed_from_nothing(
             break
         placed, sorting = searched_again(placed, sorting, plan, progress)
         placed, sorting = turned_and_resorted(placed, sorting, plan, progress)
+    sorting = replace(sorting, foreign=sorting.foreign | unlike_patterns(sorting))
     return Placed(placed, sorting, warnings)
+
+
+def unlike_patterns(sorting: Sorting) -> Tensor:
+    """(v,) bool, views of a class whose patterns fit its map far worse than those of the others do.
+
+    An image with noise finds a place in the map of another molecule, as coarse as it is, and by the
+    odds seems to belong there. Its pattern, which sees finer and does not fit, tells.
+    """
+    unlike = torch.zeros_like(sorting.foreign)
+    for k in range(sorting.classes):
+        own = sorting.of == k
+        if not bool(own.any()):
+            continue
+        fit = sorting.fit[own]
+        usual = fit.median()
+        deviation = 1.4826 * (fit - usual).abs().median()
+        unlike[own] = fit < usual - torch.maximum((1 - _LEAST_FIT) * usual, _DEVIATIONS * deviation)
+    return unlike
 
 
 def turned_and_resorted(
