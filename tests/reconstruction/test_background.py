@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from diffragan.fourier.volumes import frequency_radius
 from diffragan.microscope.effective_dose import protein_intensity
 from diffragan.reconstruction import many_views as mv
 from diffragan.reconstruction.likelihood.patterns import pattern_target
+from diffragan.reconstruction.maps.agreement import agreement
+from diffragan.reconstruction.maps.free_set import other_half_correlation
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
 from diffragan.reconstruction.maps.load_views import background_doubt, with_background
 from diffragan.reconstruction.maps.views import Views
@@ -96,13 +99,56 @@ def test_summed_exposures_count_as_they_would_one_by_one() -> None:
     )
 
 
+def test_patterns_of_other_views_tell_a_map_s_correlation_through_a_background() -> None:
+    """Through forty times the molecule's intensity, steep within a ring: of what the truth has, a
+    map mixed with that of another molecule has its part, the other alone nothing."""
+    views = make_views(ATOMS, 60, dose=3e6, beside=40.0)
+    assert views.background is not None
+    steep = views.flat.radius - (views.flat.radius + 0.5).floor()
+    level = 1 + 0.5 * steep * views.background / views.background.mean()
+    views = replace(views, measured=views.measured + (level - 1) * views.background)
+    truth = true_volume(ATOMS, views.n)
+    foreign = true_volume(molecule(2), views.n)
+    far = slice(6, 15)
+    whole, error = other_half_correlation(truth, views, views.curved)[:, far]
+    assert float(whole.mean()) == pytest.approx(0.9, abs=0.15)
+    assert float(error.max()) < 0.1
+    for part in (0.6, 0.0):
+        mixed = part**0.5 * truth + (1 - part) ** 0.5 * foreign
+        found = other_half_correlation(mixed, views, views.curved)[0, far]
+        assert float((found / whole).mean()) == pytest.approx(part, abs=0.1)
+
+
+def test_half_maps_that_agree_in_what_no_pattern_bears_out_claim_nothing_of_it() -> None:
+    """One half's map in place of both agrees with itself; patterns of the other half know which
+    part of it is right, and where they are too few to tell they set no limit."""
+    views = make_views(ATOMS, 60, dose=3e6, beside=40.0)
+    run = mv.start(views, SPARSE, KDA, 0)
+    steps = run.halves[0].project, run.halves[1].project
+    truth = true_volume(ATOMS, steps[0].views.n)
+    spectrum = torch.fft.rfftn(truth)
+    foreign = torch.fft.rfftn(true_volume(molecule(2), len(truth)))
+    radius = frequency_radius(len(truth), truth.device)
+    half = torch.fft.irfftn(torch.where(radius > 9, foreign, spectrum), s=truth.shape)
+    found = [agreement(v, v, steps) for v in (truth, half)]
+    right, false = (replace(one, free=torch.full_like(one.free, torch.nan)) for one in found)
+    assert false.fsc_resolution_A == right.fsc_resolution_A
+    assert right.resolution_A < 2.3
+    assert false.resolution_A > 3.0
+    assert false.other is not None
+    vague = replace(false, other=torch.stack((false.other[0], false.other[1] + 1)))
+    assert vague.resolution_A == right.resolution_A
+
+
 def test_much_more_beside_a_molecule_than_runs_bore_out_is_told() -> None:
-    """Forty times the molecule's intensity: a sentence that names it; twice: none; and none where
-    nothing was told to lie beside it."""
+    """Forty times the molecule's intensity: a sentence that names it, unless patterns tell; twice:
+    none; and none where nothing was told to lie beside it."""
     much = make_views(ATOMS, 12, dose=1e5, beside=40.0)
-    doubt = background_doubt(with_background(much, KDA), KDA)
+    vague, telling = (torch.full((2, 16), error) for error in (0.3, 0.03))
+    doubt = background_doubt(with_background(much, KDA), KDA, vague)
     assert doubt is not None
     assert "not to be relied on" in doubt
+    assert background_doubt(with_background(much, KDA), KDA, telling) is None
     little = make_views(ATOMS, 12, dose=1e5, beside=2.0)
-    assert background_doubt(with_background(little, KDA), KDA) is None
-    assert background_doubt(replace(little, background=None), KDA) is None
+    assert background_doubt(with_background(little, KDA), KDA, vague) is None
+    assert background_doubt(replace(little, background=None), KDA, vague) is None

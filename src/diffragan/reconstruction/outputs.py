@@ -96,7 +96,7 @@ class MapFolder:
 
     map, halves, mask: (n, n, n) in FFT order, the mask bool. voxel_A: side of a voxel.
     q: (s,) 1/Å, the measured rings. curves: (s,) each, "half" (the half maps' FSC) among them,
-    and where they are known "free", "expected" and "truth".
+    and where they are known "free", "expected", "other" (by the other half's patterns), "truth".
     rotations: (v, 3, 3). weights: (v,) of the views in the map.
     metrics: the dictionary of metrics.json, "molecule" in it. history: rows of the run's checks.
     model: a known structure to hold the map against.
@@ -193,6 +193,8 @@ def write_views(
         pairs, views, combined.map, refined=settings.many_views.orientations != "given"
     )
     curves = {"half": agreement.fsc, "free": agreement.free, "expected": agreement.expected}
+    if agreement.other is not None:
+        curves["other"] = agreement.other[0].clamp(0, 1)
     metrics = _metrics(solution, agreement, settings, truth)
     metrics["views"] = metrics_of(results, score(results, pairs, progress=progress))
     return MapFolder(

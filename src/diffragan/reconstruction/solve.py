@@ -105,6 +105,7 @@ def solve_views(
     _iterate(half_maps, state_file, began, progress)
     combined = many_views.combined(half_maps, views)
     converged, verdict = convergence(half_maps, settings)
+    selection = _doubted(selection, half_maps, combined.full)
     selection, seen = _proposed(selection, combined, settings.many_views.symmetry)
     return Solution(
         to_device(half_maps, CPU),
@@ -120,9 +121,12 @@ def solve_views(
     )
 
 
-def _doubted(selection: ViewSelection, views: Views) -> ViewSelection:
+def _doubted(selection: ViewSelection, half_maps: HalfMaps, views: Views) -> ViewSelection:
     """The selection with a word on a background that claims are not to be believed beside."""
-    doubt = None if selection.mass_kda is None else background_doubt(views, selection.mass_kda)
+    other = None if half_maps.measure is None else half_maps.measure.other
+    if selection.mass_kda is None or other is None:
+        return selection
+    doubt = background_doubt(views, selection.mass_kda, other)
     return selection if doubt is None else replace(selection, warnings=(*selection.warnings, doubt))
 
 
@@ -145,9 +149,9 @@ def _load_in_turn(
 def _proposed(
     selection: ViewSelection, combined: PhasedMap, used: str
 ) -> tuple[ViewSelection, MapSymmetry]:
-    """The selection with words on a symmetry that the map shows and the run was not told of, and on
-    a background that claims are not to be believed beside; and what symmetry the map shows."""
-    selection, seen = _doubted(selection, combined.full), symmetry_of(combined.map)
+    """The selection with a word on a symmetry that the map shows and the run was not told of; and
+    what symmetry the map shows."""
+    seen = symmetry_of(combined.map)
     if used != "C1" or seen.name == "C1":
         return selection, seen
     word = (

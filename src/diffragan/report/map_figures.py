@@ -67,6 +67,14 @@ EXTRA_CURVES = {
         "like the half maps' line); it has gaps where too little was left out, or too few "
         "electrons count, to tell.",
     ),
+    "other": ExtraCurve(
+        "by the other half's patterns",
+        INK,
+        "^",
+        "The dark triangles are what patterns of the other half say of a half map's squared "
+        "correlation with the truth, through what scatters beside the molecule; where they lie "
+        "below the half maps' line, these agree in what no pattern bears out.",
+    ),
     "expected": ExtraCurve(
         "expected with the truth",
         PURPLE,

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffragan.fourier.correlation import HALF_SET_THRESHOLD, fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, moved
 from diffragan.reconstruction.maps.data_step import DataStep
-from diffragan.reconstruction.maps.free_set import free_correlation
+from diffragan.reconstruction.maps.free_set import free_correlation, other_half_correlation
 
 CLAIM_THRESHOLD = 0.5  # of the expected correlation with the truth
 
@@ -21,6 +21,9 @@ _APART, _SHARED = 0.5, 0.85
 
 
 SHARED_BY_SCATTERERS = 1.2  # the second where halves climb the likelihood: more alike when wrong
+
+
+_ERRORS = 2.0  # standard errors that the other half's patterns are allowed
 
 
 _ALL_SHARED_FROM = 1.5  # image edges: from here on the patterns alone tell the phases
@@ -34,6 +37,9 @@ class Agreement:
     q: 1/Å. fsc: the half maps' Fourier shell correlation. free: squared correlation of the half
     maps' slices with what they left out of their patterns; nan where that cannot be told.
     image_edge: where the images end, 1/Å. shared: the power of `expected` far beyond it.
+    other: (2, rings) squared correlation of a half map with the truth by the other half's patterns,
+        and its standard error (`other_half_correlation`), where something scatters beside the
+        molecule; else None.
     """
 
     q: Tensor
@@ -41,6 +47,7 @@ class Agreement:
     free: Tensor
     image_edge: float
     shared: float = _SHARED
+    other: Tensor | None = None
 
     @property
     def fsc_resolution_A(self) -> float:
@@ -48,9 +55,19 @@ class Agreement:
         return resolution_at(self.fsc, self.q, HALF_SET_THRESHOLD)
 
     @property
+    def borne_out(self) -> Tensor:
+        """The half maps' FSC, as far as the other half's patterns bear it out."""
+        if self.other is None:
+            return self.fsc
+        found, error = self.other
+        limit = (found + _ERRORS * error).clamp_min(0)
+        return torch.where(limit.isnan(), self.fsc, torch.minimum(self.fsc, limit))
+
+    @property
     def both(self) -> Tensor:
         """The lesser of FSC and free correlation; the FSC alone where that is not told."""
-        return torch.where(self.free.isnan(), self.fsc, torch.minimum(self.fsc, self.free))
+        fsc = self.borne_out
+        return torch.where(self.free.isnan(), fsc, torch.minimum(fsc, self.free))
 
     @property
     def mean(self) -> float:
@@ -66,9 +83,9 @@ class Agreement:
         (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003)): so it is in the images' band, whose
         noise is independent. Beyond it phases come from the same physics, and halves go astray
         alike: there the power is 0.85, for scatterers 1.2. The root of the free correlation is the
-        upper limit.
+        upper limit. F is never more than what the other half's patterns bear out.
         """
-        own = self.fsc.clamp(0, 1)
+        own = self.borne_out.clamp(0, 1)
         all_views = 2 * own / (1 + own)
         beyond = (self.q / self.image_edge - 1) / (_ALL_SHARED_FROM - 1)
         power = _APART + (self.shared - _APART) * beyond.clamp(0, 1)
@@ -110,5 +127,10 @@ def agreement(
     if steps[0].free is not None:
         one, two = (free_correlation(v, s) for v, s in zip((first, second), steps, strict=True))
         free = 0.5 * (one + two)
+    other = None
+    if views.background is not None:
+        unseen = zip((first, second), reversed(steps), strict=True)
+        one, two = (other_half_correlation(v, s.views, s.geometry) for v, s in unseen)
+        other = (0.5 * (one + two))[:, 1:]
     image_edge = float(views.flat.radius[len(views.transfer) - 1]) / views.optics.box_A
-    return Agreement(q, curve, free[1:], image_edge)
+    return Agreement(q, curve, free[1:], image_edge, other=other)

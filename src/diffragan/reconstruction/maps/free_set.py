@@ -1,4 +1,5 @@
-"""Parts of Fourier space that a run leaves out, and what they say of its map."""
+"""What a run's map says of patterns that it has not seen: parts of Fourier space that it leaves
+out, and the other half set's."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor
 
 from diffragan.engine.processes import joined, summed
-from diffragan.fourier.slices import extract
+from diffragan.fourier.slices import Slices, extract
 from diffragan.fourier.volumes import frequency_radius, volume_spectrum
 from diffragan.reconstruction.maps.data_step import DataStep, abs_squared
-from diffragan.reconstruction.maps.image_map import ring_of
+from diffragan.reconstruction.maps.image_map import ring_of, ring_power
+from diffragan.reconstruction.maps.views import Views
 
 FREE_RADIUS = 4.0  # pixels of the pattern
 
@@ -22,6 +24,9 @@ _MOST_NOISE = 0.25  # of an intensity's variance, from counting
 
 
 _LEAST_FREE = 60  # voxels left out that a ring and its neighbours must hold to be judged
+
+
+_FINE = 8  # parts of a ring that have a mean of their own: ice's rings are steep
 
 
 def free_balls(
@@ -144,3 +149,57 @@ def _correlation(sums: Tensor, free: Tensor) -> Tensor:
     quiet = counting <= _MOST_NOISE * var_g
     enough = (near.sum(1) > 0) & (window @ free >= _LEAST_FREE) & quiet
     return torch.where(enough, correlation.clamp(-1, 1), torch.nan).float()
+
+
+def other_half_correlation(volume: Tensor, views: Views, geometry: Slices) -> Tensor:
+    """A map's squared correlation with the truth by patterns of views that had no part in it,
+    through whatever scatters beside the molecule, and its standard error: (2, rings), on the CPU.
+
+    Half maps may agree in what neither has from its patterns: a density that is not negative, or
+    the same image band made sharp, has high frequencies of its own. Patterns of the other half know
+    nothing of these. The covariance of their intensities with the map's is that of the true ones,
+    whose variance is their mean squared (Wilson's statistics; beyond 5 Å, that of atoms). Counting
+    noise and what scatters beside the molecule, even in steep rings, add to its error alone. A map
+    made to fit intensities may have these right and phases wrong, so it is an upper limit.
+    """
+    fine = (_FINE * geometry.radius + 0.5).long()
+    valid = geometry.valid.double()
+    if geometry.curved:
+        fine, valid = fine.repeat(2), valid.reshape(-1)
+    else:
+        valid = valid.any(0).double()
+    sums = torch.zeros(6, int(fine.max()) + 1, dtype=torch.float64, device=views.device)
+    half = volume_spectrum(volume)
+    for block in views.own_blocks(16):
+        model = abs_squared(extract(half, views.rotations[block], geometry.points)).double()
+        goal = views.observed(block, geometry).double()
+        goal = goal if views.electrons is not None else goal**2
+        share = views.weights[block][:, None].double() * valid
+        terms = (torch.ones_like(goal), model, goal, model**2, model * goal, goal**2)
+        for total, term in zip(sums, terms, strict=True):
+            total.index_add_(0, fine, (share * term).sum(0))
+    return _told_by_others(summed(sums).cpu(), ring_power(views).double().cpu())
+
+
+def _told_by_others(sums: Tensor, own: Tensor) -> Tensor:
+    """The correlation and its error by ring from weighted sums of 1, m, g, m², m g and g² by parts
+    of a ring.
+
+    Args:
+        own: (rings,) mean intensity of the molecule.
+    """
+    weight = sums[0].clamp_min(1e-30)
+    m, g, mm, mg, gg = (x / weight for x in sums[1:])
+    ring = (torch.arange(len(m), dtype=torch.float64) / _FINE + 0.5).long().clamp_max(len(own) - 1)
+    own = own.clamp_min(1e-30)
+    cov, var_m, var_g, count = (
+        torch.zeros_like(own).index_add_(0, ring, sums[0] * x)
+        for x in (mg - m * g, (mm - m**2).clamp_min(0), (gg - g**2).clamp_min(0), m * 0 + 1)
+    )
+    q = torch.arange(len(own), dtype=torch.float64)
+    near = ((q[None, :] - q[:, None]).abs() <= _POOLED * q[:, None]).double()
+    cov, var_m, var_g = (near @ (x / own**2) for x in (cov, var_m, var_g))
+    count = (near @ count).clamp_min(1e-30)
+    found = cov / (var_m * count).sqrt().clamp_min(1e-30)
+    error = var_g.sqrt() / count
+    return torch.where(var_m > 0, torch.stack((found, error)), torch.nan).float()

@@ -27,6 +27,7 @@ from diffragan.reconstruction.maps.views import BLOCK, Views, side_of
 
 _SHAPE_FROM_PER_A = 0.2
 _DOUBTED_PER_A = (0.25, 0.5)
+_TELLING_ERROR = 0.1  # of a squared correlation, by the other half's patterns
 _READ = {"seed", "image", "pattern", "specimen", "detector"}  # settings that arrays depend on
 
 
@@ -96,9 +97,14 @@ def with_background(views: Views, mass_kda: float) -> Views:
     return replace(views, background=beside.float().to(views.device)[rings])
 
 
-def background_doubt(views: Views, mass_kda: float) -> str | None:
-    """That so much scatters beside the molecule, between 4 and 2 Å, that half maps may agree by it;
-    None where it does not."""
+def background_doubt(views: Views, mass_kda: float, other: Tensor) -> str | None:
+    """That so much scatters beside the molecule, between 4 and 2 Å, that half maps may agree by it,
+    and patterns tell too little to show that they do; None where it is not so.
+
+    Args:
+        other: (2, rings) what the other half's patterns say of a map, from ring 1 on, and the
+            standard error (`Agreement.other`).
+    """
     if views.background is None:
         return None
     q = views.flat.radius.double().cpu() / views.optics.box_A
@@ -107,12 +113,14 @@ def background_doubt(views: Views, mass_kda: float) -> str | None:
         return None
     own = protein_intensity(q, views.optics, mass_kda)
     times = float(views.background.double().cpu()[band].mean() / own[band].mean())
-    if times <= BORNE_OUT_BESIDE:
+    error = float(other[1].double()[ring_of(views).cpu()[band] - 1].nanmean())
+    if times <= BORNE_OUT_BESIDE or error < _TELLING_ERROR:
         return None
     return (
-        f"Beside the molecule scatters {times:.0f} times its own intensity: half maps may agree by "
-        f"that alone, so the resolution claimed is not to be relied on (runs bore claims out to "
-        f"{BORNE_OUT_BESIDE:g} times); thinner ice or a narrower beam helps."
+        f"Beside the molecule scatters {times:.0f} times its own intensity, and the patterns are "
+        "too few to tell whether half maps agree by that alone, so the resolution claimed is not "
+        f"to be relied on (runs bore claims out to {BORNE_OUT_BESIDE:g} times); thinner ice, a "
+        "narrower beam or more patterns help."
     )
 
 
