@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from diffragan.fourier.volumes import frequency_radius
 from diffragan.microscope.effective_dose import protein_intensity
 from diffragan.reconstruction import many_views as mv
+from diffragan.reconstruction.likelihood.beside import PARTS
 from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.agreement import agreement
 from diffragan.reconstruction.maps.free_set import other_half_correlation
@@ -97,6 +99,43 @@ def test_summed_exposures_count_as_they_would_one_by_one() -> None:
     torch.testing.assert_close(
         together[1], apart[1], rtol=1e-4, atol=1e-4 * float(apart[1].abs().max())
     )
+
+
+def test_what_lies_beside_may_be_steep_within_a_ring() -> None:
+    """Ice's rings rise by many times the molecule's intensity within 1 / field: by parts of a ring
+    what is left beside the truth is what was put there, to a part of the molecule's own."""
+    views = make_views(ATOMS, 60, dose=3e6, beside=40.0)
+    assert views.background is not None
+    steep = 1 + views.flat.radius - (views.flat.radius + 0.5).floor()
+    views = replace(views, measured=views.measured + (steep - 1) * views.background)
+    spectrum = torch.fft.rfftn(true_volume(ATOMS, views.n), norm="forward")
+    wanted = (steep * views.background).repeat(2)
+    own = ring_power(views)[ring_of(views)].repeat(2)
+    far = (views.curved.radius > 6).repeat(2)
+
+    def missed(parts: int) -> float:
+        target = pattern_target(views, parts=parts).adapted(spectrum)
+        return float(((target.unexplained[target.rings] - wanted) / own)[far].abs().median())
+
+    assert missed(PARTS) < 0.5
+    assert missed(1) > 2
+
+
+def test_more_molecules_in_a_view_do_not_make_a_model_more_exact() -> None:
+    """With many of them a wrong model weighs what its error lets it, and the truth far more; with
+    so few electrons that counting rules, both have the same."""
+    views = make_views(ATOMS, 60, dose=3e6, beside=40.0)
+    assert views.electrons is not None
+
+    def weight(model: NDArray[np.float64], electrons: float, molecules: int) -> float:
+        seen = replace(views, electrons=electrons, molecules=molecules)
+        spectrum = torch.fft.rfftn(true_volume(model, views.n), norm="forward")
+        target = pattern_target(seen, parts=PARTS).adapted(spectrum)
+        return float(target.weights()[PARTS : 4 * PARTS].median())
+
+    many, few = (1e3 * views.electrons, 100_000), (1e-3 * views.electrons, 2)
+    assert weight(ATOMS, *many) > 5 * weight(molecule(2), *many)
+    assert weight(ATOMS, *few) == pytest.approx(weight(molecule(2), *few), rel=0.05)
 
 
 def test_patterns_of_other_views_tell_a_map_s_correlation_through_a_background() -> None:

@@ -105,8 +105,7 @@ def solve_views(
     _iterate(half_maps, state_file, began, progress)
     combined = many_views.combined(half_maps, views)
     converged, verdict = convergence(half_maps, settings)
-    selection = _doubted(selection, half_maps, combined.full)
-    selection, seen = _proposed(selection, combined, settings.many_views.symmetry)
+    selection, seen = _warned(selection, half_maps, combined)
     return Solution(
         to_device(half_maps, CPU),
         to_device(combined, CPU),
@@ -119,6 +118,14 @@ def solve_views(
         seen.name,
         str(device),
     )
+
+
+def _warned(
+    selection: ViewSelection, half_maps: HalfMaps, combined: PhasedMap
+) -> tuple[ViewSelection, MapSymmetry]:
+    """The selection with what is to be said of its map, and the symmetry that this shows."""
+    selection = _doubted(selection, half_maps, combined.full)
+    return _proposed(selection, combined, half_maps.settings.symmetry)
 
 
 def _doubted(selection: ViewSelection, half_maps: HalfMaps, views: Views) -> ViewSelection:

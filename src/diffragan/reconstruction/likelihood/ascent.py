@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffragan.reconstruction.likelihood.beside import PARTS
 from diffragan.reconstruction.likelihood.images import ImageTarget
 from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
 from diffragan.reconstruction.likelihood.scatterers import ScattererGrid
@@ -76,11 +77,15 @@ class Slope:
     inside: Tensor
     free: Tensor | None = None
 
-    def parts(self) -> list[PatternTarget]:
-        """The patterns, a part of the views each."""
+    def parts(self) -> list[Views]:
+        """The views, a part of them each."""
         count = max(1, min(_PARTS, len(self.views) // _LEAST_VIEWS))
-        parts = (self.views.every(count, k) for k in range(count))
-        return [pattern_target(part, self.free) for part in parts]
+        return [self.views.every(count, k) for k in range(count)]
+
+    def target(self, part: Views, spectrum: Tensor) -> PatternTarget:
+        """The patterns of a part, weighted by what a model's spectrum leaves unexplained."""
+        of_ring = 1 if self.views.background is None else PARTS
+        return pattern_target(part, self.free, of_ring).adapted(spectrum)
 
     def climb(self, ascent: Ascent, stage: Stage, seed: int) -> Ascent:
         """One pass over all views, a step of Adam for each part of them."""
@@ -96,11 +101,11 @@ class Slope:
                 "exp_avg": ascent.mean.clone(),
                 "exp_avg_sq": ascent.square.clone(),
             }
-        unexplained = parts[order[0]].adapted(grid.spectrum(ascent.weights)).unexplained
+        target = self.target(parts[order[0]], grid.spectrum(ascent.weights))
         for k in order:
             optimizer.zero_grad()
             spectrum = grid.spectrum(weights)
-            patterns = replace(parts[k], unexplained=unexplained).misfit(spectrum)
+            patterns = replace(target, views=parts[k]).misfit(spectrum)
             torch.autograd.backward(len(parts) * patterns + self.images.misfit(spectrum))
             optimizer.step()
             with torch.no_grad():

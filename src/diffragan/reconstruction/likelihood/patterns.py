@@ -11,6 +11,7 @@ from torch import Tensor
 from diffragan.engine.processes import summed
 from diffragan.fourier.slices import Inserter, Slices, extract, volume_gradient
 from diffragan.fourier.volumes import volume_spectrum
+from diffragan.reconstruction.likelihood.beside import weighed_beside
 from diffragan.reconstruction.maps.views import Views
 
 _FLOOR = 0.02  # of a ring's intensity: the model is never thought more exact than this
@@ -77,6 +78,9 @@ class PatternTarget:
     free: (n, n, n // 2 + 1) bool, voxels that what is measured there does not pull, or None.
     beyond: (v, 2 k) complex64, what multiple scattering adds to every slice, or None. It is held
         fast while a model moves: its own slope is of second order.
+    parts: of a ring, each with an intercept of its own (`beside.py`); `rings` are then these.
+    shared: (rings,) what the model's error adds to 1 / N + 2 e where a view is the sum of several
+        molecules' exposures, or None.
     """
 
     views: Views
@@ -84,11 +88,22 @@ class PatternTarget:
     unexplained: Tensor
     free: Tensor | None = None
     beyond: Tensor | None = None
+    parts: int = 1
+    shared: Tensor | None = None
 
     @property
     def rings(self) -> Tensor:
-        """(2 k,) ring of 1 / field of every pixel."""
-        return (self.geometry.radius + 0.5).long().repeat(2)
+        """(2 k,) ring of 1 / field, or part of one, of every pixel."""
+        return (self.parts * self.geometry.radius + 0.5).long().repeat(2)
+
+    def by_part(self, values: float | Tensor | None) -> Tensor | None:
+        """(rings,) means of (k,) values, or one value for all."""
+        if values is None:
+            return None
+        rings = (self.parts * self.geometry.radius + 0.5).long()
+        each = torch.as_tensor(values, dtype=torch.float32, device=rings.device).expand(len(rings))
+        count = torch.bincount(rings)
+        return each.new_zeros(len(count)).index_add_(0, rings, each) / count.clamp_min(1)
 
     def misfit(self, spectrum: Tensor) -> Tensor:
         result: Tensor = _PatternMisfit.apply(spectrum, self)  # type: ignore[no-untyped-call]
@@ -102,15 +117,23 @@ class PatternTarget:
 
     def weighted_by(self, sums: RingSums) -> PatternTarget:
         """The same patterns, weighted by what a model with these sums leaves unexplained."""
-        return replace(self, unexplained=sums.unexplained.float())
+        if self.parts == 1:
+            return replace(self, unexplained=sums.unexplained.float())
+        unexplained, shared = weighed_beside(sums, self)
+        alone = self.views.molecules == 1
+        return replace(self, unexplained=unexplained, shared=None if alone else shared)
 
     def weights(self) -> Tensor:
         """(rings,) electrons that a ring's pixels count as; the direct beam's ring has none."""
-        electrons = self.views.electrons_by_ring
+        views = self.views
+        electrons = views.electrons_by_ring
+        if self.parts > 1 and isinstance(electrons, Tensor):
+            electrons = self.by_part(views.electrons_by_pair)
         each = 0.0 if electrons is None else 1 / electrons
         # Of several molecules' exposures in one view, as they would count one by one.
-        weight = 1 / (each + 2 * self.unexplained / self.views.molecules)
-        weight[0] = 0
+        spread = each + 2 * self.unexplained / views.molecules
+        weight = 1 / (spread if self.shared is None else spread + self.shared)
+        weight[: self.parts // 2 + 1] = 0
         return weight
 
     def evaluate(self, spectrum: Tensor) -> tuple[float, Tensor]:
@@ -186,17 +209,17 @@ class _PatternMisfit(torch.autograd.Function):
         return back * gradients[0].float(), None
 
 
-def pattern_target(views: Views, free: Tensor | None = None) -> PatternTarget:
+def pattern_target(views: Views, free: Tensor | None = None, parts: int = 1) -> PatternTarget:
     """Patterns as a target; before a model has been seen, all of a ring's intensity counts as
     unexplained.
 
     Args:
-        free: (n, n, n // 2 + 1) bool, voxels that are left out.
+        free: (n, n, n // 2 + 1) bool, voxels that are left out. parts: that rings have.
     """
-    geometry = views.curved
-    rings = (geometry.radius + 0.5).long().repeat(2)
+    none = torch.ones(0, device=views.device)
+    blank = PatternTarget(views, views.curved, none, free, parts=parts)
+    rings = blank.rings
     count = int(rings.max()) + 1
-    blank = PatternTarget(views, geometry, torch.ones(count, device=views.device), free)
     total = torch.zeros(count, dtype=torch.float64, device=views.device)
     for block in views.own_blocks():
         total.index_add_(0, rings, blank.intensities(block).double().sum(0))
