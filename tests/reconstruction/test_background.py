@@ -107,9 +107,9 @@ def test_what_lies_beside_may_be_steep_within_a_ring() -> None:
     views = make_views(ATOMS, 60, dose=3e6, beside=40.0)
     assert views.background is not None
     steep = 1 + views.flat.radius - (views.flat.radius + 0.5).floor()
+    wanted = (steep * views.background).repeat(2)
     views = replace(views, measured=views.measured + (steep - 1) * views.background)
     spectrum = torch.fft.rfftn(true_volume(ATOMS, views.n), norm="forward")
-    wanted = (steep * views.background).repeat(2)
     own = ring_power(views)[ring_of(views)].repeat(2)
     far = (views.curved.radius > 6).repeat(2)
 
