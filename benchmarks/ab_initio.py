@@ -35,8 +35,8 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import Selection, SimulationStore
 from diffragan.pairs.imaged import ImagedPairs
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.finders import FINDERS
-from diffragan.reconstruction.orientations.from_images import SearchPlan, find_from_images
+from diffragan.reconstruction.orientations.finders import FINDERS, images_or_lines
+from diffragan.reconstruction.orientations.from_images import SearchPlan
 from diffragan.reconstruction.orientations.from_lines import find_from_lines
 from diffragan.reconstruction.orientations.from_relion import find_from_relion
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
@@ -143,7 +143,7 @@ def find(
         values = {"many_views.find_starts": args.starts, "seed": search.seed}
         return find_from_relion(views, load_settings(values=values, overrides=args.set), folder)
     plan = SearchPlan(starts=args.starts, sample=args.sample)
-    return find_from_images(views, mass_kda, seed=search.seed, plan=plan)
+    return images_or_lines(views, mass_kda, seed=search.seed, plan=plan)
 
 
 def run(search: Search, args: argparse.Namespace) -> Row:

@@ -14,10 +14,22 @@ from test_refine import views_of
 
 from diffragan.errors import DiffraganError
 from diffragan.reconstruction.maps.views import Views
-from diffragan.reconstruction.orientations.finders import FINDERS, doubts, find_finder
+from diffragan.reconstruction.orientations.finders import (
+    FINDERS,
+    doubts,
+    find_finder,
+    images_or_lines,
+    lines_can_tell,
+)
+from diffragan.reconstruction.orientations.from_images import (
+    SearchPlan,
+    find_from_images,
+    images_tell,
+)
 from diffragan.reconstruction.orientations.from_lines import LinePlan, find_from_lines
+from diffragan.reconstruction.orientations.matching.match_images import Stage
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
-from diffragan.rotations import mirrored, misorientation_deg
+from diffragan.rotations import apart_deg, mirrored, misorientation_deg
 from strict_device import strict_device
 
 PLAN = LinePlan(core=14, grid=8000)
@@ -95,17 +107,62 @@ def test_too_few_views_to_find_orientations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dose", "named"), [(None, True), (200.0, True), (1e4, True), (150.0, False), (20.0, False)]
+    ("dose", "tried"), [(None, True), (200.0, True), (1e4, True), (150.0, False), (20.0, False)]
 )
-def test_lines_are_named_as_a_remedy_where_the_dose_allows(
-    views: Views, dose: float | None, named: bool
+def test_lines_are_tried_where_the_dose_allows(
+    views: Views, dose: float | None, tried: bool
 ) -> None:
-    """Below 200 e/Å² common lines were never right, so nobody is sent there."""
+    """Below 200 e/Å² common lines were never right, and of a symmetry they place no axes."""
     electrons = None if dose is None else dose * views.optics.box_A**2
-    result = OrientationSearchResult(replace(views, electrons=electrons), False, (0.3, 0.2), 80.0)
-    (sentence,) = doubts(result, "images")
+    counted = replace(views, electrons=electrons)
+    assert lines_can_tell(counted) == tried
+    assert not lines_can_tell(replace(counted, symmetry=torch.eye(3)[None]))
+    (sentence,) = doubts(OrientationSearchResult(counted, False, (0.3, 0.2), 80.0), "images")
     assert "No two of 2 random starts" in sentence
-    assert ("--set many_views.find_by=lines" in sentence) == named
+    assert ("nor were common lines" in sentence) == tried
+
+
+QUICK = SearchPlan(starts=1, stages=(Stage(6.0, 1, 500, 3.0),))  # one start is never sure
+
+
+def right(found: OrientationSearchResult, true: Views) -> bool:
+    """Whether the views lie as they did, in either hand."""
+    return float(apart_deg(found.views.rotations, true.rotations).median()) < 2
+
+
+def test_lines_place_what_images_do_not(views: Views) -> None:
+    """A search by images that is not sure goes on by lines, and is sure by them."""
+    by_images = find_from_images(blank(views), None, plan=QUICK)
+    assert not by_images.sure
+    assert not right(by_images, views)
+    found = images_or_lines(blank(views), None, plan=QUICK)
+    assert found.sure
+    assert right(found, views)
+
+
+def test_faint_images_are_not_searched_by(views: Views) -> None:
+    """Where an image holds too little to be placed by, lines come first; where these cannot tell
+    either, the images' answer stands, and is not sure."""
+    assert images_tell(views, None) > 1000
+    noise = views.image_noise * images_tell(views, None) / 30
+    faint = replace(views, image_noise=noise)
+    assert images_tell(faint, None) == pytest.approx(30, rel=1e-3)
+    seen: list[str] = []
+
+    def progress(stage: str, done: int, total: int | None = None, word: str = "", /) -> None:
+        seen.append(stage)
+
+    found = images_or_lines(blank(faint), None, plan=QUICK, progress=progress)
+    assert found.sure
+    assert "random starts" not in seen
+
+
+def test_patterns_that_say_nothing_are_never_sure(views: Views) -> None:
+    """Halves of a core agree on nothing, since nothing is there; neither do faint images help."""
+    noise = views.image_noise * images_tell(views, None) / 30
+    measured = torch.ones_like(views.measured)
+    flat = blank(replace(views, image_noise=noise, measured=measured))
+    assert not find_from_lines(flat, plan=PLAN).sure
 
 
 def test_a_doubtful_search_by_lines_sends_to_the_images(views: Views) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Protocol
 
 from diffragan.errors import DiffraganError
-from diffragan.progress import Progress
+from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.from_images import (
     SearchPlan,
     end_resolution_A,
     find_from_images,
+    images_tell,
 )
 from diffragan.reconstruction.orientations.from_lines import find_from_lines
 from diffragan.reconstruction.orientations.from_relion import find_from_relion
@@ -22,6 +23,10 @@ from diffragan.settings import Settings
 # e/Å² a pattern, at which 300 views of a protein of 47 kDa came right by lines; at 150 they did
 # not, and those of one of 6 kDa needed more.
 LEAST_DOSE_FOR_LINES = 200.0
+_MOST_FOR_LINES = 5000  # views: the lines of more would not lie in memory with the rest
+# Information of an image below which no search by images came right: at 98 (SNR 0.3) 12 of 12 did,
+# at 38 (SNR 0.1) none of 10.
+_FAINT = 60.0
 _STRONG = 0.9  # of the images' strongest transfer, squared
 _STRONG_AT = 1.25  # of the resolution that a search ends at
 _TO_PER_A = 0.2  # the frequency that images are wanted to
@@ -45,8 +50,8 @@ class Finder(Protocol):
 def by_images(
     views: Views, mass_kda: float | None, settings: Settings, scratch: Path, progress: Progress, /
 ) -> OrientationSearchResult:
-    """Random starts from the images alone (`from_images`): any dose on the patterns."""
-    return find_from_images(
+    """Random starts from the images (`images_or_lines`): any dose on the patterns."""
+    return images_or_lines(
         views,
         mass_kda,
         seed=settings.seed,
@@ -54,6 +59,42 @@ def by_images(
         keep=scratch / "starts.pt",
         progress=progress,
     )
+
+
+def images_or_lines(
+    views: Views,
+    mass_kda: float | None,
+    *,
+    seed: int = 0,
+    plan: SearchPlan,
+    keep: Path | None = None,
+    progress: Progress = no_progress,
+) -> OrientationSearchResult:
+    """Orientations by the images, and by common lines where these cannot tell them.
+
+    Where patterns have the electrons for lines, these are tried if no two starts came to the same
+    map, and before any start if images are so faint that none would. What is not sure by lines is
+    left to the images. Arguments as `find_from_images`.
+    """
+    lines = lines_can_tell(views)
+    if lines and images_tell(views, mass_kda) < _FAINT:
+        by = find_from_lines(views, seed=seed, progress=progress)
+        if by.sure:
+            return by
+        lines = False
+    by = find_from_images(views, mass_kda, seed=seed, plan=plan, keep=keep, progress=progress)
+    if by.sure or not lines:
+        return by
+    other = find_from_lines(views, seed=seed, progress=progress)
+    return other if other.sure else by
+
+
+def lines_can_tell(views: Views) -> bool:
+    """Whether patterns have enough electrons for a search by common lines, and views are not too
+    many for it, nor too few, nor of a symmetry whose axes it would not place."""
+    least = LEAST_DOSE_FOR_LINES * views.optics.box_A**2 * (1 - 1e-9)
+    counted = views.electrons is None or views.electrons >= least
+    return counted and 4 <= len(views) <= _MOST_FOR_LINES and views.symmetry is None
 
 
 def by_lines(
@@ -124,15 +165,12 @@ def doubts(result: OrientationSearchResult, name: str, mass_kda: float | None = 
     if result.sure:
         return []
     views = result.views
-    enough = views.electrons is None or (
-        views.electrons >= LEAST_DOSE_FOR_LINES * views.optics.box_A**2 * (1 - 1e-9)
-    )
     if name == "images":
-        lines = "" if not enough else ", or look by common lines (--set many_views.find_by=lines)"
+        lines = ", nor were common lines of the patterns sure" if lines_can_tell(views) else ""
         return [
-            f"No two of {len(result.starts)} random starts came to the same map, so the "
+            f"No two of {len(result.starts)} random starts came to the same map{lines}, so the "
             "orientations are doubtful; give more views, or more starts (--set "
-            f"many_views.find_starts=...){lines}.{_nearer(views, mass_kda)}"
+            f"many_views.find_starts=...).{_nearer(views, mass_kda)}"
         ]
     if name == "lines":
         return [

@@ -27,6 +27,7 @@ from diffragan.reconstruction.orientations.matching.match_images import (
     Stage,
     compare,
     image_search,
+    information,
 )
 from diffragan.reconstruction.orientations.matching.merge_images import Descent, turn
 from diffragan.reconstruction.orientations.refine import align_to_images
@@ -61,6 +62,12 @@ def end_resolution_A(mass_kda: float | None) -> float:
     """Where the turns with few images end, for a molecule of this weight."""
     size = float(((mass_kda or _UNKNOWN_KDA) / _END_KDA) ** (1 / 3))
     return min(_COARSEST_A, max(_FINEST_A, _END_A * size))
+
+
+def images_tell(views: Views, mass_kda: float | None) -> float:
+    """The `information` of an image, to where the turns with few images end."""
+    end_A = end_resolution_A(mass_kda)
+    return information(image_search(views, mass_kda, resolution_A=end_A), end_A)
 
 
 def stages_for(mass_kda: float | None) -> tuple[Stage, ...]:

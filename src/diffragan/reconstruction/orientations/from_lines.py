@@ -43,6 +43,7 @@ _HALF_TURN = torch.tensor([-1.0, -1.0, 1.0])[:, None]
 _REFERENCES = 24  # views of the core that the others are searched against
 _WITNESSES = 20  # views that either half of the core places
 _SAME_DEG = 10.0  # two halves that place views by less apart, in the median, are both right
+_LEAST_ALIKE = 0.1  # correlation along shared lines: where they say nothing, nothing is sure
 _SHIFTS_A = (12.0, 10.0, 8.0, 6.0, 5.0)  # resolutions at which shifts are found
 
 
@@ -95,7 +96,8 @@ def find_from_lines(
     lines = lines_of(views, plan.coarsest_A, plan.finest_A)
     search = LineSearch(seed, plan.grid)
     core = _find_core(lines, search, plan, seed)
-    word = f"(correlation {float(lines.correlation(core.gains).median()):.2f} along shared lines)"
+    alike = float(lines.correlation(core.gains).median())
+    word = f"(correlation {alike:.2f} along shared lines)"
     progress("core by common lines", len(core.chosen), len(core.chosen), word)
     apart = _halves_apart(lines, search, core)
     rotations = _all_placed(lines, search, core, progress)
@@ -105,7 +107,7 @@ def find_from_lines(
     aligned = _aligned(replace(views, rotations=rotations), progress)
     return OrientationSearchResult(
         views=to_device(aligned, device),
-        sure=apart < _SAME_DEG,
+        sure=apart < _SAME_DEG and alike > _LEAST_ALIKE,
         agree_deg=apart,
     )
 

@@ -173,6 +173,15 @@ def image_search(
     )
 
 
+def information(search: ImageSearch, resolution_A: float) -> float:
+    """What an image tells of where it lies, in the mean of the images: power of the molecule over
+    that of noise, summed over its frequencies from 25 Å to a resolution. By so much log likelihood
+    the true place is better, in the mean, than no molecule at all."""
+    radius, box = search.views.flat.radius[: len(search.transfer)], search.views.optics.box_A
+    band = (radius >= box / _COARSEST_A) & (radius <= box / resolution_A)
+    return float(search.expected[band].sum() * (1 / search.noise).mean())
+
+
 def compare(
     search: ImageSearch, chosen: Tensor, model: Model, stage: Stage, grid: Tensor
 ) -> Matches:
