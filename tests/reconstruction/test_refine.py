@@ -155,6 +155,23 @@ def test_a_step_limit_of_nothing_leaves_the_rotations() -> None:
     assert refined.turned_deg.abs().max() == 0
 
 
+def test_shifts_do_not_follow_what_a_map_has_wrong() -> None:
+    """A map whose lowest frequencies are strong and not the molecule's, as few electrons may leave
+    them: shifts go by what it has right, whether views are turned as well or not."""
+    views, volume = views_of(count=40, shift_A=1.5, noise=0.3)
+    spectrum = volume_spectrum(volume)
+    n = volume.shape[-1]
+    low = (frequency_radius(n) < 4.5) & (frequency_radius(n) > 0)
+    other = volume_spectrum(blobs(n, seed=9))
+    wrong = torch.where(low, 8 * other, spectrum)
+    for rounds in (0, 1):
+        found = refine_orientations(
+            wrong, views, resolution_A=5.0, max_step_deg=0, rounds=rounds
+        ).shifts_A
+        away = torch.linalg.vector_norm(found - views.shifts_A, dim=1)
+        assert float(away.max()) < 1
+
+
 def test_strays_stand_out_by_their_score() -> None:
     views, volume = views_of()
     other, _ = views_of(seed=7)

@@ -112,6 +112,9 @@ class LocalSearch:
         regression, images = self.regression, self.images
         damping = torch.full((len(rotation),), 1e-2, device=rotation.device)
         slices = comparison.slices(rotation)
+        if self.rounds == 0 and self.shift_reach_A > 0:
+            # Where the map is wrong shifts must not follow it, also if nothing is turned.
+            shift = comparison.best_shift(slices, shift, self.shift_reach_A, regression)
         for _ in range(self.rounds):
             if self.shift_reach_A > 0:
                 shift = comparison.best_shift(slices, shift, self.shift_reach_A, regression)
