@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.fourier.loops import PAD, STEPS, WIDTH, extract_loop, insert_loop, run_loop
+from diffragan.fourier.compiled import run_loop
+from diffragan.fourier.loops import PAD, STEPS, WIDTH, extract_loop, insert_loop
 
 # Shape of the window for an object that fills 0.7 of the box (Beatty et al., IEEE TMI 24, 799).
 _OVERSAMPLING = 1.4
@@ -70,8 +71,8 @@ def extract_points(padded: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """
     if padded.device.type == "cpu":
         out = torch.empty((len(rotations), points.shape[-2]), dtype=torch.complex64)
-        arrays = (padded.numpy(), rotations.numpy(), points.numpy(), window_table(), out.numpy())
-        run_loop(extract_loop, *arrays)
+        given = (_rows(padded).numpy(), rotations.numpy(), points.numpy())
+        run_loop(extract_loop, *given, window_table(), out.numpy())
         return out
     conjugate, neighbours = window_voxels(rotations, points, padded.shape[0])
     flat = padded.reshape(-1)
@@ -90,16 +91,19 @@ def insert_points(padded: Tensor, values: Tensor, rotations: Tensor, points: Ten
         values, rotations, points: as `extract_points` gives and takes them.
     """
     if padded.device.type == "cpu":
-        real = torch.view_as_real(padded)
-        real = real.reshape(*padded.shape[:-1], -1)
         given = (values.contiguous().numpy(), rotations.numpy(), points.numpy())
-        run_loop(insert_loop, real.numpy(), *given, window_table())
+        run_loop(insert_loop, _rows(padded).numpy(), *given, window_table())
         return
     conjugate, neighbours = window_voxels(rotations, points, padded.shape[1])
     flat = torch.view_as_real(padded[0]).reshape(-1, 2)
     turned = torch.where(conjugate, values.conj(), values).to(padded.dtype)
     for index, weight in neighbours:
         flat.index_add_(0, index.reshape(-1), torch.view_as_real(turned * weight).reshape(-1, 2))
+
+
+def _rows(padded: Tensor) -> Tensor:
+    """Of complex spectra, real and imaginary parts side by side along a row, (..., 2 columns)."""
+    return torch.view_as_real(padded).reshape(*padded.shape[:-1], -1)
 
 
 def window_voxels(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import replacing
-from diffragan.fourier.loops import parallel_loop, run_loop
+from diffragan.fourier.compiled import parallel_loop, run_loop
 from diffragan.inspection.findings import PatternFindings
 from diffragan.inspection.frames import Frames
 from diffragan.progress import Progress

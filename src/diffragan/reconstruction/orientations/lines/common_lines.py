@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.fourier.loops import run_loop
+from diffragan.fourier.compiled import run_loop
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.lines.line_votes import vote_loop

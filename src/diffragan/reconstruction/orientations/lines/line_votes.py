@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from diffragan.fourier.loops import parallel_loop
+from diffragan.fourier.compiled import parallel_loop
 
 # Square of the sine between slices below which a shared line counts for nothing: where slices
 # nearly coincide any line will do, and views would crowd together to choose their best.
