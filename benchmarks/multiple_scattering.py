@@ -24,6 +24,7 @@ from diffragan.atoms.model.atoms import Atoms, atoms_at
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.evaluation.known_model import read_model
+from diffragan.fourier.slices import Extractor
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
 
@@ -49,7 +50,7 @@ def effect(path: Path, count: int, slice_A: float, steps: int) -> dict[str, floa
     began = time.perf_counter()
     full = with_multiple_scattering(pattern_target(views), true, riding, grid, slice_A)
     seconds = (time.perf_counter() - began) / count
-    sliced = volume_spectrum(grid.volume(true, riding))
+    sliced = Extractor(volume_spectrum(grid.volume(true, riding)))
     values = torch.cat([full.slices(sliced, block) for block in views.blocks()])
     measured = values.abs().reshape(count, 2, -1) * full.geometry.valid
     views = replace(views, measured=measured)

@@ -116,8 +116,18 @@ def extract(spectrum: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     Raises:
         DiffraganError: a point lies too close to the edge of the volume's Fourier grid.
     """
-    _check_reach(spectrum.shape[0], points)
-    return extract_points(_padded(spectrum), rotations, points)
+    return Extractor(spectrum)(rotations, points)
+
+
+class Extractor:
+    """Takes slices out of one spectrum, of any number of batches; arguments as `extract`."""
+
+    def __init__(self, spectrum: Tensor) -> None:
+        self._padded = _padded(spectrum)
+
+    def __call__(self, rotations: Tensor, points: Tensor) -> Tensor:
+        _check_reach(self._padded.shape[0], points)
+        return extract_points(self._padded, rotations, points)
 
 
 class Inserter:

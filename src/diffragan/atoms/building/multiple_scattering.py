@@ -12,7 +12,7 @@ from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.multislice import Multislice, plan_multislice
 from diffragan.atoms.model.scattering import HYDROGEN
 from diffragan.fourier.grids import frequency_grid
-from diffragan.fourier.slices import Slices
+from diffragan.fourier.slices import Extractor, Slices
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.microscope.exit_waves.form_factors import CARBON
 from diffragan.optics import transfer_function
@@ -45,7 +45,7 @@ def with_multiple_scattering(
         optics.box_A, 2 * reach, optics.energy_ev, finest_A=finest_A, slice_A=slice_A
     )
     elements = {CARBON: atoms} | ({HYDROGEN: riding.on(atoms)} if len(riding) else {})
-    sliced = volume_spectrum(grid.volume(atoms, riding))
+    sliced = Extractor(volume_spectrum(grid.volume(atoms, riding)))
     single = replace(target, beyond=None)
     beyond = torch.empty(len(views), 2 * len(geometry), dtype=torch.complex64, device=views.device)
     with torch.no_grad():

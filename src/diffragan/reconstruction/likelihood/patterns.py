@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffragan.engine.processes import summed
-from diffragan.fourier.slices import Inserter, Slices, extract, volume_gradient
+from diffragan.fourier.slices import Extractor, Inserter, Slices, volume_gradient
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.likelihood.beside import weighed_beside
 from diffragan.reconstruction.maps.views import Views
@@ -143,7 +143,7 @@ class PatternTarget:
         unexplained, weight = self.unexplained[rings], self.weights()[rings] * valid
         n = spectrum.shape[0]
         volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
-        sliced = volume_spectrum(volume)
+        sliced = Extractor(volume_spectrum(volume))
         collected = Inserter(n, spectrum.device)
         total = 0.0
         for block in views.own_blocks():
@@ -164,7 +164,8 @@ class PatternTarget:
         views, geometry, rings = self.views, self.geometry, self.rings
         valid = geometry.valid.reshape(-1).double()
         n = spectrum.shape[0]
-        sliced = volume_spectrum(torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward"))
+        volume = torch.fft.irfftn(spectrum, s=(n, n, n), norm="forward")
+        sliced = Extractor(volume_spectrum(volume))
         by_pixel = torch.zeros(7, len(rings), dtype=torch.float64, device=spectrum.device)
         for block in views.own_blocks():
             slices = self.slices(sliced, block)
@@ -179,9 +180,9 @@ class PatternTarget:
         sums.index_add_(1, rings, summed(by_pixel) * valid)
         return RingSums(*sums)
 
-    def slices(self, sliced: Tensor, block: slice) -> Tensor:
+    def slices(self, sliced: Extractor, block: slice) -> Tensor:
         """(b, 2 k) values of a model's pixels, mates conjugated, from its `volume_spectrum`."""
-        single = extract(sliced, self.views.rotations[block], self.geometry.points)
+        single = sliced(self.views.rotations[block], self.geometry.points)
         return single if self.beyond is None else single + self.beyond[block]
 
     def intensities(self, block: slice) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffragan.engine.processes import summed
-from diffragan.fourier.slices import Inserter, Slices, extract
+from diffragan.fourier.slices import Extractor, Inserter, Slices
 from diffragan.fourier.volumes import frequency_radius, radius_px, volume_spectrum, window_gain
 from diffragan.reconstruction.maps.image_map import ImageMap, power_by_voxel, ring_of
 from diffragan.reconstruction.maps.views import Views
@@ -112,11 +112,11 @@ class DataStep:
             image_weight: how far what images know is drawn to their map, times their `known`.
         """
         views, geometry, n = self.views, self.geometry, self.views.n
-        volume = volume_spectrum(x)
+        sliced = Extractor(volume_spectrum(x))
         collected = Inserter(n, x.device)
         for block in views.own_blocks():
             rotations = views.rotations[block]
-            slices = extract(volume, rotations, geometry.points)
+            slices = sliced(rotations, geometry.points)
             change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
             change *= views.weights[block][:, None]
             for equivalent in views.equivalents(rotations):

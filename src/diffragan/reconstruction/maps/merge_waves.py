@@ -12,7 +12,7 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import ring_index
-from diffragan.fourier.slices import Inserter, Slices, extract
+from diffragan.fourier.slices import Extractor, Inserter, Slices
 from diffragan.fourier.volumes import radius_px, spectrum_volume, volume_spectrum
 from diffragan.microscope.imaging import pattern_mask
 from diffragan.settings import settings_from_dict
@@ -97,10 +97,10 @@ def merge_waves(
     ball = radius_px(n, device) <= _BALL * n
     volume = torch.zeros(n, n, n, device=device)
     for round_ in range(1 + _CORRECTIONS):
-        spectrum, total = volume_spectrum(volume), Inserter(n, device)
+        sliced, total = Extractor(volume_spectrum(volume)), Inserter(n, device)
         for block in blocks:
             values = slices_of_waves(torch.from_numpy(waves(items[block])).to(device), geometry)
-            values = values - extract(spectrum, rotations[block], geometry.points)
+            values = values - sliced(rotations[block], geometry.points)
             total.add((values * weights(block)).contiguous(), rotations[block], geometry.points)
         change = spectrum_volume(total.spectrum() * share)
         volume = volume + (change * ball if round_ else change)

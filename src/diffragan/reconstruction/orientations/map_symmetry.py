@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffragan.fourier.slices import extract
+from diffragan.fourier.slices import Extractor
 from diffragan.fourier.volumes import CPU, centred, frequency_radius, moved, volume_spectrum
 from diffragan.symmetry import about
 
@@ -56,7 +56,7 @@ class _Self:
         centre = [
             float((weight.sum(tuple({0, 1, 2} - {k})) * axis).sum() / total) for k in range(3)
         ]
-        self.spectrum = volume_spectrum(moved(volume.cpu(), -torch.tensor(centre)))
+        self._extracted = Extractor(volume_spectrum(moved(volume.cpu(), -torch.tensor(centre))))
         radius = frequency_radius(n, CPU)
         across = _diameter_px(weight, centre) / n
         band = (radius >= _BAND[0] / across) & (radius <= _BAND[1] / across)
@@ -65,7 +65,7 @@ class _Self:
         points = torch.stack(places, 1).float()
         self.points = points[:: 1 + len(points) // _POINTS].contiguous()
         self.rings = (torch.linalg.vector_norm(self.points, dim=1) + 0.5).long()
-        self.own = extract(self.spectrum, torch.eye(3)[None], self.points)
+        self.own = self._extracted(torch.eye(3)[None], self.points)
 
     @staticmethod
     def _white(values: Tensor, rings: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class _Self:
         points, rings = self.points[::every].contiguous(), self.rings[::every]
         own = self._white(self.own[:, ::every], rings).conj()
         parts = [
-            (self._white(extract(self.spectrum, some, points), rings) * own).real.mean(1)
+            (self._white(self._extracted(some, points), rings) * own).real.mean(1)
             for some in torch.split(turns, 256)
         ]
         return torch.cat(parts)

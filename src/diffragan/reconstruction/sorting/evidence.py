@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffragan.fourier.slices import extract
+from diffragan.fourier.slices import Extractor
 from diffragan.reconstruction.maps.image_map import ring_of
 from diffragan.reconstruction.maps.views import Views
 
@@ -87,13 +87,14 @@ def ring_sums(spectra: Sequence[Tensor], views: Views) -> RingSums:
     by_image = _Rings(rings[:ki], used[:ki], count)
     by_pattern = _Rings(rings, used & views.flat.valid.any(0), count)
     parts: list[tuple[Tensor, ...]] = []
+    maps = [Extractor(spectrum) for spectrum in spectra]
     for block in views.blocks():
         image = views.spectra(block) * views.image_phase_ramp(block)
         y = amplitudes(views, block)
         transfer = views.transfer.of(block)
         by_map = []
-        for spectrum in spectra:
-            slices = extract(spectrum, views.rotations[block], views.flat.points)
+        for extracted in maps:
+            slices = extracted(views.rotations[block], views.flat.points)
             x = slices.abs()
             error = (image - transfer * slices[:, :ki]).abs().square()
             by_map.append(

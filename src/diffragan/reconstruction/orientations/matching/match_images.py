@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffragan.fourier.slices import extract
+from diffragan.fourier.slices import Extractor
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import power_by_voxel, ring_of, ring_power
 from diffragan.reconstruction.maps.image_transfer import ImageTransfer
@@ -239,9 +239,9 @@ def _projections(search: ImageSearch, model: Model, stage: Stage, grid: Tensor) 
         blur_A=_BLUR_A,
         margin_A=_MARGIN_A,
     )
-    spectrum = volume_spectrum(model.volume * mask)
+    extracted = Extractor(volume_spectrum(model.volume * mask))
     together = max(1, _POINTS // len(points))
-    parts = [extract(spectrum, some, points) for some in torch.split(grid, together)]
+    parts = [extracted(some, points) for some in torch.split(grid, together)]
     values = torch.cat(parts) * search.transfer.common[band]
     shifts = _shift_grid(search, stage.shift_step_A)
     return _Projections(

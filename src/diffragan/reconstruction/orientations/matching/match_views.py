@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffragan.engine.processes import summed
-from diffragan.fourier.slices import extract
+from diffragan.fourier.slices import Extractor
 from diffragan.reconstruction.maps.image_map import ring_of
 from diffragan.reconstruction.maps.views import Views
 from diffragan.rotations import turned
@@ -63,7 +63,7 @@ class Comparison:
     """Pairs of some views, and what a map's slices say to them."""
 
     def __init__(self, spectrum: Tensor, views: Views, block: slice, count: int) -> None:
-        self.spectrum, self.views = spectrum, views
+        self.views, self._extracted = views, Extractor(spectrum)
         self.points = views.flat.points[:count]
         self.counts = views.electrons is not None
         self.observed = views.observed(block, views.flat, count)
@@ -76,7 +76,7 @@ class Comparison:
 
     def slices(self, rotations: Tensor) -> Tensor:
         """(b, count) complex64."""
-        return extract(self.spectrum, rotations, self.points)
+        return self._extracted(rotations, self.points)
 
     def slopes(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
         """Central differences by the three angles: of what the pattern shows (3, b, count), and of
