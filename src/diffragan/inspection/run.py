@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from diffragan.inspection.agreement import placed
 from diffragan.inspection.findings import Findings, PairFindings, PatternFindings
 from diffragan.inspection.frames import Frames, open_frames
 from diffragan.inspection.images import (
+    FieldImages,
     Placement,
     chosen_pairs,
     images_on_field,
@@ -37,6 +39,64 @@ from diffragan.settings import Settings, given_by_hand
 
 _SAME_A = 10.0  # defoci that agree to it count as one
 _AT_A_TIME = 32  # images whose defocus is looked for together
+
+
+@dataclass(frozen=True)
+class _OnField:
+    """Patterns and images of one instrument, to be cut out on one field of side `box_A`.
+
+    found: of the patterns. settings: with what the files tell of the lens.
+    """
+
+    patterns: Frames
+    cameras: Frames
+    found: PatternFindings
+    settings: Settings
+    box_A: float
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.patterns)
+
+    @property
+    def m(self) -> int:
+        """Side of a pattern and an image, px."""
+        angle, energy = self.settings.pattern.max_angle_mrad, self.settings.energy_ev
+        return pattern_pixels(self.box_A, angle, energy)
+
+    @property
+    def optics(self) -> Optics:
+        return Optics(self.settings.energy_ev, self.box_A, 0.0)
+
+    @property
+    def pixel_A(self) -> float:
+        """Of the images."""
+        return pixel_of_images(self.cameras, self.settings)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(m, m) pixels that the settings use."""
+        valid: NDArray[np.bool_] = pattern_mask(self.m, self.optics, self.settings.pattern).numpy()
+        return valid
+
+    def counts(self, items: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(b, m, m) counts of some patterns, and (m, m) the pixels that were measured in all."""
+        grids = [pattern_at(self.patterns, self.found, int(k), self.box_A, self.m) for k in items]
+        good = np.logical_and.reduce([good for _, good in grids])
+        return np.stack([grid for grid, _ in grids]), good
+
+    def electrons(self, items: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(b, m, m) electrons of some patterns, and (m, m) the pixels to use of them."""
+        counts, good = self.counts(items)
+        return counts / self.settings.inspect.counts_per_electron, good & self.mask
+
+    def images(self, items: NDArray[np.int64]) -> FieldImages:
+        return images_on_field(self.cameras, items, self.pixel_A, self.box_A, self.m, self.settings)
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """All items, so many at a time."""
+        yield from (np.arange(i, min(i + size, self.n)) for i in range(0, self.n, size))
 
 
 def inspect(  # long: what it may be told, as the command lists it
@@ -82,7 +142,11 @@ def inspect(  # long: what it may be told, as the command lists it
                 f"There are {len(patterns)} patterns and {len(cameras)} images; each pattern needs "
                 "its image, in the same order."
             )
-        pairs = _pairs(patterns, cameras, of_patterns, settings, box_A, out, overwrite, progress)
+        settings = _covered(of_patterns, with_aberration(cameras, settings))
+        both = _OnField(
+            patterns, cameras, of_patterns, settings, box_A or 1 / of_patterns.pixel_per_A
+        )
+        pairs = _pairs(both, out, overwrite, progress)
     findings = Findings(of_patterns, pairs, notes)
     from diffragan.inspection.picture import draw
 
@@ -101,46 +165,31 @@ def _with_lens(patterns: Frames, images: Sequence[Path], settings: Settings) -> 
     return settings.model_copy(update={"energy_ev": float(np.mean(patterns.told["energy_ev"]))})
 
 
-def _pairs(  # long: both sides, and where they go
-    patterns: Frames,
-    cameras: Frames,
-    found: PatternFindings,
-    settings: Settings,
-    box_A: float | None,
-    out: Path,
-    overwrite: bool,
-    progress: Progress,
-) -> PairFindings:
+def _pairs(both: _OnField, out: Path, overwrite: bool, progress: Progress) -> PairFindings:
     """How images lie to patterns, and the store of both."""
-    settings = with_aberration(cameras, settings)
-    pixel_A = pixel_of_images(cameras, settings)
-    box_A = box_A or 1 / found.pixel_per_A
-    settings = _covered(found, settings)
-    m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
-    optics = Optics(settings.energy_ev, box_A, 0.0)
-    items = chosen_pairs(len(patterns))
-    grids = [pattern_at(patterns, found, int(k), box_A, m) for k in items]
-    electrons = np.stack([grid for grid, _ in grids]) / settings.inspect.counts_per_electron
-    mask = np.logical_and.reduce([good for _, good in grids])
-    mask &= pattern_mask(m, optics, settings.pattern).numpy()
-    some = images_on_field(cameras, items, pixel_A, box_A, m, settings)
-    told = told_defocus(cameras, settings) or shown_defocus(cameras, pixel_A, settings)
-    own = None if given_by_hand(settings, "image.defocus_A") else _each_told(cameras)
+    settings, items = both.settings, chosen_pairs(both.n)
+    some = both.images(items)
+    electrons, mask = both.electrons(items)
+    told = told_defocus(both.cameras, settings)
+    told = told or shown_defocus(both.cameras, both.pixel_A, settings)
+    own = None if given_by_hand(settings, "image.defocus_A") else _each_told(both.cameras)
     laid = place(
-        electrons, mask, some, optics, settings, told,
+        electrons, mask, some, both.optics, settings, told,
         None if own is None else own.terms_A[items, 0],
     )  # fmt: skip
     if own is None and laid.differ:
-        own = _each_found(patterns, cameras, found, laid, optics, settings)
-    dose, dose_by = _dose(found, settings, laid.pattern_dose)
+        own = _each_found(both, laid)
+    dose, dose_by = _dose(both.found, settings, laid.pattern_dose)
     image = settings.image.model_copy(update={"defocus_A": laid.defocus_A, "snr": None})
     pattern = settings.pattern.model_copy(update={"dose_e_per_A2": dose})
-    settings = settings.model_copy(update={"image": image, "pattern": pattern})
-    centres, doses, outside = _write(
-        patterns, cameras, found, laid.placement, settings, optics, m, own, out, overwrite, progress
-    )
+    both = replace(both, settings=settings.model_copy(update={"image": image, "pattern": pattern}))
+    arrays, header = _arrays(both, own), _header(both)
+    with StoreWriter(out, "measurement", both.n, arrays, header, overwrite=overwrite) as writer:
+        _write_apart(writer, both, own)
+        centres, doses, outside = _write_pairs(writer, both, laid.placement, progress)
+        writer.finish()
     return PairFindings(
-        pixel_A=pixel_A,
+        pixel_A=both.pixel_A,
         centres_px=centres,
         outside=outside,
         placement=laid.placement,
@@ -153,8 +202,8 @@ def _pairs(  # long: both sides, and where they go
         dose=dose,
         dose_by=dose_by,
         image_dose=doses,
-        box_A=box_A,
-        m=m,
+        box_A=both.box_A,
+        m=both.m,
     )
 
 
@@ -168,26 +217,14 @@ def _each_told(cameras: Frames) -> Defocus | None:
     return None if one else defocus
 
 
-def _each_found(
-    patterns: Frames,
-    cameras: Frames,
-    found: PatternFindings,
-    laid: Placement,
-    optics: Optics,
-    settings: Settings,
-) -> Defocus:
+def _each_found(both: _OnField, laid: Placement) -> Defocus:
     """The defocus of each image as it fits its pattern best."""
-    n, box_A = len(patterns), optics.box_A
-    m = pattern_pixels(box_A, settings.pattern.max_angle_mrad, settings.energy_ev)
-    pixel_A = pixel_of_images(cameras, settings)
-    each = np.zeros(n)
-    for block in (np.arange(i, min(i + _AT_A_TIME, n)) for i in range(0, n, _AT_A_TIME)):
-        grids = [pattern_at(patterns, found, int(k), box_A, m) for k in block]
-        electrons = np.stack([grid for grid, _ in grids]) / settings.inspect.counts_per_electron
-        mask = np.logical_and.reduce([good for _, good in grids])
-        mask &= pattern_mask(m, optics, settings.pattern).numpy()
-        images = images_on_field(cameras, block, pixel_A, box_A, m, settings)
-        each[block] = own_defocus(electrons, mask, images, optics, settings, laid)
+    each = np.zeros(both.n)
+    for block in both.blocks(_AT_A_TIME):
+        electrons, mask = both.electrons(block)
+        each[block] = own_defocus(
+            electrons, mask, both.images(block), both.optics, both.settings, laid
+        )
     return Defocus.of(each)
 
 
@@ -225,22 +262,9 @@ def _dose(found: PatternFindings, settings: Settings, by_images: float) -> tuple
     )
 
 
-def _write(  # long: both sides, how they lie, and where they go
-    patterns: Frames,
-    cameras: Frames,
-    found: PatternFindings,
-    placement: str,
-    settings: Settings,
-    optics: Optics,
-    m: int,
-    own: Defocus | None,
-    out: Path,
-    overwrite: bool,
-    progress: Progress,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """The pairs into a measurement store; the molecules' places in their images, the images' doses,
-    and the largest part of a field beyond an image's edge."""
-    n, scan = len(patterns), scan_of(patterns, settings)
+def _arrays(both: _OnField, own: Defocus | None) -> dict[str, ArraySpec]:
+    """What a store of the pairs holds; `own` is the defocus of each image, where they differ."""
+    m = both.m
     specs = {
         "pattern": ArraySpec((m, m), "float32", "fraction of the beam per pixel"),
         "pattern_mask": ArraySpec((m, m), "bool", "true where valid", per_item=False),
@@ -248,50 +272,61 @@ def _write(  # long: both sides, how they lie, and where they go
         "image_dose": ArraySpec((), "float64", "e/angstrom^2"),
         "structure": ArraySpec((), "int32", "index"),
     }
-    if scan:
+    if scan_of(both.patterns, both.settings):
         specs["scan_position"] = ArraySpec((2,), "int32", "row and column")
     if own is not None:
         units = ("angstrom", "angstrom", "degree")
         specs |= {
             k: ArraySpec((), "float64", u) for k, u in zip(DEFOCUS_ARRAYS, units, strict=True)
         }
-    header: dict[str, Any] = {
-        "optics": vars(optics),
-        "structures": info_to_json([StructureInfo(patterns.path.name.split(".")[0])]),
-        "settings": settings.model_dump(mode="json"),
-        "source": {"path": str(patterns.path), "image": str(cameras.path)},
+    return specs
+
+
+def _header(both: _OnField) -> dict[str, Any]:
+    """What the store tells of where its pairs come from."""
+    return {
+        "optics": vars(both.optics),
+        "structures": info_to_json([StructureInfo(both.patterns.path.name.split(".")[0])]),
+        "settings": both.settings.model_dump(mode="json"),
+        "source": {"path": str(both.patterns.path), "image": str(both.cameras.path)},
         "truth": False,
     }
-    with StoreWriter(out, "measurement", n, specs, header, overwrite=overwrite) as writer:
-        writer.put("structure", np.zeros(n, np.int32))
-        if own is not None:
-            for name, values in zip(DEFOCUS_ARRAYS, vars(own).values(), strict=True):
-                writer.put(name, values)
-        if scan:
-            writer.put(
-                "scan_position", np.stack(np.divmod(np.arange(n), scan[1]), -1).astype(np.int32)
-            )
-        mask = pattern_mask(m, optics, settings.pattern).numpy()
-        dose = settings.pattern.dose_e_per_A2 or 1.0
-        factor = settings.inspect.counts_per_electron * dose * optics.box_A**2
-        pixel_A = pixel_of_images(cameras, settings)
-        centres, doses, outside = np.zeros((n, 2)), np.zeros(n), 0.0
-        for block in (np.arange(i, min(i + writer.block, n)) for i in range(0, n, writer.block)):
-            grids = [pattern_at(patterns, found, int(k), optics.box_A, m) for k in block]
-            mask &= np.logical_and.reduce([good for _, good in grids])
-            cut = images_on_field(cameras, block, pixel_A, optics.box_A, m, settings)
-            centres[block], doses[block] = cut.centres_px, cut.dose
-            outside = max(outside, cut.outside)
-            writer.write(
-                block,
-                pattern=np.stack([grid for grid, _ in grids]).astype(np.float32)
-                / np.float32(factor),
-                image=placed(cut.images, placement).astype(np.float32),
-                image_dose=cut.dose,
-            )
-            progress("pairs", int(block[-1]) + 1, n)
-        if not mask.any():
-            raise DiffraganError(f"No pixel of {patterns.path} is left to use; look at the mask.")
-        writer.put("pattern_mask", mask)
-        writer.finish()
+
+
+def _write_apart(writer: StoreWriter, both: _OnField, own: Defocus | None) -> None:
+    """What stands beside patterns and images: structures, defoci, places of the scan."""
+    writer.put("structure", np.zeros(both.n, np.int32))
+    if own is not None:
+        for name, values in zip(DEFOCUS_ARRAYS, vars(own).values(), strict=True):
+            writer.put(name, values)
+    if scan := scan_of(both.patterns, both.settings):
+        places = np.stack(np.divmod(np.arange(both.n), scan[1]), -1)
+        writer.put("scan_position", places.astype(np.int32))
+
+
+def _write_pairs(
+    writer: StoreWriter, both: _OnField, placement: str, progress: Progress
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Patterns and images; the molecules' places in their images, the images' doses, and the
+    largest part of a field beyond an image's edge."""
+    settings, mask = both.settings, both.mask
+    dose = settings.pattern.dose_e_per_A2 or 1.0
+    beam = np.float32(settings.inspect.counts_per_electron * dose * both.box_A**2)
+    centres, doses, outside = np.zeros((both.n, 2)), np.zeros(both.n), 0.0
+    for block in both.blocks(writer.block):
+        counts, good = both.counts(block)
+        mask &= good
+        cut = both.images(block)
+        centres[block], doses[block] = cut.centres_px, cut.dose
+        outside = max(outside, cut.outside)
+        writer.write(
+            block,
+            pattern=counts.astype(np.float32) / beam,
+            image=placed(cut.images, placement).astype(np.float32),
+            image_dose=cut.dose,
+        )
+        progress("pairs", int(block[-1]) + 1, both.n)
+    if not mask.any():
+        raise DiffraganError(f"No pixel of {both.patterns.path} is left to use; look at the mask.")
+    writer.put("pattern_mask", mask)
     return centres, doses, outside
