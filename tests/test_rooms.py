@@ -50,7 +50,7 @@ ROOMS = (
     "engine",
     "optics",
     "fourier",
-    "settings rotations symmetry progress",
+    "settings rotations symmetry progress optimisation",
     "devices plugins",
     "errors",
 )

@@ -17,6 +17,7 @@ from torch import Tensor
 from diffragan.errors import DiffraganError
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.volumes import centred, low_pass, resized
+from diffragan.optimisation.adam import Adam
 from diffragan.rotations import quasi_uniform
 
 _ROTATIONS = 3000  # about 17 degrees apart
@@ -164,15 +165,12 @@ def _climbed(starts: list[Fit], model_A: NDArray[np.float64], volume: Tensor, bo
     for blur, steps, rate in _CLIMBS:
         blurred = low_pass(volume.float(), box_A, blur)
         field = centred(blurred / blurred.square().mean().sqrt())[None, None]
-        climb = torch.optim.Adam(
-            [{"params": [small], "lr": rate / reach}, {"params": [places], "lr": rate}]
-        )
+        climb = Adam([small, places])
         for _ in range(steps):
-            climb.zero_grad()
             laid = (model - middle) @ (_small_turns(small) @ turns).mT + places[:, None]
             height = _density_at(field, laid, box_A).mean(1)
             (-height.sum()).backward()  # type: ignore[no-untyped-call]
-            climb.step()
+            climb.step([rate / reach, rate])
     best = int(height.argmax())
     turn = (_small_turns(small) @ turns)[best].detach().double().numpy()
     turn = Rotation.from_matrix(turn).as_matrix()

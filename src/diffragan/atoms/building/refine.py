@@ -9,6 +9,7 @@ import torch
 from diffragan.atoms.building.targets import Target
 from diffragan.atoms.model.atoms import Atoms, Riding
 from diffragan.atoms.model.density import AtomGrid
+from diffragan.optimisation.adam import Adam
 
 HEAVIEST = 6.0  # carbons; sulphur is 2, iron 2.4, iodine 4
 # Below 0 only as far as the common form factor, carbon's, is wider than another element's.
@@ -38,18 +39,14 @@ def refine(
     fields = [
         x.detach().clone().requires_grad_() for x in (atoms.positions_A, atoms.weights, atoms.b_A2)
     ]
-    groups = [{"params": [x], "lr": rate} for x, rate in zip(fields, rates, strict=True)]
-    optimizer = torch.optim.Adam(groups)
+    optimizer = Adam(fields)
     for step in range(steps):
         fall = _LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * fall
-        optimizer.zero_grad()
         spectrum = grid.spectrum(Atoms(fields[0], fields[1], fields[2]), riding)
         if step % adapt_every == 0:
             target = target.adapted(spectrum.detach())
         torch.autograd.backward(target.misfit(spectrum))
-        optimizer.step()
+        optimizer.step([rate * fall for rate in rates])
         with torch.no_grad():
             fields[1].clamp_(0, HEAVIEST)
             fields[2].clamp_(SMALLEST_B_A2, LARGEST_B_A2)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from diffragan.optimisation.adam import Adam
 from diffragan.reconstruction.likelihood.beside import PARTS
 from diffragan.reconstruction.likelihood.images import ImageTarget
 from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
@@ -94,22 +95,17 @@ class Slope:
         generator = torch.Generator().manual_seed(seed + ascent.steps)
         order = torch.randperm(len(parts), generator=generator).tolist()
         weights = ascent.weights.clone().requires_grad_()
-        optimizer = torch.optim.Adam([weights], lr=stage.rate, betas=_BETAS)
+        optimizer = Adam([weights], _BETAS)
         if ascent.steps:
-            optimizer.state[weights] = {
-                "step": torch.tensor(float(ascent.steps)),
-                "exp_avg": ascent.mean.clone(),
-                "exp_avg_sq": ascent.square.clone(),
-            }
+            optimizer.steps = [torch.tensor(float(ascent.steps))]
+            optimizer.means, optimizer.squares = [ascent.mean.clone()], [ascent.square.clone()]
         target = self.target(parts[order[0]], grid.spectrum(ascent.weights))
         for k in order:
-            optimizer.zero_grad()
             spectrum = grid.spectrum(weights)
             patterns = replace(target, views=parts[k]).misfit(spectrum)
             torch.autograd.backward(len(parts) * patterns + self.images.misfit(spectrum))
-            optimizer.step()
+            optimizer.step([stage.rate])
             with torch.no_grad():
                 weights.clamp_(min=0).mul_(self.inside)
-        kept = optimizer.state[weights]
         steps = ascent.steps + len(parts)
-        return Ascent(weights.detach(), kept["exp_avg"], kept["exp_avg_sq"], steps)
+        return Ascent(weights.detach(), optimizer.means[0], optimizer.squares[0], steps)

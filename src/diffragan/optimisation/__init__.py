@@ -1,0 +1,1 @@
+"""Steps down a slope."""
