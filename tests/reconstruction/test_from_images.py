@@ -146,7 +146,8 @@ def test_blank_images_are_never_sure(views: Views) -> None:
 
 def test_an_interrupted_search_goes_on(views: Views, tmp_path: Path) -> None:
     """Starts that are done are not made again, and the end is the same."""
-    quick = SearchPlan(starts=3, stages=(Stage(6.0, 2, 500, 2.0),))
+    quick = SearchPlan(starts=3, stages=(Stage(6.0, 2, 250, 2.0),))
+    views = views.every(3, 0)
     keep = tmp_path / "starts.pt"
 
     class StoppedError(Exception):
