@@ -23,9 +23,10 @@ types: $(READY)
 
 # Three at a time on two cores, as some tests wait, of one thread each (two would wait for each other
 # by turning in circles, at twice the time); files whose tests share what takes long to make go to one
-# of them, in the order of tests/conftest.py, the longest first.
+# of them, in the order of tests/conftest.py, the longest first. Bytecode is kept, also where the
+# shell says otherwise: every process that a test starts would compile the package anew.
 unit: $(READY)
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest \
 		-n 3 --dist loadscope --no-loadscope-reorder
 
 # The site goes to site/index.html; warnings are errors, and nothing comes from the network.

@@ -21,7 +21,8 @@ from phased_world import World, make_world, noisy_results
 from quick_runs import QUICK, SET, run
 from session_world import SessionWorld, make_session_world
 
-# Files that take longest go first, so that no worker is left with one at the end.
+# Files that take longest go first, by measured CPU time, so that no worker is left with one at the
+# end.
 LONGEST = (
     "commands/test_demo.py",
     "atoms/test_run.py",
@@ -29,13 +30,30 @@ LONGEST = (
     "scan/test_scan_run.py",
     "engine/test_cluster.py",
     "reconstruction/test_from_images.py",
+    "training/test_loop.py",
     "reconstruction/test_checkpoint.py",
+    "files/test_damaged_stores.py",
+    "reconstruction/test_processes.py",
     "reconstruction/test_classes.py",
+    "microscope/test_simulate.py",
+    "reconstruction/test_lost_views.py",
+    "pairs/test_joined.py",
     "docs/test_readme.py",
     "docs/test_notebook.py",
+    "reconstruction/test_from_lines.py",
     "reconstruction/test_device.py",
-    "pairs/test_joined.py",
+    "phasing/test_without_truth.py",
     "docs/test_guide.py",
+    "atoms/molecule/test_inferred.py",
+    "commands/test_cli.py",
+    "inspection/test_formats.py",
+    "reconstruction/test_symmetric_maps.py",
+    "fourier/test_interpolation.py",
+    "phasing/test_registry.py",
+    "view/test_server.py",
+    "test_plugins.py",
+    "training/test_on_maps.py",
+    "view/test_page.py",
 )
 # Files that share what takes long to make go to one worker of several, which makes it once.
 TOGETHER = {
