@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def always_fatal(folder: Path, number: int) -> int:
 def refused(what: str, number: int) -> int:
     """No result at all."""
     raise DiffraganError(f"{what} {number} will not do.")
+
+
+def threads(_: int, number: int) -> tuple[bool, int, int]:
+    """Whether this process had PyTorch before the task, and the threads of both now."""
+    early = "torch" in sys.modules
+    import numba
+    import torch
+
+    return early, torch.get_num_threads(), numba.get_num_threads()
 
 
 def slow(seconds: float, number: int) -> int:

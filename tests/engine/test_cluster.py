@@ -201,6 +201,26 @@ def test_a_lost_scheduler_ends_in_a_sentence(
     assert differing(out, plain / "waves.zarr") == []
 
 
+def test_a_task_that_imports_pytorch_has_one_thread() -> None:
+    """Also where it is the first of its process to do so; for tasks that do without nobody does."""
+    code = (
+        "import cloudpickle, engine_tasks\n"
+        "from diffragan.engine import cluster\n"
+        "print(*cluster._call('a', cloudpickle.dumps((engine_tasks.threads, 0)), 1))\n"
+    )
+    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    given = {name: value for name, value in os.environ.items() if name not in counts}
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=given | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["False", "1", "1"]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DiffraganError, match="no scheduler file"):
         list(run_tasks(power, 1, [1], Workers(scheduler=str(tmp_path / "s.json"))))

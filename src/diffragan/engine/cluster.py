@@ -123,8 +123,13 @@ def _count(client: Any) -> int:
 def _call(digest: str, packed: bytes, task: Any) -> Any:
     """In a worker: a task of a function with what it shares with others."""
     _keep_freed_memory()
+    function, shared = _unpacked(digest, _Packed(packed))
+    if not {"torch", "numba"} & sys.modules.keys():
+        # A task that does without them is not kept waiting for their import; one that has them
+        # imported on its way finds them on one thread.
+        os.environ.update(_ONE_THREAD)
+        return function(shared, task)
     with one_thread():
-        function, shared = _unpacked(digest, _Packed(packed))
         return function(shared, task)
 
 
