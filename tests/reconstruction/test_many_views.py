@@ -77,6 +77,27 @@ def solve(views: Views) -> mv.HalfMaps:
     return run
 
 
+def test_a_half_in_the_others_frame_lies_in_its_images_as_before(
+    views: Views, truth: Tensor
+) -> None:
+    """A half whose map has drifted, its shifts with it, is moved onto the other: map and shifts go
+    together, so that its images' molecules are where they were."""
+    settings = SMALL.model_copy(update={"orientations": "refine"})
+    first, second = mv.start(views, settings, KDA, 0).halves
+    for k, half in enumerate((first, second)):
+        half._update(full=views.every_second(k), map=truth, x=truth)
+    drift = torch.tensor([1.5, -2.0, 1.0])  # voxels, z, y, x
+    seen = (second.full.rotations @ (drift.flip(0) * views.voxel_A))[:, :2]
+    assert float(torch.linalg.vector_norm(seen, dim=1).median()) > 1
+    drifted = replace(second.full, shifts_A=second.full.shifts_A - seen)
+    map_ = moved(truth, drift)
+    second._update(full=drifted, map=map_, x=map_)
+    second.align_to(first)
+    assert correlation(second.map, truth) > 0.99
+    away = second.full.shifts_A - views.every_second(1).shifts_A
+    assert float(torch.linalg.vector_norm(away, dim=1).max()) < 0.2
+
+
 def test_the_images_map_is_the_molecule_at_their_resolution(views: Views) -> None:
     found = image_map(views)
     assert correlation(found.volume, true_volume(ATOMS, views.n, edge_A=4.2)) > 0.85

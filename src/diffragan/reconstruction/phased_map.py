@@ -254,9 +254,10 @@ class PhasedMap:
         shift = best_shift(volume, torch.fft.rfftn(other.map))
         if free is not None:
             shift = (free @ shift.flip(0)).flip(0)
+        # The images stay: a molecule that lies further on in its map is less far off in them.
         in_view = rotations @ (shift.flip(0) * self.views.voxel_A)
         full = replace(
-            self.full, rotations=rotations, shifts_A=self.views.shifts_A + in_view[:, :2]
+            self.full, rotations=rotations, shifts_A=self.views.shifts_A - in_view[:, :2]
         )
         self._update(
             full=full, x=moved(x, shift), map=moved(volume, shift), image=self._images(full)
