@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, Exposure
+from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, MUCH_BESIDE, Exposure
 from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
 
 # e/Å² of effective dose in all patterns together from which molecules of 5.5 to 47 kDa (likelihood:
@@ -67,8 +67,12 @@ class Plan:
         if self.beside > BORNE_OUT_BESIDE:
             lines.append(
                 f"Not to be relied on: runs bore this out where up to {BORNE_OUT_BESIDE:g} times "
-                "the molecule's intensity lay beside it; one at 67 times was not solved by twice "
-                "the patterns told here."
+                "the molecule's intensity lay beside it."
+            )
+        elif self.beside > MUCH_BESIDE:
+            lines.append(
+                f"With more than {MUCH_BESIDE:g} times its intensity beside the molecule the "
+                "likelihood takes more passes: --set many_views.likelihood_passes=120."
             )
         if self.helps:
             told = ", ".join(f"{name} x {gain:.1f}" for name, gain in self.helps.items())

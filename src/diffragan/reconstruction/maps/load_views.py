@@ -15,7 +15,7 @@ from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
 from diffragan.fourier.grids import double_angle_grid, frequency_grid
 from diffragan.fourier.slices import Slices, slices
-from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, protein_intensity
+from diffragan.microscope.effective_dose import MUCH_BESIDE, protein_intensity
 from diffragan.microscope.imaging import contrast_of_images, counted_electrons
 from diffragan.microscope.specimen import pattern_fade
 from diffragan.optics import lens_envelope
@@ -114,13 +114,12 @@ def background_doubt(views: Views, mass_kda: float, other: Tensor) -> str | None
     own = protein_intensity(q, views.optics, mass_kda)
     times = float(views.background.double().cpu()[band].mean() / own[band].mean())
     error = float(other[1].double()[ring_of(views).cpu()[band] - 1].nanmean())
-    if times <= BORNE_OUT_BESIDE or error < _TELLING_ERROR:
+    if times <= MUCH_BESIDE or error < _TELLING_ERROR:
         return None
     return (
         f"Beside the molecule scatters {times:.0f} times its own intensity, and the patterns are "
         "too few to tell whether half maps agree by that alone, so the resolution claimed is not "
-        f"to be relied on (runs bore claims out to {BORNE_OUT_BESIDE:g} times); thinner ice, a "
-        "narrower beam or more patterns help."
+        "to be relied on; thinner ice, a narrower beam or more patterns help."
     )
 
 
