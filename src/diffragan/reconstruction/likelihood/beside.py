@@ -28,7 +28,9 @@ def weighed_beside(sums: RingSums, target: PatternTarget) -> tuple[Tensor, Tenso
     model, which differs from molecule to molecule of the M in a view. The error of the model itself
     is the same for all of them, so that more of them do not make it smaller: 2 I d, with I the
     molecule's mean intensity and d what of it the model has wrong. Believed to their counts alone,
-    6,700 exposures in a view throw a map that images began far off in the first pass.
+    6,700 exposures in a view throw a map that images began far off in the first pass. It counts by
+    the square of the part of all intensity that lies beside: with damage alone, where no such thing
+    happened, the whole of it cost detail (docs/experiment.md).
     """
     count = sums.one.clamp_min(1)
     m, i, mm, mi, ii = (x / count for x in (sums.m, sums.i, sums.mm, sums.mi, sums.ii))
@@ -51,5 +53,6 @@ def weighed_beside(sums: RingSums, target: PatternTarget) -> tuple[Tensor, Tenso
     assert beside is not None
     own = torch.maximum(pooled(i - beside), excess.clamp_min(0).sqrt()).clamp_min(_TINY)
     alike = (covariance / (spread.sqrt() * own).clamp_min(_TINY)).clamp(0, 1 - _LEAST_ERROR)
-    shared = (2 * own**2 * (1 - alike))[ring] / unexplained
+    outside = (beside / i.clamp_min(_TINY)).clamp(0, 1)
+    shared = outside**2 * (2 * own**2 * (1 - alike))[ring] / unexplained
     return unexplained.float(), shared.float()
