@@ -26,7 +26,11 @@ from diffragan.reconstruction.orientations.from_images import (
     find_from_images,
     images_tell,
 )
-from diffragan.reconstruction.orientations.from_lines import LinePlan, find_from_lines
+from diffragan.reconstruction.orientations.from_lines import (
+    LinePlan,
+    find_from_lines,
+    half_turns_told,
+)
 from diffragan.reconstruction.orientations.matching.match_images import Stage
 from diffragan.reconstruction.orientations.search_result import OrientationSearchResult
 from diffragan.rotations import apart_deg, mirrored, misorientation_deg
@@ -155,6 +159,18 @@ def test_faint_images_are_not_searched_by(views: Views) -> None:
     found = images_or_lines(blank(faint), None, plan=QUICK, progress=progress)
     assert found.sure
     assert "random starts" not in seen
+
+
+def test_half_turns_are_told_by_other_views_images(views: Views) -> None:
+    """Patterns do not know them: right ones are confirmed, and images of noise confirm about half,
+    so that a search by lines is not sure with them."""
+    assert half_turns_told(views) > 0.95
+    noise = torch.randn(
+        views.contrast.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)
+    )
+    noisy = replace(views, contrast=noise, image_noise=torch.ones_like(views.image_noise))
+    assert half_turns_told(noisy) < 0.8
+    assert not find_from_lines(blank(noisy), plan=PLAN).sure
 
 
 def test_patterns_that_say_nothing_are_never_sure(views: Views) -> None:

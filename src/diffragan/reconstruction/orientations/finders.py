@@ -24,8 +24,8 @@ from diffragan.settings import Settings
 # not, and those of one of 6 kDa needed more.
 LEAST_DOSE_FOR_LINES = 200.0
 _MOST_FOR_LINES = 5000  # views: the lines of more would not lie in memory with the rest
-# Information of an image below which no search by images came right: at 98 (SNR 0.3) 12 of 12 did,
-# at 38 (SNR 0.1) none of 10.
+# Information of an image below which no search by images came right: at 109 and more (SNR 0.3) all
+# did (7 searches of 1AUP and 1DUR), at 38 and less (SNR 0.1) none (23 starts of these).
 _FAINT = 60.0
 _STRONG = 0.9  # of the images' strongest transfer, squared
 _STRONG_AT = 1.25  # of the resolution that a search ends at

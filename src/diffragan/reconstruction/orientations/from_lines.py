@@ -44,6 +44,7 @@ _REFERENCES = 24  # views of the core that the others are searched against
 _WITNESSES = 20  # views that either half of the core places
 _SAME_DEG = 10.0  # two halves that place views by less apart, in the median, are both right
 _LEAST_ALIKE = 0.1  # correlation along shared lines: where they say nothing, nothing is sure
+_LEAST_TOLD = 0.9  # of the views, whose half turns other views' images confirm
 _SHIFTS_A = (12.0, 10.0, 8.0, 6.0, 5.0)  # resolutions at which shifts are found
 
 
@@ -105,9 +106,10 @@ def find_from_lines(
     turn = half_turns(lines, rotations, index, views.optics.box_A)
     rotations[turn] = _HALF_TURN * rotations[turn]
     aligned = _aligned(replace(views, rotations=rotations), progress)
+    told = half_turns_told(aligned)
     return OrientationSearchResult(
         views=to_device(aligned, device),
-        sure=apart < _SAME_DEG and alike > _LEAST_ALIKE,
+        sure=apart < _SAME_DEG and alike > _LEAST_ALIKE and told > _LEAST_TOLD,
         agree_deg=apart,
     )
 
@@ -210,6 +212,19 @@ def _aligned(views: Views, progress: Progress) -> Views:
         progress("aligning views to images", done, len(_SHIFTS_A))
     spectrum = volume_spectrum(image_map(views, power).volume)
     return _shifted(spectrum, views, _SHIFTS_A[-1], reach_A=6.0)
+
+
+def half_turns_told(views: Views) -> float:
+    """Part of the views whose image agrees better as the view lies than half a turn about the beam
+    on, each against the map of the other half of the images: a half where these tell nothing."""
+    halves = views.every_second(0), views.every_second(1)
+    as_is = []
+    for own, others in (halves, halves[::-1]):
+        spectrum = volume_spectrum(image_map(others).volume)
+        turned = replace(own, rotations=_HALF_TURN * own.rotations)
+        agreement = image_agreement(spectrum, own, _SHIFTS_A[-1])
+        as_is.append(agreement > image_agreement(spectrum, turned, _SHIFTS_A[-1]))
+    return float(torch.cat(as_is).float().mean())
 
 
 def _shifted(spectrum: Tensor, views: Views, resolution_A: float, reach_A: float) -> Views:
