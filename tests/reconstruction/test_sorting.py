@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.maps.image_map import ring_power
+from diffragan.reconstruction.maps.views import Views
+from diffragan.reconstruction.sorting import placing
 from diffragan.reconstruction.sorting.evidence import likelihood, ring_sums, spread_of
-from diffragan.reconstruction.sorting.placing import searched_again, unlike_patterns
+from diffragan.reconstruction.sorting.placing import (
+    placed_from_nothing,
+    searched_again,
+    unlike_patterns,
+)
 from diffragan.reconstruction.sorting.sort import Sorting, SortPlan, how_many, sort_views
 from diffragan.reconstruction.sorting.variability import directions_of
 from diffragan.rotations import angle_deg
@@ -105,6 +112,40 @@ def test_views_put_wrong_are_found_in_their_class_s_map() -> None:
     error = angle_deg(placed.rotations[wrong], true[wrong])
     assert int(after.foreign[wrong].sum()) <= 3
     assert int((error < 15).sum()) >= 7
+
+
+def test_views_that_a_search_left_over_are_searched_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first round finds one molecule's views alone; those of the other get a search of their
+    own, and are a class. (Of so small molecules the first one's map would explain them too.)"""
+    views, truth = mixed_views(two_molecules(), (50, 50))
+    views = views.limited(5.0)
+    for name in ("searched_again", "turned_and_resorted"):
+        monkeypatch.setattr(placing, name, lambda views, sorting, *_: (views, sorting))
+    groups_of = placing._groups
+    asked: list[list[int]] = []
+
+    def search(some: Views, number: int) -> tuple[Views, list[str]]:
+        return some, [f"search {number}"]
+
+    def groups(some: Views, *rest: Any) -> tuple[list[placing.Group], list[str]]:
+        asked.append(some.items.tolist())
+        if len(asked) > 1:
+            return groups_of(some, *rest)
+        first = torch.nonzero(truth == 0).flatten()
+        kept = some.some(first)
+        return [placing.Group(first, kept, sort_views(kept, 1, SortPlan(KDA, starts=1)))], []
+
+    monkeypatch.setattr(placing, "_groups", groups)
+    found = placed_from_nothing(views, search, 2, 2, SortPlan(KDA, starts=1))
+    others = set(torch.nonzero(truth == 1).flatten().tolist())
+    assert others <= set(asked[1])
+    assert found.warnings == ["search 2"]
+    assert found.sorting.classes == 2
+    of = found.sorting.of
+    assert float((of[truth == 0] == 0).double().mean()) > 0.9
+    assert float((of[truth == 1] == 1).double().mean()) > 0.9
 
 
 @pytest.mark.parametrize("level", [0.1, 0.6])

@@ -99,7 +99,50 @@ def placed_from_nothing(
         placed, sorting = searched_again(placed, sorting, plan, progress)
         placed, sorting = turned_and_resorted(placed, sorting, plan, progress)
     sorting = replace(sorting, foreign=sorting.foreign | unlike_patterns(sorting))
-    return Placed(placed, sorting, warnings)
+    found = Placed(placed, sorting, warnings)
+    used = int(_held(sorting.of, sorting.classes).sum())
+    left = torch.nonzero(sorting.foreign).flatten()
+    room = (wanted or most) - used
+    enough = len(left) >= max(LEAST_TO_SEARCH, plan.least_part * len(views))
+    if not (used and room and enough):
+        return found
+    rest = placed_from_nothing(
+        views.some(left),
+        lambda some, number: search(some, number + len(groups) + 1),
+        None if wanted is None else room,
+        room,
+        replace(plan, least_part=min(0.5, plan.least_part * len(views) / len(left))),
+        progress,
+    )
+    return found if bool(rest.sorting.foreign.all()) else _joined(found, left, rest)
+
+
+def _joined(found: Placed, left: Tensor, rest: Placed) -> Placed:
+    """Views of a class, and those at places `left`, of none so far, as another search has them: in
+    a map of the others' their images had found a place, and their patterns had not."""
+    kept = torch.nonzero(~found.sorting.foreign).flatten()
+    own = _some(found.sorting, kept)
+    others = _some(rest.sorting, torch.arange(len(left)))
+    groups = (Group(kept, found.views.some(kept), own), Group(left, rest.views, others))
+    views, sorting = _together(found.views, groups)
+    return Placed(views, sorting, [*found.warnings, *rest.warnings])
+
+
+def _held(of: Tensor, classes: int) -> Tensor:
+    """(classes,) bool, those that hold some of the views, whose classes are `of`."""
+    return torch.bincount(of + 1, minlength=classes + 1)[1:] > 0
+
+
+def _some(sorting: Sorting, chosen: Tensor) -> Sorting:
+    """What was found of the views at places `chosen`, without classes that hold none of them."""
+    held = _held(sorting.of[chosen], sorting.classes)
+    return Sorting(
+        sorting.probability[chosen][:, held],
+        sorting.odds[chosen],
+        sorting.foreign[chosen],
+        sorting.fit[chosen],
+        sorting.held_out[chosen],
+    )
 
 
 def unlike_patterns(sorting: Sorting) -> Tensor:
