@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from diffragan.fourier.volumes import volume_spectrum
+from diffragan.progress import no_progress
 from diffragan.reconstruction.maps.image_map import ring_power
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.sorting import placing
@@ -146,6 +147,32 @@ def test_views_that_a_search_left_over_are_searched_once_more(
     of = found.sorting.of
     assert float((of[truth == 0] == 0).double().mean()) > 0.9
     assert float((of[truth == 1] == 1).double().mean()) > 0.9
+
+
+def test_a_class_that_lies_in_another_s_map_is_searched_by_itself() -> None:
+    """All views of one molecule are sorted right and lie wrong, so that their patterns do not fit:
+    that class alone gets a search, and lies as that has it."""
+    views, truth = mixed_views(two_molecules(), (60, 60))
+    views = views.limited(5.0)
+    true, second = views.rotations, torch.nonzero(truth == 1).flatten()
+    turned = true.clone()
+    turned[second] = true[second].flip(0)
+    views = replace(views, rotations=turned)
+    probability = torch.nn.functional.one_hot(truth, 2).double()
+    fit = torch.where(truth == 0, 0.9, 0.3).double()
+    none = torch.zeros(len(truth), dtype=torch.bool)
+    sorting = Sorting(probability, torch.ones(len(truth)), none, fit, torch.zeros(len(truth)))
+    asked: list[list[int]] = []
+
+    def search(some: Views, _: int) -> tuple[Views, list[str]]:
+        asked.append(some.items.tolist())
+        return replace(some, rotations=true[torch.from_numpy(some.items)]), []
+
+    plan = SortPlan(KDA, starts=1)
+    placed, after = placing._misplaced_classes(views, sorting, search, plan, no_progress)
+    assert asked == [second.tolist()]
+    assert float((angle_deg(placed.rotations, true) < 15).double().mean()) > 0.9
+    assert right(after.of, truth) > 0.9
 
 
 @pytest.mark.parametrize("level", [0.1, 0.6])

@@ -43,6 +43,8 @@ _ROUNDS = 2  # of turning and sorting
 # A view whose pattern fits its class by less than this part of what is usual there, and by so many
 # standard deviations less, shows something else.
 _LEAST_FIT, _DEVIATIONS = 0.5, 3.0
+_MISPLACED_FIT = 0.8  # of the best class's usual fit: one that fits less is searched by itself
+_SEARCHES_OF_CLASSES = 100  # number of the first such search
 _SEARCHED_AGAIN = Stage(6.5, 1, 15000, 2.0)  # where views of no class are looked for
 
 # Told some of the views and a number of its own: the same with orientations and shifts found, and
@@ -98,6 +100,7 @@ def placed_from_nothing(
             break
         placed, sorting = searched_again(placed, sorting, plan, progress)
         placed, sorting = turned_and_resorted(placed, sorting, plan, progress)
+    placed, sorting = _misplaced_classes(placed, sorting, search, plan, progress)
     sorting = replace(sorting, foreign=sorting.foreign | unlike_patterns(sorting))
     found = Placed(placed, sorting, warnings)
     used = int(_held(sorting.of, sorting.classes).sum())
@@ -115,6 +118,27 @@ def placed_from_nothing(
         progress,
     )
     return found if bool(rest.sorting.foreign.all()) else _joined(found, left, rest)
+
+
+def _misplaced_classes(
+    views: Views, sorting: Sorting, search: Search, plan: SortPlan, progress: Progress
+) -> tuple[Views, Sorting]:
+    """Classes whose patterns fit far worse than those of the best one, searched by themselves: all
+    their images may have found places in the map of another molecule, and stayed near them."""
+    fits = [sorting.fit[sorting.of == k] for k in range(sorting.classes)]
+    usual = [float(fit.median()) if len(fit) else 0.0 for fit in fits]
+    for k, fit in enumerate(usual):
+        own = torch.nonzero(sorting.of == k).flatten()
+        if len(own) < LEAST_TO_SEARCH or fit > _MISPLACED_FIT * max(usual):
+            continue
+        found, _ = search(views.some(own), _SEARCHES_OF_CLASSES + k)
+        if float(sort_views(found, 1, plan).fit.median()) <= fit:
+            continue
+        rotations, shifts = views.rotations.clone(), views.shifts_A.clone()
+        rotations[own], shifts[own] = found.rotations, found.shifts_A
+        views = replace(views, rotations=rotations, shifts_A=shifts)
+        views, sorting = turned_and_resorted(views, sorting, plan, progress)
+    return views, sorting
 
 
 def _joined(found: Placed, left: Tensor, rest: Placed) -> Placed:
