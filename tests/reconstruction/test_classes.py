@@ -13,7 +13,9 @@ import starfile
 from conftest import cluster
 from diffragan.api.reconstruction import with_classes
 from diffragan.errors import DiffraganError
+from diffragan.files.store import open_results
 from diffragan.microscope.simulate import simulate
+from diffragan.pairs.of_results import pairs_of_results
 from diffragan.reconstruction.classes.sorted_views import sorted_right
 from diffragan.settings import Settings, load_settings
 from quick_runs import QUICK, SET, run
@@ -68,6 +70,16 @@ def test_the_table_tells_class_and_probability_of_every_view(sorted_folder: Path
     both = table[["diffraganProbabilityClass1", "diffraganProbabilityClass2"]].to_numpy()
     np.testing.assert_allclose(both.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(both.max(1), table["rlnMaxValueProbDistribution"], atol=1e-5)
+
+
+def test_what_comes_after_takes_a_class_of_views_of_two_stores(
+    sorted_folder: Path, tmp_path: Path
+) -> None:
+    """Its pairs are found again, as atoms are built from them; and `evaluate` judges its waves."""
+    phased = sorted_folder / "class2" / "phased.zarr"
+    assert pairs_of_results(open_results(phased)).n == 2 * VIEWS
+    code, text = run("evaluate", phased, "--out", tmp_path / "report")
+    assert code == 0, text
 
 
 def test_the_names_of_molecules_are_not_used(

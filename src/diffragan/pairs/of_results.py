@@ -34,7 +34,7 @@ def pairs_of_results(
                 f"{results.path} was phased from {len(entries)} inputs and {len(input_paths)} are "
                 "given; pass --input once for each, in the same order."
             )
-        given = open_all(input_paths, settings=settings, box_A=results.box_A)
+        given = open_all(input_paths, settings=settings, box_A=results.box_A, several=True)
         if len(entries) > 1:
             hashes = [part.sha256 for part in given.parts]
             known = [str(entry["sha256"]) for entry in entries]
@@ -52,7 +52,9 @@ def pairs_of_results(
                 "pass it with --input where it is now."
             )
     images = [Path(entry["image"]) for entry in entries if entry.get("image")]
-    pairs = open_all(paths, settings=settings, images=images, box_A=results.box_A)
+    side_A = results.box_A
+    # What may be phased together was told then: classes take several molecules.
+    pairs = open_all(paths, settings=settings, images=images, box_A=side_A, several=True)
     if verify:
         check_unchanged(results, pairs)
     return pairs
