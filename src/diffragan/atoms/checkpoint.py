@@ -17,7 +17,7 @@ from diffragan.atoms.reconstruction_folder import ReconstructionFolder
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import save_tensors, write_atomically
 from diffragan.files.store import file_sha256
-from diffragan.reconstruction.likelihood.patterns import RingSums
+from diffragan.reconstruction.likelihood.ring_sums import RingSums
 from diffragan.settings import Settings
 
 SCRATCH = ".run"

@@ -13,7 +13,7 @@ from diffragan.atoms.comparison.confirm import Confirmation
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.model import Model
 from diffragan.atoms.molecule.molecule import Molecule
-from diffragan.reconstruction.likelihood.patterns import RingSums
+from diffragan.reconstruction.likelihood.ring_sums import RingSums
 
 _FEW = 0.85  # of the expected atoms: with fewer the molecular weight is doubted
 _ENOUGH = 0.5  # of the expected atoms, confirmed: with fewer the map is called not solved

@@ -20,7 +20,7 @@ from diffragan.atoms.building.watch import FAINT, Watch, watch
 from diffragan.atoms.model.atoms import Atoms, Riding, atoms_at, no_hydrogens, together
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.progress import Progress, no_progress
-from diffragan.reconstruction.likelihood.patterns import RingSums
+from diffragan.reconstruction.likelihood.ring_sums import RingSums
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import AtomsSettings
 

@@ -11,7 +11,8 @@ from diffragan.atoms.model.atoms import Atoms, Riding, no_hydrogens
 from diffragan.atoms.model.density import AtomGrid
 from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.fourier.volumes import volume_spectrum
-from diffragan.reconstruction.likelihood.patterns import PatternTarget, RingSums, pattern_target
+from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
+from diffragan.reconstruction.likelihood.ring_sums import RingSums
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.refine import refine_orientations
 

@@ -6,13 +6,10 @@ intensity. So beside a background a ring has parts, each with an intercept of it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from diffragan.reconstruction.likelihood.patterns import PatternTarget, RingSums
+from diffragan.reconstruction.likelihood.ring_sums import RingSums
 
 PARTS = 8  # of a ring
 _LEAST_ERROR = 0.02  # of a ring's own intensity: the model is never thought more exact than this
@@ -20,7 +17,9 @@ _TINY = 1e-30
 _LEAST_KNOWN = 2.0  # standard errors by which a ring's variance must exceed that of counting
 
 
-def weighed_beside(sums: RingSums, target: PatternTarget) -> tuple[Tensor, Tensor]:
+def weighed_beside(
+    sums: RingSums, electrons: Tensor | None, beside: Tensor
+) -> tuple[Tensor, Tensor]:
     """What a model leaves unexplained by part of a ring, and what its own error adds to a count's
     variance: (bins,) each, float32.
 
@@ -31,6 +30,10 @@ def weighed_beside(sums: RingSums, target: PatternTarget) -> tuple[Tensor, Tenso
     6,700 exposures in a view throw a map that images began far off in the first pass. It counts by
     the square of the part of all intensity that lies beside: with damage alone, where no such thing
     happened, the whole of it cost detail (docs/experiment.md).
+
+    Args:
+        sums: by part of a ring. electrons: (bins,) of an exposure, None for exact intensities.
+        beside: (bins,) intensity that lies beside the molecule, as far as it is known.
     """
     count = sums.one.clamp_min(1)
     m, i, mm, mi, ii = (x / count for x in (sums.m, sums.i, sums.mm, sums.mi, sums.ii))
@@ -45,12 +48,9 @@ def weighed_beside(sums: RingSums, target: PatternTarget) -> tuple[Tensor, Tenso
     covariance, spread = pooled(mi - m * i), pooled((mm - m**2).clamp_min(0))
     slope = (covariance / spread.clamp_min(_TINY)).clamp(0, 1.2)
     unexplained = torch.maximum(i - slope[ring] * m, _LEAST_ERROR * i).clamp_min(_TINY)
-    electrons = target.by_part(target.views.electrons_by_pair)
     noise = 0 * i if electrons is None else i / electrons.clamp_min(1)
     every = m.new_zeros(rings).index_add_(0, ring, sums.one).clamp_min(1)
     excess = pooled(ii - i**2 - noise) - _LEAST_KNOWN * pooled(ii - i**2) * (2 / every).sqrt()
-    beside = target.by_part(target.views.background)
-    assert beside is not None
     own = torch.maximum(pooled(i - beside), excess.clamp_min(0).sqrt()).clamp_min(_TINY)
     alike = (covariance / (spread.sqrt() * own).clamp_min(_TINY)).clamp(0, 1 - _LEAST_ERROR)
     outside = (beside / i.clamp_min(_TINY)).clamp(0, 1)
