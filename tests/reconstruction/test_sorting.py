@@ -166,11 +166,12 @@ def test_a_class_that_lies_in_another_s_map_is_searched_by_itself() -> None:
 
     def search(some: Views, _: int) -> tuple[Views, list[str]]:
         asked.append(some.items.tolist())
-        return replace(some, rotations=true[torch.from_numpy(some.items)]), []
+        return replace(some, rotations=true[torch.from_numpy(some.items)]), ["doubtful"]
 
     plan = SortPlan(KDA, starts=1)
-    placed, after = placing._misplaced_classes(views, sorting, search, plan, no_progress)
+    placed, after, told = placing._misplaced_classes(views, sorting, search, plan, no_progress)
     assert asked == [second.tolist()]
+    assert told == ["doubtful"]
     assert float((angle_deg(placed.rotations, true) < 15).double().mean()) > 0.9
     assert right(after.of, truth) > 0.9
 

@@ -161,6 +161,9 @@ def other_half_correlation(volume: Tensor, views: Views, geometry: Slices) -> Te
     whose variance is their mean squared (Wilson's statistics; beyond 5 Å, that of atoms). Counting
     noise and what scatters beside the molecule, even in steep rings, add to its error alone. A map
     made to fit intensities may have these right and phases wrong, so it is an upper limit.
+
+    Args:
+        volume: (n, n, n), FFT order. views: that the map was made without.
     """
     fine = (_FINE * geometry.radius + 0.5).long()
     valid = geometry.valid.double()

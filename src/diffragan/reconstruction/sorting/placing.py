@@ -100,9 +100,9 @@ def placed_from_nothing(
             break
         placed, sorting = searched_again(placed, sorting, plan, progress)
         placed, sorting = turned_and_resorted(placed, sorting, plan, progress)
-    placed, sorting = _misplaced_classes(placed, sorting, search, plan, progress)
+    placed, sorting, doubts = _misplaced_classes(placed, sorting, search, plan, progress)
     sorting = replace(sorting, foreign=sorting.foreign | unlike_patterns(sorting))
-    found = Placed(placed, sorting, warnings)
+    found = Placed(placed, sorting, [*warnings, *doubts])
     used = int(_held(sorting.of, sorting.classes).sum())
     left = torch.nonzero(sorting.foreign).flatten()
     room = (wanted or most) - used
@@ -122,23 +122,26 @@ def placed_from_nothing(
 
 def _misplaced_classes(
     views: Views, sorting: Sorting, search: Search, plan: SortPlan, progress: Progress
-) -> tuple[Views, Sorting]:
+) -> tuple[Views, Sorting, list[str]]:
     """Classes whose patterns fit far worse than those of the best one, searched by themselves: all
-    their images may have found places in the map of another molecule, and stayed near them."""
+    their images may have found places in the map of another molecule, and stayed near them. And
+    what makes the searches that were taken up doubtful."""
+    warnings: list[str] = []
     fits = [sorting.fit[sorting.of == k] for k in range(sorting.classes)]
     usual = [float(fit.median()) if len(fit) else 0.0 for fit in fits]
     for k, fit in enumerate(usual):
         own = torch.nonzero(sorting.of == k).flatten()
         if len(own) < LEAST_TO_SEARCH or fit > _MISPLACED_FIT * max(usual):
             continue
-        found, _ = search(views.some(own), _SEARCHES_OF_CLASSES + k)
+        found, doubts = search(views.some(own), _SEARCHES_OF_CLASSES + k)
         if float(sort_views(found, 1, plan).fit.median()) <= fit:
             continue
+        warnings += doubts
         rotations, shifts = views.rotations.clone(), views.shifts_A.clone()
         rotations[own], shifts[own] = found.rotations, found.shifts_A
         views = replace(views, rotations=rotations, shifts_A=shifts)
         views, sorting = turned_and_resorted(views, sorting, plan, progress)
-    return views, sorting
+    return views, sorting, warnings
 
 
 def _joined(found: Placed, left: Tensor, rest: Placed) -> Placed:
