@@ -62,7 +62,9 @@ def plan(  # long: what it may be told, as the command lists it
     exposure = Exposure(
         Optics(chosen.energy_ev, beam_diameter_A, 0.0), mass_kda, specimen, chosen.detector
     )
-    result = plan_experiment(exposure, resolution_A, exposure_e_per_A2, patterns_per_s)
+    result = plan_experiment(
+        exposure, resolution_A, chosen.image, exposure_e_per_A2, patterns_per_s
+    )
     if out is not None:
         from diffragan.report.html import png
         from diffragan.report.plan_figure import plan_figure

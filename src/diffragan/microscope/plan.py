@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,8 @@ import torch
 
 from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, MUCH_BESIDE, Exposure
 from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
+from diffragan.microscope.orientation_information import image_information, pattern_information
+from diffragan.settings import ImageSettings
 
 # e/Å² of effective dose in all patterns together from which molecules of 5.5 to 47 kDa (likelihood:
 # 5.5 and 8.6) were solved to 2 Å, by way to a map (docs/experiment.md).
@@ -16,7 +19,15 @@ THRESHOLDS_E_PER_A2: Mapping[str, float] = {"likelihood": 1.5e4, "projections": 
 SPREAD = 1.5  # factor on either side, between which runs may be solved or not
 _IMAGE_AT_A = 7.0  # where a defocused image shows most
 _BEST_OF_AMPLITUDES = 2 * 1.256  # critical exposures: then n (mean amplitude)² is largest
-_LARGE_KDA, _DEFOCUS_A, _LARGE_DEFOCUS_A = 30.0, -1000.0, -3000.0
+# From how much log likelihood on an image alone tells an orientation (docs/experiment.md).
+_TOLD = (
+    (25.0, "enough for nearly every molecule, given the map"),
+    (8.0, "enough for some molecules and not for others, given the map"),
+    (-math.inf, "too little: molecules have to be held alike, or be larger"),
+)
+# An image of few electrons tells twice as much of an orientation as at -1000 Å; still more defocus
+# adds little, and spreads the molecule (docs/experiment.md).
+_DEFOCUS_A = -3000.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Plan:
     motion leave of the molecule's intensity. beside: what scatters beside the molecule, over it.
     patterns: so many by way to a map (`many_views.climb_by`), good to a factor `SPREAD`.
     image_e_per_A2: the best exposure of the image, after the pattern; None where nothing fades.
+    image_tells, pattern_tells: by how much log likelihood one molecule's image, and its pattern,
+        tell its orientation (`orientation_information`); None where the image's exposure is open.
     helps: factor on a pattern's worth of what could be changed, the largest first.
     """
 
@@ -39,6 +52,8 @@ class Plan:
     patterns_per_s: float
     image_e_per_A2: float | None
     image_defocus_A: float
+    image_tells: float | None
+    pattern_tells: float
     helps: Mapping[str, float]
 
     def hours(self, way: str) -> float:
@@ -57,6 +72,7 @@ class Plan:
             f"own intensity. So a pattern is worth {self.worth_e_per_A2:.2g} e/Å2 on an undamaged "
             "molecule in vacuum.",
             f"Image: {image}, defocus {self.image_defocus_A:g} Å.",
+            *self._of_orientations(),
         ]
         lines += [
             f"By the {way}: {_rounded(count)} patterns ({_rounded(count / SPREAD)} to "
@@ -79,6 +95,16 @@ class Plan:
             lines.append(f"What would help, as a factor on a pattern's worth: {told}.")
         return "\n".join(lines)
 
+    def _of_orientations(self) -> list[str]:
+        """Whether one molecule's orientation can be told at all."""
+        if self.image_tells is None:
+            return []
+        says = next(words for least, words in _TOLD if self.image_tells >= least)
+        return [
+            f"Orientation of one molecule: its image tells {self.image_tells:.2g}, its pattern "
+            f"{self.pattern_tells:.2g} in log likelihood, {says}."
+        ]
+
 
 def _rounded(count: float) -> str:
     """A number of patterns to two figures."""
@@ -89,15 +115,19 @@ def _rounded(count: float) -> str:
 def plan_experiment(
     exposure: Exposure,
     resolution_A: float,
+    image: ImageSettings,
     exposure_e_per_A2: float | None = None,
     patterns_per_s: float = 100.0,
 ) -> Plan:
     """What a molecule in a specimen needs to be solved to a resolution.
 
     Args:
+        image: its aperture and focal spread.
         exposure_e_per_A2: of a pattern; none: the one of most worth at this resolution.
     """
     q = torch.tensor([1 / resolution_A], dtype=torch.float64)
+    dose = _image_exposure(exposure)
+    seen_as = image.model_copy(update={"defocus_A": _DEFOCUS_A})
     own = exposure_e_per_A2 or exposure.best_exposure_e_per_A2(resolution_A)
     worth = float(exposure.effective_e_per_A2(q, own))
     return Plan(
@@ -108,8 +138,10 @@ def plan_experiment(
         beside=float(exposure.beside(q)),
         patterns={way: least / worth for way, least in THRESHOLDS_E_PER_A2.items()},
         patterns_per_s=patterns_per_s,
-        image_e_per_A2=_image_exposure(exposure),
-        image_defocus_A=_LARGE_DEFOCUS_A if exposure.mass_kda > _LARGE_KDA else _DEFOCUS_A,
+        image_e_per_A2=dose,
+        image_defocus_A=_DEFOCUS_A,
+        image_tells=None if dose is None else image_information(exposure, seen_as, dose, own),
+        pattern_tells=pattern_information(exposure, own),
         helps=what_would_help(exposure, resolution_A),
     )
 
