@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffragan.engine.items import choose_items
 from diffragan.errors import DiffraganError
 from diffragan.files.store import open_results, open_simulation
 from diffragan.fourier.correlation import centred_fourier, frc_fourier, ring_q
@@ -24,7 +25,7 @@ from diffragan.pairs.write import write_pairs
 from diffragan.phasing.method import Context, PairBatch, Phased, method, phased_wave
 from diffragan.phasing.methods import METHODS
 from diffragan.phasing.proposals import propose_from_image
-from diffragan.phasing.run import choose_items, load_context, make_pair_batch, phase_pairs
+from diffragan.phasing.run import load_context, make_pair_batch, phase_pairs
 from diffragan.phasing.stability import rotate_image, stability
 from diffragan.settings import ImageSettings, Settings, load_settings
 

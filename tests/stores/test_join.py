@@ -61,6 +61,21 @@ def test_joined_ranges_are_the_run_in_one_go(chain: Path, name: str, tmp_path: P
     assert differing(chain / f"{name}.zarr", tmp_path / "whole.zarr", without=without) == []
 
 
+def test_so_many_pairs_are_spread_over_all_orientations(
+    chain: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """The first so many of a spiral of orientations would all look from one side."""
+    few = dg.make_pairs(
+        chain / "waves.zarr", tmp_path / "few.zarr", n=2, orientations=True, settings=settings
+    )
+    whole = dg.open_pairs(chain / "waves.zarr", settings=settings)
+    spread = [0, whole.n // 2]
+    assert few.rotation is not None
+    assert whole.rotation is not None
+    assert (few.rotation == whole.rotation[spread]).all()
+    assert (few.image(slice(None)) == whole.image(spread)).all()
+
+
 def test_a_range_is_imaged_as_in_the_whole(chain: Path, settings: Settings) -> None:
     """The noise of an item hangs on its number in the run, not on that in its store."""
     whole = dg.open_pairs(chain / "waves.zarr", settings=settings)

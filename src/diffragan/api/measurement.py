@@ -37,7 +37,7 @@ def make_pairs(  # long: what it may be told, as the command lists it
     Args:
         simulation: store that `simulate` wrote.
         out: measurement store to write, .zarr.
-        n: only the first so many. items: those of a range `a:b` alone.
+        n: so many, spread evenly over the store. items: those of a range `a:b` alone.
         truth: keep exit waves and orientations beside them, to judge by; no method sees them.
         orientations: keep the orientations alone, as if they were known.
         settings: how patterns and images are taken; none: the default preset.
@@ -56,7 +56,8 @@ def make_pairs(  # long: what it may be told, as the command lists it
     written = write_pairs(
         ImagedPairs(open_simulation(Path(simulation)), chosen),
         Path(out),
-        items=slice(n) if items is None else parse_range(items),
+        limit=n,
+        items=None if items is None else parse_range(items),
         truth=truth,
         orientations=orientations,
         overwrite=overwrite,

@@ -58,14 +58,14 @@ def phase(  # long: what it may be told, as the command lists it
             weights, or a store at `out` that was made otherwise.
     """
     from diffragan.devices import pick_device
-    from diffragan.engine.items import parse_range
+    from diffragan.engine.items import choose_items, parse_range
     from diffragan.engine.workers import as_workers
     from diffragan.files.store import open_results
     from diffragan.inspection.doubts import pair_doubts
     from diffragan.pairs.open import replace_run
     from diffragan.pairs.pairs import Pairs
     from diffragan.phasing.methods import METHODS
-    from diffragan.phasing.run import choose_items, load_context, phase_pairs, with_method
+    from diffragan.phasing.run import load_context, phase_pairs, with_method
     from diffragan.phasing.trust import r_warning
 
     given = pairs if isinstance(pairs, Pairs) else open_pairs(pairs, settings=settings)

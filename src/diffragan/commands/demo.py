@@ -57,8 +57,9 @@ def demo(
     from dataclasses import replace
 
     from diffragan.api import evaluate
+    from diffragan.engine.items import choose_items
     from diffragan.pairs.open import open_pairs
-    from diffragan.phasing.run import choose_items, load_context, phase_pairs
+    from diffragan.phasing.run import load_context, phase_pairs
     from diffragan.phasing.stability import stability
     from diffragan.report.pair_page import write_report
     from diffragan.settings import load_settings

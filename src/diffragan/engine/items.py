@@ -26,6 +26,18 @@ def chosen_range(n: int, items: slice | None) -> NDArray[np.int64]:
     return chosen
 
 
+def choose_items(n: int, limit: int | None, items: slice | None = None) -> NDArray[np.int64]:
+    """All items or those of a range, or `limit` of them spread evenly.
+
+    Raises:
+        DiffraganError: the range holds none.
+    """
+    chosen = chosen_range(n, items)
+    if limit is None or limit >= len(chosen):
+        return chosen
+    return chosen[(np.arange(limit) * len(chosen)) // limit]
+
+
 def parse_range(text: str) -> slice:
     """`a:b`, from a to before b; `a:`, `:b`.
 

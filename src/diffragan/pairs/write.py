@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.engine.items import chosen_range, first_item, range_in_header
+from diffragan.engine.items import choose_items, first_item, range_in_header
 from diffragan.engine.pace import Pace
 from diffragan.engine.tasks import run_tasks
 from diffragan.engine.workers import Workers, as_workers
@@ -28,6 +28,7 @@ def write_pairs(  # long: what it may be told, as the command lists it
     pairs: ImagedPairs,
     out: Path,
     *,
+    limit: int | None = None,
     items: slice | None = None,
     truth: bool = False,
     orientations: bool = False,
@@ -43,13 +44,14 @@ def write_pairs(  # long: what it may be told, as the command lists it
     give, apart from the molecules' names.
 
     Args:
-        items: those of a range alone. repair: do again what can't be read any more.
+        limit: so many, spread evenly over the store. items: those of a range alone.
+        repair: do again what can't be read any more.
         workers: processes of this machine, or a cluster.
 
     Raises:
         DiffraganError: `out` exists and was made otherwise.
     """
-    chosen = chosen_range(pairs.n, items)
+    chosen = choose_items(pairs.n, limit, items)
     specs = _arrays_of(pairs, truth=truth, orientations=truth or orientations)
     simulation = pairs.store
     header = {
@@ -59,6 +61,8 @@ def write_pairs(  # long: what it may be told, as the command lists it
         "source": {"path": str(simulation.path), "structures_sha256": _hashes(simulation)},
         "truth": truth,
     } | range_in_header(chosen + first_item(simulation.header))
+    if limit is not None and limit < pairs.n:
+        header["spread_over"] = pairs.n  # as many in one run are others
     n = len(chosen)
     with StoreWriter(
         out, "measurement", n, specs, header, overwrite=overwrite, repair=repair

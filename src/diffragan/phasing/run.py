@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffragan.engine.items import chosen_range, range_in_header
+from diffragan.engine.items import choose_items, range_in_header
 from diffragan.engine.pace import Pace
 from diffragan.engine.tasks import run_tasks
 from diffragan.engine.workers import HERE, Workers, one_thread
@@ -130,18 +130,6 @@ def bundled_weights(name: str) -> Path:
     from importlib import resources
 
     return Path(str(resources.files("diffragan").joinpath("data", name)))
-
-
-def choose_items(n: int, limit: int | None, items: slice | None = None) -> NDArray[np.int64]:
-    """All items or those of a range, or `limit` of them spread evenly.
-
-    Raises:
-        DiffraganError: the range holds none.
-    """
-    chosen = chosen_range(n, items)
-    if limit is None or limit >= len(chosen):
-        return chosen
-    return chosen[(np.arange(limit) * len(chosen)) // limit]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from diffragan.engine.items import choose_items
 from diffragan.errors import DiffraganError
 from diffragan.evaluation.similarity import ssim
 from diffragan.files.store import ResultStore
@@ -29,7 +30,7 @@ from diffragan.microscope.noise import item_seed
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, PairBatch
 from diffragan.phasing.methods import METHODS
-from diffragan.phasing.run import METHOD_NOISE, choose_items, load_context, make_pair_batch
+from diffragan.phasing.run import METHOD_NOISE, load_context, make_pair_batch
 from diffragan.settings import Settings, settings_from_dict
 
 SHIFT_A = (1.0, 0.6)

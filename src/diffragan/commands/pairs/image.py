@@ -32,7 +32,9 @@ def image(
     orientations: Annotated[
         bool, typer.Option("--orientations", help="keep the orientations, as if they were known")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="only so many items, spread evenly over the store")
+    ] = None,
     preset: Preset = "default",
     config: Config = None,
     set_: Set = None,
