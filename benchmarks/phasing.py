@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffragan.engine.items import choose_items
 from diffragan.errors import DiffraganError
 from diffragan.fourier import correlation as metrics
 from diffragan.fourier.grids import frequency_grid
@@ -33,7 +34,7 @@ from diffragan.phasing import support
 from diffragan.phasing.method import PairBatch, Phased, phased_wave
 from diffragan.phasing.methods import METHODS, raar
 from diffragan.phasing.proposals import Proposal
-from diffragan.phasing.run import choose_items, load_context, make_pair_batch
+from diffragan.phasing.run import load_context, make_pair_batch
 from diffragan.phasing.starts import align, random_starts
 from diffragan.settings import load_settings
 

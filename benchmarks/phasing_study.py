@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.phasing import Row, measure
+from diffragan.engine.items import choose_items
 from diffragan.files.atomic import write_atomically
 from diffragan.pairs.open import open_pairs
 from diffragan.phasing.method import Context
 from diffragan.phasing.methods import METHODS
-from diffragan.phasing.run import choose_items
 from diffragan.settings import load_settings
 
 SWEEPS: dict[str, tuple[str, list[str]]] = {

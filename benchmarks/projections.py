@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffragan.engine.items import choose_items
 from diffragan.evaluation.similarity import ssim
 from diffragan.fourier import correlation as metrics
 from diffragan.fourier.grids import resample
@@ -33,7 +34,7 @@ from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import PairBatch
 from diffragan.phasing.methods import METHODS
-from diffragan.phasing.run import choose_items, load_context, make_pair_batch
+from diffragan.phasing.run import load_context, make_pair_batch
 from diffragan.settings import load_settings
 
 RESOLUTIONS_A = (8.0, 6.0, 5.0, 4.0, 3.0)
