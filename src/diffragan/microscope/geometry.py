@@ -1,9 +1,11 @@
-"""Where a detector's pixels lie in the pattern: centre, camera length, elliptical distortion."""
+"""Where a detector's pixels lie in the pattern: centre, camera length, elliptical distortion; as
+they are made, and as they are found."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from diffragan.fourier.slices import Slices
 from diffragan.microscope.noise import GEOMETRY
 from diffragan.settings import DetectorSettings
 
+PROFILE_PARTS = 8  # of a ring, in the mean of what lies beside a molecule
 OVERSAMPLED = 4  # far field computed on a grid so much finer than 1 / box
 
 Grid = NDArray[np.float64]
@@ -92,6 +96,119 @@ def as_detected(
         shown += float(beam.abs()) ** 2 * _spot(m, centre)
         out.append(torch.from_numpy(shown))
     return torch.stack(out)
+
+
+@dataclass(frozen=True)
+class PatternErrors:
+    """In what each of v patterns differs from what is told of all, as far as a run has found it.
+
+    centre_px: (v, 2) x and y of the beam from the middle pixel, in pixels of 1 / field. scale: (v,)
+    by which the camera is longer. ellipse: (2,) by which distances come out longer along x, and
+    along the diagonal, the same in all patterns: e cos 2a and e sin 2a for an ellipse along angle
+    a. beside: (v,) what scatters beside the molecule, in parts of the mean of all patterns.
+    profile: (bins,) that mean, in the patterns' units, by eighths of a ring; None where there is
+    none, or it is taken as centred and alike in all.
+    """
+
+    centre_px: Tensor
+    scale: Tensor
+    ellipse: Tensor
+    beside: Tensor
+    profile: Tensor | None = None
+
+    @classmethod
+    def none(cls, v: int, device: torch.device) -> PatternErrors:
+        """Patterns that are as they are told to be."""
+        blank = torch.zeros(v, device=device)
+        return cls(blank.new_zeros(v, 2), blank, blank.new_zeros(2), blank + 1)
+
+    @classmethod
+    def interleaved(cls, even: PatternErrors, odd: PatternErrors) -> PatternErrors:
+        """Those of all patterns, from those of every second one; shared ones are averaged."""
+        count = len(even.scale) + len(odd.scale)
+        both = {}
+        for name in ("centre_px", "scale", "beside"):
+            one, two = getattr(even, name), getattr(odd, name)
+            both[name] = one.new_empty((count, *one.shape[1:]))
+            both[name][0::2], both[name][1::2] = one, two
+        profile = None
+        if even.profile is not None and odd.profile is not None:
+            profile = 0.5 * (even.profile + odd.profile)
+        return cls(**both, ellipse=0.5 * (even.ellipse + odd.ellipse), profile=profile)
+
+    def some(self, chosen: slice | Tensor) -> PatternErrors:
+        """Those of some patterns."""
+        each = (self.centre_px[chosen], self.scale[chosen], self.ellipse, self.beside[chosen])
+        return PatternErrors(*each, self.profile)
+
+    def arrays(self) -> dict[str, Tensor | None]:
+        """The fields by name, on the CPU."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: None if x is None else x.cpu() for k, x in found.items()}
+
+    def rows(self, items: NDArray[np.int64]) -> list[dict[str, float | int]]:
+        """The numbers of every pattern, by name, with the item that it is of."""
+        names = ("item", "centre_x_px", "centre_y_px", "scale", "background")
+        x, y = self.centre_px.double().cpu().unbind(1)
+        columns = (items, x, y, self.scale.double().cpu(), self.beside.double().cpu())
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+    def summary(self) -> dict[str, float]:
+        """How far off patterns are: standard deviations, and the ellipse."""
+        a, b = self.ellipse.tolist()
+        return {
+            "centre_px": float(self.centre_px.square().mean().sqrt()),
+            "scale": float(self.scale.square().mean().sqrt()),
+            "ellipse": math.hypot(a, b),
+            "ellipse_deg": 0.5 * math.degrees(math.atan2(b, a)),
+            "background": float((self.beside - 1).square().mean().sqrt()),
+        }
+
+    def points(self, geometry: Slices, count: int) -> Tensor:
+        """(v, k, 3) where the first `count` pairs of pixels look, as `Slices.inner` has the points
+        of patterns without errors. No point moves beyond the outermost: there it stays.
+
+        A pixel and its mate are moved by an error of the centre in opposite directions, so that
+        their mean, which a flat slice has, stays.
+        """
+        points = geometry.inner(count)
+        plane = points[:, :2]
+        away = plane.expand(len(self.scale), -1, -1)
+        if geometry.curved:
+            side = torch.ones(len(plane), device=plane.device)
+            side[count:] = -1  # a mate's value is conjugated: its point lies opposite to it
+            away = away - geometry.padding * side[:, None] * self.centre_px[:, None]
+        moved = away @ self.straightened()
+        length = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+        longest = torch.linalg.vector_norm(plane, dim=-1).max()
+        moved = moved * (longest / length.clamp_min(1e-6)).clamp(max=1)
+        grown = moved.square().sum(-1) / plane.square().sum(-1).clamp_min(1e-6)
+        return torch.cat((moved, (points[:, 2] * grown)[..., None]), -1).contiguous()
+
+    def straightened(self) -> Tensor:
+        """(v, 2, 2) by which a distance on the detector gives that in the pattern."""
+        a, b = self.ellipse
+        stretch = torch.stack((torch.stack((1 + a, b)), torch.stack((b, 1 - a))))
+        result: Tensor = torch.linalg.inv(stretch) / (1 + self.scale)[:, None, None]
+        return result
+
+    def excess(self, geometry: Slices, count: int) -> Tensor | float:
+        """(v, k) what lies beside the molecule at pixels as `points` has them, less what lies there
+        in a pattern without errors."""
+        if self.profile is None:
+            return 0.0
+        here = torch.linalg.vector_norm(self.points(geometry, count)[..., :2], dim=-1)
+        told = torch.linalg.vector_norm(geometry.inner(count)[:, :2], dim=-1)
+        here, told = here / geometry.padding, told / geometry.padding
+        return self.beside[:, None] * self.profile_at(here) - self.profile_at(told)
+
+    def profile_at(self, radius: Tensor) -> Tensor:
+        """The mean intensity beside the molecule at radii in pixels of 1 / field, any shape."""
+        assert self.profile is not None
+        place = (PROFILE_PARTS * radius).clamp(0, len(self.profile) - 1.001)
+        low = place.long()
+        return torch.lerp(self.profile[low], self.profile[low + 1], place - low)
 
 
 def _spot(m: int, centre_px: tuple[float, float]) -> Grid:

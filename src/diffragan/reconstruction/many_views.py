@@ -18,6 +18,7 @@ from typing import Any
 
 from diffragan.devices import STAYS
 from diffragan.fourier.volumes import radius_px, volume_spectrum
+from diffragan.microscope.geometry import PatternErrors
 from diffragan.reconstruction.likelihood.ascent import Ascent
 from diffragan.reconstruction.maps.agreement import SHARED_BY_SCATTERERS, Agreement, agreement
 from diffragan.reconstruction.maps.views import Views
@@ -121,6 +122,8 @@ class HalfMaps:
         elif self.phase == CLIMB:
             for half in self.halves:
                 half.climb((self.in_stage - 1) / s.likelihood_passes)
+                if s.refine_views and self.in_stage % s.refine_views_every == 0:
+                    half.refine_views()
             last = self.in_stage >= s.likelihood_passes
             if self.in_stage % s.check_every == 0 or last:
                 self._check()
@@ -273,6 +276,9 @@ def combined(half_maps: HalfMaps, views: Views) -> PhasedMap:
         values = getattr(views, name).clone()
         values[0::2], values[1::2] = (getattr(half.full, name) for half in half_maps.halves)
         views = replace(views, **{name: values})
+    errors = first.full.errors, second.full.errors
+    if errors[0] is not None and errors[1] is not None:
+        views = replace(views, errors=PatternErrors.interleaved(errors[0], errors[1]))
     result = PhasedMap.at(
         replace(first.plan, name="all", keep_free=False),
         views,
@@ -297,6 +303,9 @@ def _climb_together(half_maps: HalfMaps, whole: PhasedMap) -> None:
     assert first is not None
     assert second is not None
     whole.ascent = Ascent.at(0.5 * (first.weights + second.weights))
-    count = max(1, half_maps.settings.likelihood_passes // 2)
+    settings = half_maps.settings
+    count = max(1, settings.likelihood_passes // 2)
     for k in range(count):
         whole.climb(0.5 + 0.5 * k / count)
+        if settings.refine_views and (k + 1) % settings.refine_views_every == 0 and k + 1 < count:
+            whole.refine_views()

@@ -44,6 +44,9 @@ PHASED = "phased.zarr"
 STACK = "projections.mrcs"  # the phased views as RELION particles
 
 
+ERRORS = "pattern_errors.csv"  # of every view, where they were looked for
+
+
 FINISHED = "metrics.json"  # written last: with it a folder is finished
 
 
@@ -196,6 +199,9 @@ def write_views(
     if agreement.other is not None:
         curves["other"] = agreement.other[0].clamp(0, 1)
     metrics = _metrics(solution, agreement, settings, truth)
+    if views.errors is not None:
+        metrics["pattern_errors"] = views.errors.summary()
+        write_history(out / ERRORS, views.errors.rows(views.items))
     metrics["views"] = metrics_of(results, score(results, pairs, progress=progress))
     return MapFolder(
         map=combined.map,

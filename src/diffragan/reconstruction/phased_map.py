@@ -10,9 +10,12 @@ from torch import Tensor
 
 from diffragan.devices import to_device
 from diffragan.fourier.volumes import CPU, best_shift, moved, resized, rotated, volume_spectrum
+from diffragan.microscope.geometry import PatternErrors
 from diffragan.phasing.solvers import RealSpace, advance, find_solver
-from diffragan.reconstruction.likelihood.ascent import Ascent, Slope, Stage
+from diffragan.reconstruction.likelihood.ascent import Ascent, Slope, Stage, parts_of_ring
 from diffragan.reconstruction.likelihood.images import image_target
+from diffragan.reconstruction.likelihood.patterns import pattern_target
+from diffragan.reconstruction.likelihood.refine_views import refine_views
 from diffragan.reconstruction.likelihood.scatterers import ScattererGrid
 from diffragan.reconstruction.maps.data_step import DataStep
 from diffragan.reconstruction.maps.free_set import free_balls
@@ -185,6 +188,8 @@ class PhasedMap:
         kept = {name: getattr(on_cpu, name) for name in _STORED}
         kept["image"] = {f.name: getattr(on_cpu.image, f.name) for f in fields(ImageMap)}
         kept["found"] = {name: getattr(on_cpu.full, name) for name in _PER_VIEW}
+        if on_cpu.full.errors is not None:
+            kept["errors"] = on_cpu.full.errors.arrays()
         if on_cpu.ascent is not None:
             kept["ascent"] = {f.name: getattr(on_cpu.ascent, f.name) for f in fields(Ascent)}
         return kept
@@ -198,6 +203,9 @@ class PhasedMap:
 
         image = ImageMap(**{name: on(value) for name, value in state["image"].items()})
         per_view = {name: on(value) for name, value in state["found"].items()}
+        if "errors" in state:
+            errors = {name: on(value) for name, value in state["errors"].items()}
+            per_view["errors"] = PatternErrors(**errors)
         stored = {name: on(state[name]) for name in _STORED}
         if "ascent" in state:
             climbed = {name: on(value) for name, value in state["ascent"].items()}
@@ -324,6 +332,19 @@ class PhasedMap:
         self._slope = replace(self._slope, views=self.views)
         self.ascent = self._slope.climb(self.ascent, Stage(done), seed)
         self.x = self.map = grid.volume(self.ascent.weights)
+
+    def refine_views(self) -> None:
+        """Find anew of each view what the settings ask for, against the present map."""
+        what = self.plan.settings.refine_views
+        target = pattern_target(self.views, None, parts_of_ring(self.views))
+        sums = target.sums(torch.fft.rfftn(self.map, norm="forward"))
+        views = refine_views(self.map, target.weighted_by(sums), sums, what)
+        full = replace(self.full, errors=views.errors, rotations=views.rotations)
+        if "orientation" in what:
+            self._update(full=full, image=self._images(full))
+        else:
+            self.full, self.views = full, views
+            self.project = replace(self.project, views=views)
 
     def back_to_images(self) -> None:
         """The images' map in place of the present one, in the present mask."""

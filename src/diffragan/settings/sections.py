@@ -20,6 +20,7 @@ from diffragan.settings.exposures import (
 )
 from diffragan.settings.networks import ConditionsSettings, NetworkSettings, TrainSettings
 from diffragan.settings.session import ScanSettings, SessionSettings
+from diffragan.settings.view_errors import ViewErrors
 from diffragan.symmetry import group_name
 
 
@@ -151,6 +152,12 @@ class ManyViewsSettings(Frozen):
     likelihood_passes: Annotated[int, Field(ge=1)] = Field(
         default=40, description="of scatterers over the views of each half set"
     )
+    refine_views: ViewErrors = Field(
+        default=(),
+        description="of each view's pattern, found anew as scatterers climb: orientation, centre, "
+        "scale (camera length), ellipse (the same in all), background (how much)",
+    )
+    refine_views_every: Annotated[int, Field(ge=1)] = Field(default=5, description="passes")
     background: bool | None = Field(
         default=None,
         description="intensity beside the molecule's is estimated, from its weight; none: where "
@@ -215,7 +222,9 @@ class ManyViewsSettings(Frozen):
         return group_name(value)
 
     @model_validator(mode="after")
-    def _symmetry_where_it_is_used(self) -> Self:
+    def _what_goes_together(self) -> Self:
+        if self.refine_views and self.climb_by != "likelihood":
+            raise ValueError("refine_views is for climb_by = 'likelihood'; set that too")
         if self.symmetry != "C1" and self.climb_by == "likelihood":
             raise ValueError("climb_by = 'likelihood' takes no symmetry; leave it at C1")
         if self.symmetry != "C1" and self.orientations == "find" and self.find_by != "images":

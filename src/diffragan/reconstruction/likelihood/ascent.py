@@ -66,6 +66,11 @@ class Stage:
         return _RATE * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * late)))
 
 
+def parts_of_ring(views: Views) -> int:
+    """Parts of a ring that have an intercept of their own."""
+    return 1 if views.background is None else PARTS
+
+
 @dataclass(frozen=True)
 class Slope:
     """What a climb follows: patterns, images, and where scatterers may be.
@@ -85,8 +90,7 @@ class Slope:
 
     def target(self, part: Views, spectrum: Tensor) -> PatternTarget:
         """The patterns of a part, weighted by what a model's spectrum leaves unexplained."""
-        of_ring = 1 if self.views.background is None else PARTS
-        return pattern_target(part, self.free, of_ring).adapted(spectrum)
+        return pattern_target(part, self.free, parts_of_ring(self.views)).adapted(spectrum)
 
     def climb(self, ascent: Ascent, stage: Stage, seed: int) -> Ascent:
         """One pass over all views, a step of Adam for each part of them."""

@@ -109,7 +109,7 @@ class PatternTarget:
             each = weight * views.weights[block][:, None]
             total += float((each * (model - observed * torch.log(model))).sum(dtype=torch.float64))
             pull = slices * (2 * each * (1 - observed / model))
-            collected.add(pull.contiguous(), rotations, geometry.points)
+            collected.add(pull.contiguous(), rotations, views.points(block, geometry))
         gradient = summed(collected.spectrum())
         total = float(summed(torch.tensor(total, dtype=torch.float64, device=spectrum.device)))
         return total, volume_gradient(gradient if self.free is None else gradient * ~self.free)
@@ -137,7 +137,8 @@ class PatternTarget:
 
     def slices(self, sliced: Extractor, block: slice) -> Tensor:
         """(b, 2 k) values of a model's pixels, mates conjugated, from its `volume_spectrum`."""
-        single = sliced(self.views.rotations[block], self.geometry.points)
+        points = self.views.points(block, self.geometry)
+        single = sliced(self.views.rotations[block], points)
         return single if self.beyond is None else single + self.beyond[block]
 
     def intensities(self, block: slice) -> Tensor:

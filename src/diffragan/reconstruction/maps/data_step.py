@@ -77,8 +77,9 @@ class DataStep:
         each = valid.reshape(-1) if geometry.curved else valid.any(0).float()
         for block in views.own_blocks():
             weight = views.weights[block][:, None] * each + 0j
+            points = views.points(block, geometry)
             for rotations in views.equivalents(views.rotations[block]):
-                counted.add(weight, rotations, geometry.points)
+                counted.add(weight, rotations, points)
         slices = summed(counted.spectrum().real)
         damping = torch.full_like(slices, self.damping)
         if views.electrons is not None:
@@ -116,11 +117,12 @@ class DataStep:
         collected = Inserter(n, x.device)
         for block in views.own_blocks():
             rotations = views.rotations[block]
-            slices = sliced(rotations, geometry.points)
+            points = views.points(block, geometry)
+            slices = sliced(rotations, points)
             change = slices.mul_(self.correction(slices, views.observed(block, geometry)))
             change *= views.weights[block][:, None]
             for equivalent in views.equivalents(rotations):
-                collected.add(change, equivalent, geometry.points)
+                collected.add(change, equivalent, points)
         merged = summed(collected.spectrum())
         step = torch.fft.irfftn(merged * self._share, s=(n, n, n), norm="forward")
         # Undoing the fall-off spreads a correction in Fourier space; not into what is left out.

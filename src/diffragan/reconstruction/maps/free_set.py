@@ -102,8 +102,9 @@ def free_correlation(volume: Tensor, step: DataStep, limit: int = 512) -> Tensor
     blocks = list(views.blocks(16))[:: max(1, len(views) // limit)]
     for block in blocks[joined().share(len(blocks))]:
         turn = views.rotations[block]
-        inside = extract(core, turn, geometry.points).real > 0.95
-        model = abs_squared(extract(half, turn, geometry.points)).double()
+        points = views.points(block, geometry)
+        inside = extract(core, turn, points).real > 0.95
+        model = abs_squared(extract(half, turn, points)).double()
         goal = views.observed(block, geometry).double()
         goal = goal if views.electrons is not None else goal**2
         share = views.weights[block][:, None].double() * valid * inside
@@ -174,7 +175,8 @@ def other_half_correlation(volume: Tensor, views: Views, geometry: Slices) -> Te
     sums = torch.zeros(6, int(fine.max()) + 1, dtype=torch.float64, device=views.device)
     half = volume_spectrum(volume)
     for block in views.own_blocks(16):
-        model = abs_squared(extract(half, views.rotations[block], geometry.points)).double()
+        points = views.points(block, geometry)
+        model = abs_squared(extract(half, views.rotations[block], points)).double()
         goal = views.observed(block, geometry).double()
         goal = goal if views.electrons is not None else goal**2
         share = views.weights[block][:, None].double() * valid

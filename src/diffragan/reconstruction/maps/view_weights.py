@@ -22,12 +22,12 @@ def view_r(volume: Tensor, views: Views, geometry: Slices, count: int | None = N
         count: use the first pairs only, out to some resolution.
     """
     half = volume_spectrum(volume)
-    points = geometry.points if count is None else geometry.inner(count)
     count = len(geometry) if count is None else count
     valid = geometry.valid[:, :count]
     mask = (valid.reshape(-1) if geometry.curved else valid.any(0)).float()
     out = torch.empty(len(views), device=views.device)
     for block in views.own_blocks():
+        points = views.points(block, geometry, count)
         model = extract(half, views.rotations[block], points).abs()
         goal = views.observed(block, geometry, count)
         goal = goal.clamp_min(0).sqrt() if views.electrons is not None else goal

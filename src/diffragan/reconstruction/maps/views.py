@@ -20,6 +20,7 @@ from diffragan.engine.processes import joined
 from diffragan.fourier.grids import even_fast_length
 from diffragan.fourier.loops import WIDTH
 from diffragan.fourier.slices import Slices
+from diffragan.microscope.geometry import PatternErrors
 from diffragan.optics import Optics
 from diffragan.reconstruction.maps.image_transfer import ImageTransfer
 
@@ -53,6 +54,7 @@ class Views:
     symmetry: (g, 3, 3) the molecule's own rotations (`symmetry.group_of`), the identity first;
         None where it has no other.
     molecules: whose exposures each view is the sum of.
+    errors: in what patterns differ from what is told of them; None: in nothing.
     """
 
     optics: Optics
@@ -72,6 +74,7 @@ class Views:
     background: Tensor | None = None
     symmetry: Tensor | None = None
     molecules: int = 1
+    errors: PatternErrors | None = None
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -187,6 +190,7 @@ class Views:
             shifts_A=self.shifts_A[span].clone(),
             weights=self.weights[span].clone(),
             items=self.items[span],
+            errors=None if self.errors is None else self.errors.some(span),
         )
 
     def some(self, chosen: Tensor) -> Views:
@@ -203,6 +207,7 @@ class Views:
             shifts_A=self.shifts_A[chosen],
             weights=self.weights[chosen],
             items=self.items[on_cpu.numpy()],
+            errors=None if self.errors is None else self.errors.some(chosen),
         )
 
     def sample(self, count: int) -> Views:
@@ -227,15 +232,28 @@ class Views:
         for block in self.blocks(size, own.stop - own.start):
             yield slice(own.start + block.start, own.start + block.stop)
 
+    def points(self, views: slice, geometry: Slices, count: int | None = None) -> Tensor:
+        """Where the first `count` pairs of pixels of some views look: (k, 3) alike for all, as
+        `Slices.inner` has them, or (b, k, 3) where patterns have errors of their own."""
+        if self.errors is not None:
+            return self.errors.some(views).points(geometry, count or len(geometry))
+        return geometry.points if count is None else geometry.inner(count)
+
     def observed(self, views: slice, geometry: Slices, count: int | None = None) -> Tensor:
         """What was measured at the first `count` pairs: (b, count) for the flat slice, the mean
-        over the valid mates, or (b, 2 count) for the curved one."""
+        over the valid mates, or (b, 2 count) for the curved one; less what a view has beside the
+        molecule beyond the mean of all, where that was found."""
         count = len(geometry) if count is None else count
         both = self.measured[views, :, :count].to(self.device)
-        if geometry.curved:
-            return both.reshape(len(both), 2 * count)
         valid = geometry.valid[:, :count].float()
-        return (both * (valid / valid.sum(0).clamp_min(1))).sum(1)
+        if geometry.curved:
+            result, seen = both.reshape(len(both), 2 * count), valid.reshape(-1)
+        else:
+            result = (both * (valid / valid.sum(0).clamp_min(1))).sum(1)
+            seen = valid.amax(0)
+        if self.errors is None or self.errors.profile is None:
+            return result
+        return result - self.errors.some(views).excess(geometry, count) * seen
 
     def spectra(self, views: slice) -> Tensor:
         """(b, ki) complex64 spectra of the images."""

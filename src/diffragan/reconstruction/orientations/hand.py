@@ -46,11 +46,12 @@ def hand_of(spectrum: Tensor, views: Views, *, resolution_A: float | None = None
     """
     count = len(views.curved) if resolution_A is None else pixel_count(views, resolution_A)
     both = (views.curved.valid[0] & views.curved.valid[1])[:count]
-    rings, points = ring_of(views)[:count], views.curved.inner(count)
+    rings = ring_of(views)[:count]
     bins = int(rings.max()) + 1
     products = torch.zeros(3, len(views), bins, device=views.device)
     for block in views.blocks():
         measured = views.observed(block, views.curved, count)
+        points = views.points(block, views.curved, count)
         size = extract(spectrum, views.rotations[block], points).abs()
         size = size * size if views.electrons is not None else size
         x = (size[:, :count] - size[:, count:]) * both

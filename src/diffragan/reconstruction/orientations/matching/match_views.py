@@ -64,19 +64,23 @@ class Comparison:
 
     def __init__(self, spectrum: Tensor, views: Views, block: slice, count: int) -> None:
         self.views, self._extracted = views, Extractor(spectrum)
-        self.points = views.flat.points[:count]
+        self.points = views.points(block, views.flat, count)
         self.counts = views.electrons is not None
         self.observed = views.observed(block, views.flat, count)
         self.contrast = views.spectra(block)[:, :count]
         self.transfer = views.transfer.leading(count).of(block)
         self.inside = self.transfer.shape[1]
-        self.inner = self.points[: self.inside, :2] * (2 * math.pi / views.volume_box_A)
+        told = views.flat.points[:count]
+        self.inner = told[: self.inside, :2] * (2 * math.pi / views.volume_box_A)
         self.noise = views.image_noise[block][:, None]
-        self.reach = float(torch.linalg.vector_norm(self.points[-1]).clamp_min(1))
+        self.reach = float(torch.linalg.vector_norm(told[-1]).clamp_min(1))
 
     def slices(self, rotations: Tensor) -> Tensor:
         """(b, count) complex64."""
-        return self._extracted(rotations, self.points)
+        points, times = self.points, len(rotations) // len(self.observed)
+        return self._extracted(
+            rotations, points if points.ndim == 2 else points.repeat(times, 1, 1)
+        )
 
     def slopes(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
         """Central differences by the three angles: of what the pattern shows (3, b, count), and of
