@@ -56,7 +56,7 @@ def test_the_gridded_transform_is_the_sum_over_atoms() -> None:
 def test_hydrogens_scatter_as_they_do_apart() -> None:
     """Hydrogens go through the carbons' transform, and none of their own form factor is lost."""
     atoms = some_atoms(3, 5)
-    riding = Riding(torch.arange(5), torch.full((5, 3), 0.6))
+    riding = Riding(torch.arange(5), torch.full((5, 3), 0.6), torch.full((5,), 0.8))
     bare = Atoms(atoms.positions_A, 0 * atoms.weights, atoms.b_A2)
     points, inside = grid_points(GRID)
     exact = object_at(points, bare, GRID.energy_ev, GRID.field_A, riding)

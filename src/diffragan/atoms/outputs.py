@@ -138,7 +138,7 @@ def _metrics(
         "dose_e_per_A2": folder.metrics.get("dose_e_per_A2"),
         "atoms": {
             "n": len(atoms),
-            "hydrogens": len(result.all_views.riding),
+            "hydrogens": result.all_views.riding.count,
             "expected": result.expected,
             "confirmed": int(result.confirmed.sum()),
             "confirmed_within_A": result.confirmation.within_A,

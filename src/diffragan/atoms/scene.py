@@ -21,6 +21,7 @@ from diffragan.report.plotting import PURPLE, SKY
 from diffragan.report.viewer.density import crop_of, packed
 from diffragan.report.viewer.scene import Peak, Residue, Scene, ShownAtoms, Style, Surface
 
+_DRAWN = 0.5  # of a hydrogen: one that is spread over several places is not
 _MORE, _LESS = "#1e9e50", "#d62728"
 _PEAK_SIGMA, _MOST_PEAKS = 4.5, 15  # a map of a million voxels of noise has few above 4.5
 
@@ -81,6 +82,7 @@ def shown_atoms(result: AtomsResult, fit: Tensor) -> ShownAtoms:
     if molecule:
         bonds = list(dict.fromkeys(bonds + [b for group in molecule.unbound for b in group.bonds]))
     hydrogens = torch.cat((riding.parent[:, None].float(), riding.on(atoms).positions_A), dim=1)
+    hydrogens = hydrogens[riding.share > _DRAWN]
     return ShownAtoms(
         places,
         np.array(bonds, dtype=int).reshape(-1, 2),

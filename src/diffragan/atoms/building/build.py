@@ -16,9 +16,10 @@ from diffragan.atoms.building.multiple_scattering import with_multiple_scatterin
 from diffragan.atoms.building.peaks import heights, peaks
 from diffragan.atoms.building.refine import refine
 from diffragan.atoms.building.targets import Target, map_target
-from diffragan.atoms.building.watch import FAINT, Watch, watch
+from diffragan.atoms.building.watch import Watch, watch
 from diffragan.atoms.model.atoms import Atoms, Riding, atoms_at, no_hydrogens, together
 from diffragan.atoms.model.density import AtomGrid
+from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.likelihood.ring_sums import RingSums
 from diffragan.reconstruction.maps.views import Views
@@ -26,6 +27,7 @@ from diffragan.settings import AtomsSettings
 
 DALTON_PER_ATOM = 14.1  # of a protein, its hydrogens shared out over the other atoms
 _NEW_WEIGHT, _NEW_B_A2 = 0.6, 6.0
+_FAINT = 0.45  # carbons: what scatters less is no atom
 _HEAVY, _MOST = 1.8, 4.0  # of the median peak's height
 _PATTERN_RATES, _LAST_RATES = (0.006, 0.02, 0.3), (0.004, 0.01, 0.2)
 _FALLS = 0.02  # of the watched correlation, which ends the cycles
@@ -84,8 +86,7 @@ def build(
     total = settings.map_cycles + settings.pattern_cycles
     for cycle in range(settings.map_cycles):
         if cycle > 1:
-            kept = atoms.chosen(atoms.weights > FAINT)
-            atoms = renewed(kept, no_hydrogens(), grid, target, count, mask)
+            atoms = renewed(present(atoms), no_hydrogens(), grid, target, count, mask)
         atoms = refine(atoms, grid, target, settings.map_steps)
         progress("building atoms", cycle + 1, total, f"({len(atoms)} atoms)")
     return _against_patterns(atoms, watch(views, grid), mask, count, settings, progress)
@@ -111,8 +112,10 @@ def _against_patterns(
         last = cycle + 1 == s.pattern_cycles
         rates = _LAST_RATES if last else _PATTERN_RATES
         steps = s.pattern_steps * (1 + last)
-        atoms = refine(atoms, grid, against.used, steps, riding=riding, rates=rates)
-        atoms, riding = against.with_hydrogens(atoms)
+        atoms = present(refine(atoms, grid, against.used, steps, riding=riding, rates=rates))
+        # Atoms that were refined without hydrogens have grown and moved to stand for them, and fit
+        # worse with than without: only a cycle with them tells whether they are there.
+        riding = riding_hydrogens(atoms) if cycle else no_hydrogens()
         row, against = against.row(atoms, riding)
         now = row["watched_correlation"]
         history.append(row)
@@ -123,6 +126,7 @@ def _against_patterns(
         if now >= best_score - _FALLS / 2:
             best, best_score = (atoms, riding), max(now, best_score)
         if not last:
+            riding = riding_hydrogens(atoms)
             atoms = renewed(atoms, riding, grid, against.used, count, mask)
     asked_for = _asked_for(*best, grid, against.used, count, mask)
     best, against, rows = _last_cycles(*best, against, s, progress)
@@ -153,11 +157,17 @@ def _last_cycles(
             riding=best[1],
             rates=_LAST_RATES,
         )
-        best = against.with_hydrogens(moved)
+        atoms = present(moved)
+        best = (atoms, riding_hydrogens(atoms) if len(riding) else riding)
         row, against = against.row(*best)
         rows.append(row)
         progress("refining atoms", cycle + 1, total, f"(R {row['r_work']:.3f})")
     return best, against, rows
+
+
+def present(atoms: Atoms) -> Atoms:
+    """Those that scatter enough to be atoms."""
+    return atoms.chosen(atoms.weights > _FAINT)
 
 
 def _asked_for(

@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffragan.atoms.model.atoms import Atoms, Riding, no_hydrogens
+from diffragan.atoms.model.atoms import Atoms, Riding
 from diffragan.atoms.model.density import AtomGrid
-from diffragan.atoms.model.hydrogens import riding_hydrogens
 from diffragan.fourier.volumes import volume_spectrum
 from diffragan.reconstruction.likelihood.patterns import PatternTarget, pattern_target
 from diffragan.reconstruction.likelihood.ring_sums import RingSums
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.refine import refine_orientations
 
-FAINT = 0.45  # carbons: what scatters less is no atom
 CORRELATION_BAND_A = (4.0, 1.25)  # the free correlation's band
 WATCHED_EVERY = 20  # one view of so many is kept for watching
 _FURTHEST_TURN_DEG = 1.0  # in one round
@@ -54,21 +52,12 @@ class Watch:
         used, watched = self.sums(atoms, riding)
         row = {
             "atoms": len(atoms),
-            "hydrogens": len(riding),
+            "hydrogens": riding.count,
             "r_work": used.r_factor,
             "r_watched": watched.r_factor,
             "watched_correlation": self._mean(watched),
         }
         return row, replace(self, used=self.used.weighted_by(used))
-
-    def with_hydrogens(self, atoms: Atoms) -> tuple[Atoms, Riding]:
-        """The atoms that are not faint, and the hydrogens that their geometry tells, if patterns
-        that were never refined against agree with them."""
-        kept = atoms.chosen(atoms.weights > FAINT)
-        riding = riding_hydrogens(kept)
-        if self.score(kept, riding) < self.score(kept, no_hydrogens()):
-            return kept, no_hydrogens()
-        return kept, riding
 
     def turned(self, atoms: Atoms, riding: Riding) -> Watch:
         """The same patterns, each view turned to where atoms explain its pattern best. An image

@@ -57,21 +57,28 @@ def together(one: Atoms, other: Atoms) -> Atoms:
 class Riding:
     """Hydrogens that move with their parents.
 
-    parent: (h,) int64 index of the atom. offset_A: (h, 3) float32 from it.
+    parent: (h,) int64 index of the atom. offset_A: (h, 3) float32 from it. share: (h,) float32, how
+    much of a hydrogen is there: below 1 where it is one of several places, or doubtful.
     """
 
     parent: Tensor
     offset_A: Tensor
+    share: Tensor
 
     def __len__(self) -> int:
         return len(self.parent)
 
+    @property
+    def count(self) -> int:
+        """How many hydrogens these places share."""
+        return round(float(self.share.sum()))
+
     def on(self, atoms: Atoms) -> Atoms:
-        """The hydrogens as atoms of weight 1 (hydrogens) with their parents' B."""
+        """The hydrogens as atoms, weights their shares of a hydrogen, B that of their parents."""
         place = atoms.positions_A[self.parent] + self.offset_A
-        return Atoms(place, torch.ones_like(place[:, 0]), atoms.b_A2[self.parent])
+        return Atoms(place, self.share, atoms.b_A2[self.parent])
 
 
 def no_hydrogens() -> Riding:
     """None at all."""
-    return Riding(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3))
+    return Riding(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3), torch.zeros(0))

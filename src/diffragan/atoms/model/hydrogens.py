@@ -2,8 +2,8 @@
 
 Electrons see hydrogens well, and an atom without its own is pulled towards them. Nothing is known
 of the chemistry here: bonds are short distances, and what an atom carries follows from how many
-bonds it has, how long they are and how they lie. Groups that turn freely get none but methyls,
-which are staggered.
+bonds it has, how long they are and how they lie. A hydrogen that turns freely is spread over its
+cone (`hydrogens_at_ends.py`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import torch
 from numpy.typing import NDArray
 
 from diffragan.atoms.model.atoms import Atoms, Riding, no_hydrogens
+from diffragan.atoms.model.hydrogens_at_ends import (
+    CARBON_H_A,
+    NITROGEN_H_A,
+    at_end,
+    is_flat,
+    unit,
+)
 
 _BOND_A = (1.10, 1.72)  # C, N and O among themselves
 _SULPHUR_BOND_A = (1.60, 2.20)
 _SULPHUR_FROM = 1.6  # carbons
 # A sulphur of a protein has a carbon at 1.8 Å; what binds a metal is at 2.0 Å or more.
 _TO_SULPHUR_A, _LIGAND_A, _HEAVY_APART_A = 1.92, 2.6, 2.65
-_CARBON_H_A, _NITROGEN_H_A = 1.09, 1.01
-_OUT_OF_PLANE_A = 0.27  # of three neighbours' plane: flatter is sp2, ideal sp3 has 0.5
 _METHYLENE_BOND_A = 1.46  # mean of two bonds: shorter ones are aromatic or a peptide's N
-_METHYL_BOND_A = 1.475
 _METHYLENE_DEG = 107.0  # between its hydrogens
-_METHYL_DEG = 109.5
 
 
 def riding_hydrogens(atoms: Atoms) -> Riding:
@@ -37,18 +40,21 @@ def riding_hydrogens(atoms: Atoms) -> Riding:
     binding = _binds(places, weights)
     parents: list[int] = []
     offsets: list[NDArray[np.float64]] = []
-    for k, near in enumerate(neighbours):
+    shares: list[float] = []
+    for k in range(len(neighbours)):
         if float(weights[k]) >= _SULPHUR_FROM or binding[k]:
             continue
-        for offset in _carried(k, near, places, neighbours):
+        for share, offset in _carried(k, places, neighbours):
             parents.append(k)
             offsets.append(offset)
+            shares.append(share)
     if not parents:
         return no_hydrogens()
     device = atoms.weights.device
     return Riding(
         torch.tensor(parents, device=device),
         torch.from_numpy(np.array(offsets)).float().to(device),
+        torch.tensor(shares, device=device),
     )
 
 
@@ -115,68 +121,38 @@ def _binds(places_A: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
 
 
 def _carried(
-    k: int, near: list[int], places: NDArray[np.float64], neighbours: list[list[int]]
-) -> list[NDArray[np.float64]]:
-    """Offsets of the hydrogens that atom k carries."""
+    k: int, places: NDArray[np.float64], neighbours: list[list[int]]
+) -> list[tuple[float, NDArray[np.float64]]]:
+    """The hydrogens that atom k carries: the share of one, and its offset."""
+    near = neighbours[k]
     bonds = places[near] - places[k]
     lengths = np.linalg.norm(bonds, axis=1) if len(near) else np.zeros(0)
     units = bonds / lengths[:, None] if len(near) else bonds
     if len(near) == 3:
-        return _tertiary(bonds, units)
+        return [(1.0, offset) for offset in _tertiary(bonds, units)]
     if len(near) == 2:
-        return _secondary(lengths, units)
-    if len(near) == 1 and lengths[0] > _METHYL_BOND_A:
-        return _methyl(units[0], k, near[0], places, neighbours)
+        return [(1.0, offset) for offset in _secondary(lengths, units)]
+    if len(near) == 1:
+        return at_end(k, places, neighbours)
     return []
 
 
 def _tertiary(bonds: NDArray[np.float64], units: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """A pyramid of three bonds carries one hydrogen at its tip; a flat star none."""
-    normal = np.cross(bonds[1] - bonds[0], bonds[2] - bonds[0])
-    height = abs(bonds[0] @ normal) / max(np.linalg.norm(normal), 1e-9)
-    if height < _OUT_OF_PLANE_A:
+    if is_flat(bonds):
         return []
-    return [-_CARBON_H_A * _unit(units.sum(0))]
+    return [-CARBON_H_A * unit(units.sum(0))]
 
 
 def _secondary(
     lengths: NDArray[np.float64], units: NDArray[np.float64]
 ) -> list[NDArray[np.float64]]:
     """Two long bonds: a methylene's two hydrogens; shorter ones: one in their plane."""
-    outward = -_unit(units.sum(0))
+    outward = -unit(units.sum(0))
     if lengths.mean() < _METHYLENE_BOND_A:
-        return [_NITROGEN_H_A * outward] if units[0] @ units[1] > -0.8 else []
-    across = _unit(np.cross(units[0], units[1]))
+        return [NITROGEN_H_A * outward] if units[0] @ units[1] > -0.8 else []
+    across = unit(np.cross(units[0], units[1]))
     half = math.radians(_METHYLENE_DEG / 2)
     return [
-        _CARBON_H_A * (math.cos(half) * outward + sign * math.sin(half) * across)
-        for sign in (1, -1)
+        CARBON_H_A * (math.cos(half) * outward + sign * math.sin(half) * across) for sign in (1, -1)
     ]
-
-
-def _methyl(
-    bond: NDArray[np.float64],
-    k: int,
-    parent: int,
-    places: NDArray[np.float64],
-    neighbours: list[list[int]],
-) -> list[NDArray[np.float64]]:
-    """Three hydrogens, staggered against the other bonds of the atom that carries the methyl."""
-    others = [j for j in neighbours[parent] if j != k]
-    if not others:
-        return []
-    sideways = places[others[0]] - places[parent]
-    sideways = _unit(sideways - (sideways @ bond) * bond)
-    upright = np.cross(bond, sideways)
-    tilt = math.radians(180 - _METHYL_DEG)
-    out = []
-    for turn in (60, 180, 300):
-        angle = math.radians(turn)
-        ring = math.cos(angle) * sideways + math.sin(angle) * upright
-        out.append(_CARBON_H_A * (-math.cos(tilt) * bond + math.sin(tilt) * ring))
-    return out
-
-
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = vector / max(float(np.linalg.norm(vector)), 1e-9)
-    return result
