@@ -194,3 +194,24 @@ def test_water_has_its_potential() -> None:
     1998, measured 3.5; free atoms give more)."""
     interaction = 7.2884e-4  # rad per V Å at 200 keV
     assert 3.4 < water.phase_per_A(200e3) / interaction < 5.0
+
+
+def test_ice_varies_from_pair_to_pair() -> None:
+    """By the spread that is set, about its mean, in the field and beyond it; each pair's by its
+    seed alone, and the molecules in it are none the wiser."""
+    wide = ("specimen.ice_nm=10", "specimen.beam_diameter_A=90")
+    varied = specimen_of(empty(60), BOX, *wide, "specimen.ice_spread=0.4")
+    even = specimen_of(empty(60), BOX, *wide)
+    q = frequency_grid(SIDE, BOX.box_A).sqrt()
+    ring = (q > 0.2) & (q < 0.9)
+    share = varied.intensity()[:, ring].mean(1) / even.intensity()[:, ring].mean(1)
+    assert float(share.mean()) == pytest.approx(1, abs=0.15)
+    assert float(share.std() / share.mean()) == pytest.approx(0.4, abs=0.1)
+    assert varied.films is not None
+    assert even.films is not None
+    inside = (varied.films[:, ring].abs() / even.films[:, ring].abs()).square().mean(1)
+    assert float((inside / share - 1).abs().max()) < 1e-6
+    again = specimen_of(empty(3), BOX, *wide, "specimen.ice_spread=0.4")
+    assert torch.equal(again.intensity(), varied.intensity()[:3])
+    with pytest.raises(DiffraganError, match="without ice nothing varies"):
+        load_settings(overrides=("specimen.ice_spread=0.4",))

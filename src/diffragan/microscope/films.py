@@ -19,7 +19,14 @@ from diffragan.microscope.matter import water
 from diffragan.microscope.matter.beam import SoftDisc
 from diffragan.microscope.matter.carbon import carbon_intensity
 from diffragan.microscope.matter.graphene import graphene_wave
-from diffragan.microscope.noise import BEAM, ICE, SUPPORT, each_apart, random_objects
+from diffragan.microscope.noise import (
+    BEAM,
+    ICE,
+    SUPPORT,
+    THICKNESS,
+    each_apart,
+    random_objects,
+)
 from diffragan.optics import Optics
 from diffragan.settings import SpecimenSettings
 
@@ -101,6 +108,7 @@ def in_field(
     part = lit.part[:, None, None] if lit else 1.0
     if specimen.ice_nm:
         power = water.elastic_intensity(q, optics, specimen.ice_nm, area)
+        power = power * ice_of_each(seeds, specimen)
         layers = _Layers(10 * specimen.ice_nm, optics.centre_to_exit_A)
         films.append(layers.wave(seeds, ICE, q, power, optics, specimen, thickness_A))
         each = each_apart(seeds, ICE, q.shape[-1], specimen.molecules).to(q.device)
@@ -124,18 +132,35 @@ def in_field(
     return total, apart
 
 
+def ice_of_each(seeds: Sequence[int], specimen: SpecimenSettings) -> Tensor | float:
+    """(b, 1, 1) thickness of each pair's ice in parts of the mean, log-normal, since it is never
+    below nothing; 1 where it does not vary."""
+    if not specimen.ice_spread:
+        return 1.0
+    width = math.sqrt(math.log1p(specimen.ice_spread**2))
+    drawn = [np.random.default_rng([seed, THICKNESS]).standard_normal() for seed in seeds]
+    return torch.exp(width * torch.tensor(drawn)[:, None, None] - 0.5 * width**2)
+
+
 def outside_field(
-    q: Tensor, optics: Optics, specimen: SpecimenSettings, lit: Light | None
+    seeds: Sequence[int],
+    q: Tensor,
+    optics: Optics,
+    specimen: SpecimenSettings,
+    lit: Light | None,
 ) -> Tensor:
-    """(y, x), or (b, y, x) where the beam is uneven: intensity of what the beam meets outside the
-    field, and of electrons that lost energy."""
+    """(y, x), or (b, y, x) where the beam is uneven or ice not alike: intensity of what the beam
+    meets outside the field, and of electrons that lost energy."""
     beside = water.beside_molecule(q, optics, specimen)
     whole = water.beam_area_A2(optics, specimen)
     area: float | Tensor = min(optics.box_A**2, whole)
     if lit is not None:
         area = (lit.part * optics.box_A**2).clamp_max(whole)[:, None, None]
     if specimen.ice_nm:  # whose part in the field is a wave
-        beside = beside - water.elastic_intensity(q, optics, specimen.ice_nm, 1.0) * area
+        each = water.elastic_intensity(q, optics, specimen.ice_nm, 1.0)
+        beside = beside - each * area
+        if specimen.ice_spread:
+            beside = beside + (ice_of_each(seeds, specimen) - 1) * each * (whole - area)
     if specimen.support == "carbon":
         beside = beside + carbon_intensity(q, optics, specimen.carbon_nm, 1.0) * (whole - area)
     return beside
@@ -158,11 +183,12 @@ class _Layers:
         specimen: SpecimenSettings,
         thickness_A: Tensor | None = None,
     ) -> Tensor:
-        """(b, y, x) complex128: layers of weak phase objects, of this mean intensity (y, x) in all;
+        """(b, y, x) complex128: layers of weak phase objects, of this mean intensity (y, x), or
+        (b, y, x), in all;
         of several summed exposures, their mean."""
         count = max(1, round(self.thick_A / _LAYER_A))
         root = (power / count / specimen.molecules).sqrt()
-        root[0, 0] = 0
+        root[..., 0, 0] = 0
         side = q.shape[-1]
         total = torch.zeros(len(seeds), side, side, dtype=torch.complex128, device=q.device)
         each_A = self.thick_A / count
@@ -172,11 +198,11 @@ class _Layers:
             turn = -torch.pi * optics.wavelength_A * to_exit_A * q**2
             objects = random_objects(seeds, kind, k, side).to(q.device)
             if thickness_A is None:
-                total += 1j * torch.polar(root, turn) * objects
+                total += 1j * torch.polar(root, turn.expand_as(root)) * objects
                 continue
             left = _left_of_layer(thickness_A, each_A, abs(from_middle)).sqrt()
             space = torch.fft.ifft2(root * objects) * left
-            total += 1j * torch.polar(torch.ones_like(root), turn) * torch.fft.fft2(space)
+            total += 1j * torch.polar(torch.ones_like(turn), turn) * torch.fft.fft2(space)
         return total
 
 

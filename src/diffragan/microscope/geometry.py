@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -106,6 +106,7 @@ class PatternErrors:
     by which the camera is longer. ellipse: (2,) by which distances come out longer along x, and
     along the diagonal, the same in all patterns: e cos 2a and e sin 2a for an ellipse along angle
     a. beside: (v,) what scatters beside the molecule, in parts of the mean of all patterns.
+    turn: (v, 3) rad, by which the views were turned from where they were told to lie.
     profile: (bins,) that mean, in the patterns' units, by eighths of a ring; None where there is
     none, or it is taken as centred and alike in all.
     """
@@ -114,20 +115,23 @@ class PatternErrors:
     scale: Tensor
     ellipse: Tensor
     beside: Tensor
+    turn: Tensor
     profile: Tensor | None = None
 
     @classmethod
     def none(cls, v: int, device: torch.device) -> PatternErrors:
         """Patterns that are as they are told to be."""
         blank = torch.zeros(v, device=device)
-        return cls(blank.new_zeros(v, 2), blank, blank.new_zeros(2), blank + 1)
+        return cls(
+            blank.new_zeros(v, 2), blank, blank.new_zeros(2), blank + 1, blank.new_zeros(v, 3)
+        )
 
     @classmethod
     def interleaved(cls, even: PatternErrors, odd: PatternErrors) -> PatternErrors:
         """Those of all patterns, from those of every second one; shared ones are averaged."""
         count = len(even.scale) + len(odd.scale)
         both = {}
-        for name in ("centre_px", "scale", "beside"):
+        for name in ("centre_px", "scale", "beside", "turn"):
             one, two = getattr(even, name), getattr(odd, name)
             both[name] = one.new_empty((count, *one.shape[1:]))
             both[name][0::2], both[name][1::2] = one, two
@@ -138,8 +142,8 @@ class PatternErrors:
 
     def some(self, chosen: slice | Tensor) -> PatternErrors:
         """Those of some patterns."""
-        each = (self.centre_px[chosen], self.scale[chosen], self.ellipse, self.beside[chosen])
-        return PatternErrors(*each, self.profile)
+        names = ("centre_px", "scale", "beside", "turn")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def arrays(self) -> dict[str, Tensor | None]:
         """The fields by name, on the CPU."""
@@ -148,9 +152,10 @@ class PatternErrors:
 
     def rows(self, items: NDArray[np.int64]) -> list[dict[str, float | int]]:
         """The numbers of every pattern, by name, with the item that it is of."""
-        names = ("item", "centre_x_px", "centre_y_px", "scale", "background")
+        names = ("item", "centre_x_px", "centre_y_px", "scale", "background", "turned_deg")
         x, y = self.centre_px.double().cpu().unbind(1)
-        columns = (items, x, y, self.scale.double().cpu(), self.beside.double().cpu())
+        turned = torch.rad2deg(torch.linalg.vector_norm(self.turn.double().cpu(), dim=1))
+        columns = (items, x, y, self.scale.double().cpu(), self.beside.double().cpu(), turned)
         values = zip(*(column.tolist() for column in columns), strict=True)
         return [dict(zip(names, row, strict=True)) for row in values]
 
@@ -163,6 +168,7 @@ class PatternErrors:
             "ellipse": math.hypot(a, b),
             "ellipse_deg": 0.5 * math.degrees(math.atan2(b, a)),
             "background": float((self.beside - 1).square().mean().sqrt()),
+            "turned_deg": math.degrees(float(self.turn.square().sum(1).mean().sqrt())),
         }
 
     def points(self, geometry: Slices, count: int) -> Tensor:

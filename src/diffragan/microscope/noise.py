@@ -19,7 +19,7 @@ from diffragan.settings import ImageSettings
 
 # What is drawn for an item, each from a seed of its own.
 PATTERN_NOISE, IMAGE_NOISE, DEFOCUS, MOTION, ICE, DEAD_PIXELS = range(6)
-SUPPORT, BEAM, GEOMETRY, POSE, READOUT, APART = range(6, 12)
+SUPPORT, BEAM, GEOMETRY, POSE, READOUT, APART, THICKNESS = range(6, 13)
 
 
 def image_dose(expected: Tensor, optics: Optics, settings: ImageSettings) -> Tensor:

@@ -45,9 +45,9 @@ class Specimen:
     molecule: (b, y, x) complex Fourier values of the molecules as they are, undamaged, direct beam
         included. films: (b, y, x) of ice and support in the field, and of the beam's own edge, or
         None. independent: (b, y, x) intensity of their atoms one by one. critical: (y, x) critical
-        exposure. beside: (y, x) intensity that no wave of the field holds. direct: (b,) complex, of
-        the direct beam in the wave. apart: (b, y, x) twice, what several summed molecules scatter
-        each for itself, by motion (which fades) and by films.
+        exposure. beside: (y, x) or (b, y, x) intensity that no wave of the field holds. direct:
+        (b,) complex, of the direct beam in the wave. apart: (b, y, x) twice, what several summed
+        molecules scatter each for itself, by motion (which fades) and by films.
     """
 
     molecule: Tensor
@@ -137,7 +137,7 @@ def in_specimen(
         independent,
         critical,
         away,
-        outside_field(away, optics, specimen, lit),
+        outside_field(seeds, away, optics, specimen, lit),
         torch.ones(len(wave), dtype=torch.complex128) if lit is None else lit.middle,
         optics,
         settings,

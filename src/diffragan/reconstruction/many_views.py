@@ -205,6 +205,11 @@ class HalfMaps:
             )
 
 
+def turned_as_they_climb(settings: ManyViewsSettings) -> bool:
+    """Whether orientations are known nearly, and views are turned as scatterers climb."""
+    return settings.orientations == "refine" and "orientation" in settings.refine_views
+
+
 def image_weight(settings: ManyViewsSettings, iteration: int) -> float:
     """How far the images' frequencies are drawn to their map: 1 at first, fading to 0."""
     fades_over = settings.image_weight_iterations
@@ -230,7 +235,8 @@ def start(views: Views, settings: ManyViewsSettings, mass_kda: float | None, see
 
     Where a mask comes close to the box's edge the volume is padded, unless the settings say.
     """
-    at_once = settings.climb_by == "likelihood" and settings.orientations == "given"
+    known = settings.orientations == "given" or turned_as_they_climb(settings)
+    at_once = settings.climb_by == "likelihood" and known
     limits_A = resolution_limits(views, settings)
     limits_A = limits_A[-1:] if at_once else limits_A
     if settings.padding is not None:

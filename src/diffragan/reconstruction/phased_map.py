@@ -41,17 +41,9 @@ from diffragan.rotations import mean_rotation, mirrored, part_along
 from diffragan.settings import ManyViewsSettings
 
 _TURN_DEG = 1.0  # the most a view is turned at once inside the run
-
-
 _FRAME_VIEWS = 96  # that tell how one half's frame lies in the other's
-
-
 _VARIED_BLUR_A = 5.0  # of the images' map squared
-
-
 _MISLED = 0.6  # of where the map varies: a mask of its density that holds less is not believed
-
-
 _FREE_FROM_A = 6.0  # balls are left out beyond what the images show well
 
 
@@ -139,7 +131,8 @@ class PhasedMap:
         """Image map, mask and start at a first resolution."""
         views = _limited(full, limit_A)
         power = ring_power(full)
-        if plan.settings.orientations == "refine":
+        s = plan.settings
+        if s.orientations == "refine" and "orientation" not in s.refine_views:
             aligned = align_to_images(views)
             full, views = aligned.put_into(full), aligned.put_into(views)
         second_order = 0.0
@@ -342,6 +335,7 @@ class PhasedMap:
         full = replace(self.full, errors=views.errors, rotations=views.rotations)
         if "orientation" in what:
             self._update(full=full, image=self._images(full))
+            self.find_shifts()
         else:
             self.full, self.views = full, views
             self.project = replace(self.project, views=views)

@@ -35,6 +35,9 @@ class SpecimenSettings(Frozen):
         default=0.0, description="B factor by which molecules differ, in motion and conformation"
     )
     ice_nm: NotNegative = Field(default=0.0, description="thickness of the vitreous ice")
+    ice_spread: NotNegative = Field(
+        default=0.0, description="of its thickness, from pair to pair: standard deviation over mean"
+    )
     beam_diameter_A: Positive | None = Field(
         default=None, description="of the beam that makes a pattern; none: it is the field"
     )
@@ -71,6 +74,8 @@ class SpecimenSettings(Frozen):
             )
         if self.displaced_water and not self.ice_nm:
             raise ValueError("without ice no water is displaced; give its thickness (ice_nm)")
+        if self.ice_spread and not self.ice_nm:
+            raise ValueError("without ice nothing varies (ice_spread); give its thickness (ice_nm)")
         return self
 
 

@@ -260,14 +260,14 @@ def _solved(fit: ViewFit, views: Views, matrix: Tensor, right: Tensor) -> tuple[
 
 def _tied(fit: ViewFit, alone: Tensor, variance: Tensor) -> Tensor:
     """(p,) one over the variance of each number among the views: what single views show (v, p),
-    less its error's; orientations are told by each view alone."""
+    less its error's."""
     width = fit.by_view(2).double()
     seen = (alone.square() - variance).mean(0)
     start = 0
     for name in fit.own:
         span = slice(start, start + int(_EACH[name][0]))
         start = span.stop
-        seen[span] = width[span] ** 2 if name == "orientation" else seen[span].mean()
+        seen[span] = seen[span].mean()
     return 1 / torch.minimum(torch.maximum(seen, (_LEAST_WIDTH * width) ** 2), width**2)
 
 
@@ -276,7 +276,7 @@ def _present(fit: ViewFit, views: Views) -> Tensor:
     errors = views.errors
     assert errors is not None
     values = {
-        "orientation": errors.centre_px.new_zeros(len(views), 3),
+        "orientation": errors.turn,
         "centre": errors.centre_px,
         "scale": errors.scale[:, None],
         "background": errors.beside[:, None] - 1,
@@ -294,6 +294,7 @@ def _moved(fit: ViewFit, views: Views, step: Tensor, ellipse: Tensor) -> Views:
         start += int(_EACH[name][0])
         if name == "orientation":
             rotations = turned(rotations, part)
+            errors = replace(errors, turn=errors.turn + part)
         elif name == "centre":
             errors = replace(errors, centre_px=errors.centre_px + part)
         elif name == "scale":
