@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from diffragan.errors import DiffraganError
 from diffragan.fourier.volumes import frequency_radius
 from diffragan.microscope.effective_dose import protein_intensity
 from diffragan.reconstruction import many_views as mv
@@ -17,7 +19,11 @@ from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.maps.agreement import agreement
 from diffragan.reconstruction.maps.free_set import other_half_correlation
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
-from diffragan.reconstruction.maps.load_views import background_doubt, with_background
+from diffragan.reconstruction.maps.load_views import (
+    background_doubt,
+    with_background,
+    with_empty_positions,
+)
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import ManyViewsSettings
 from synthetic_views import correlation, make_views, mass_kda, molecule, true_volume
@@ -74,6 +80,40 @@ def test_the_background_is_what_the_weight_does_not_explain() -> None:
     assert float(found.background[q < 0.1].max()) < 1.5 * float(beside.max())
     near = ring_power(found)[rings][q < 0.1]
     torch.testing.assert_close(near, (own * shape)[q < 0.1].float(), rtol=0.2, atol=0)
+
+
+def test_empty_positions_tell_the_background(tmp_path: Path) -> None:
+    """Ring by ring what their patterns show, counts or fractions of the beam, over what damage
+    leaves; and the same run as one that is given that background."""
+    views = make_views(ATOMS, 8, dose=1e4, left=0.5, beside=2.0)
+    assert views.electrons is not None
+    m = views.flat.m
+    y, x = np.indices((m, m)) - m // 2
+    even = 1e-6 * np.exp(-np.hypot(y, x) / 9)
+    counts = np.random.default_rng(0).poisson(even * views.electrons, (50, m, m))
+    np.save(tmp_path / "counts.npy", counts.astype(np.float32))
+    np.save(tmp_path / "fractions.npy", np.repeat(even[None], 3, 0))
+    for name, tolerance in (("counts", 0.05), ("fractions", 1e-5)):
+        found = with_empty_positions(views, tmp_path / f"{name}.npy").background
+        assert found is not None
+        rings = ring_of(views)
+        radius = views.flat.radius.double()
+        wanted = 1e-6 * torch.exp(-radius / 9) / (1 if views.fade is None else views.fade)
+        mean = torch.zeros(int(rings.max()) + 1).double().index_add_(0, rings, wanted.double())
+        mean = (mean / torch.bincount(rings).clamp_min(1))[rings]
+        torch.testing.assert_close(found.double(), mean, rtol=tolerance, atol=0)
+
+
+def test_empty_positions_that_will_not_do_are_refused(tmp_path: Path) -> None:
+    views = make_views(ATOMS, 4, dose=1e4)
+    np.save(tmp_path / "small.npy", np.zeros((2, 8, 8)))
+    with pytest.raises(DiffraganError, match="8 pixels a side"):
+        with_empty_positions(views, tmp_path / "small.npy")
+    np.save(tmp_path / "below.npy", np.full((2, views.flat.m, views.flat.m), -1.0))
+    with pytest.raises(DiffraganError, match="not counts"):
+        with_empty_positions(views, tmp_path / "below.npy")
+    with pytest.raises(DiffraganError, match="no file"):
+        with_empty_positions(views, tmp_path / "none.npy")
 
 
 def test_summed_exposures_count_as_they_would_one_by_one() -> None:

@@ -22,7 +22,12 @@ from diffragan.reconstruction import many_views
 from diffragan.reconstruction.checkpoint import SCRATCH, STATE, claim, restored, run_key, save_state
 from diffragan.reconstruction.choose_views import ViewSelection
 from diffragan.reconstruction.many_views import HalfMaps
-from diffragan.reconstruction.maps.load_views import background_doubt, load_views, with_background
+from diffragan.reconstruction.maps.load_views import (
+    background_doubt,
+    load_views,
+    with_background,
+    with_empty_positions,
+)
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.finders import doubts, find_finder
 from diffragan.reconstruction.orientations.hand import hand_of
@@ -187,6 +192,9 @@ def _load(
         shifts_A=selection.shifts_A,
         progress=progress,
     )
+    empty = settings.many_views.background_from
+    if empty is not None and views.electrons is not None:
+        return with_empty_positions(views, Path(empty))
     specimen, background = pairs.settings.specimen, settings.many_views.background
     if background is None:
         background = bool(specimen.ice_nm or specimen.damage or specimen.support)

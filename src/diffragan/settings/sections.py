@@ -163,6 +163,9 @@ class ManyViewsSettings(Frozen):
         description="intensity beside the molecule's is estimated, from its weight; none: where "
         "the specimen has ice or is damaged",
     )
+    background_from: str | None = Field(
+        default=None, description="store or file of patterns without a molecule that tell it"
+    )
     ewald: bool = Field(
         default=True, description="slices on the curved Ewald sphere, Friedel mates apart"
     )

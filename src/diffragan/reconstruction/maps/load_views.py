@@ -13,12 +13,14 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
+from diffragan.files.formats import read_arrays
 from diffragan.fourier.grids import double_angle_grid, frequency_grid
 from diffragan.fourier.slices import Slices, slices
 from diffragan.microscope.effective_dose import MUCH_BESIDE, protein_intensity
 from diffragan.microscope.imaging import contrast_of_images, counted_electrons
 from diffragan.microscope.specimen import pattern_fade
 from diffragan.optics import lens_envelope
+from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
@@ -95,6 +97,59 @@ def with_background(views: Views, mass_kda: float) -> Views:
     near = (q >= _SHAPE_FROM_PER_A) & (q <= 1.2 * _SHAPE_FROM_PER_A)
     beside[inner] = beside[inner].clamp(max=float(beside[near].mean()))
     return replace(views, background=beside.float().to(views.device)[rings])
+
+
+def with_empty_positions(views: Views, path: Path) -> Views:
+    """Counted views with the intensity, ring by ring, that patterns of positions without a molecule
+    show: of ice and support, under the same exposure. What damage makes of the molecule as an even
+    background is not among it.
+
+    Args:
+        path: a store, or a file of patterns (n, m, m): counts, or fractions of the beam.
+
+    Raises:
+        DiffraganError: they can't be read, or are of another size.
+    """
+    assert views.electrons is not None
+    mean, flat = _mean_pattern(path, views.electrons), views.flat
+    if mean.shape != (flat.m, flat.m):
+        raise DiffraganError(
+            f"The patterns of empty positions in {path} are {mean.shape[0]} pixels a side, the "
+            f"pairs' {flat.m}; give some of the same detector and camera length."
+        )
+    both = torch.from_numpy(mean).flatten().to(views.device)
+    seen = flat.valid.double()
+    told = (torch.stack((both[flat.pixel], both[flat.mate])) * seen).sum(0)
+    rings = ring_of(views)
+    total, count = (
+        torch.zeros(int(rings.max()) + 1, dtype=torch.float64, device=views.device).index_add_(
+            0, rings, values
+        )
+        for values in (told, seen.sum(0))
+    )
+    beside = (total / count.clamp_min(1))[rings]
+    if views.fade is not None:
+        beside = beside / views.fade
+    return replace(views, background=beside.float())
+
+
+def _mean_pattern(path: Path, electrons: float) -> NDArray[np.float64]:
+    """(m, m) mean of a file's patterns, as fractions of an exposure of so many electrons."""
+    if path.suffix == ".zarr":
+        pairs = open_pairs(path)
+        count, read = pairs.n, pairs.pattern
+    else:
+        stack = read_arrays(path).get("pattern")
+        if stack is None:
+            raise DiffraganError(f"{path} has no 'pattern' array; name it so.")
+        count, read = len(stack), lambda items: np.asarray(stack[items])
+    total: NDArray[np.float64] = np.zeros(read(slice(0, 1)).shape[1:])
+    for start in range(0, count, BLOCK):
+        total += read(slice(start, min(start + BLOCK, count))).sum(0, dtype=np.float64)
+    mean = total / count
+    if not np.isfinite(mean).all() or (mean < 0).any():
+        raise DiffraganError(f"The patterns of {path} are not counts: some are negative or NaN.")
+    return mean if mean.sum() <= 1 else mean / electrons
 
 
 def background_doubt(views: Views, mass_kda: float, other: Tensor) -> str | None:
