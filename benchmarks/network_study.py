@@ -4,8 +4,10 @@ are of different molecules.
     python -m benchmarks.network_study STORE.zarr --limit 31 --out study.json
     python -m benchmarks.network_study STORE.zarr --mismatched 500 --out mismatched.json
 
-STORE is a simulation store, imaged anew for each condition. FRC is of the wave with the truth, the
-mean over pairs. Mismatched pairs take each pattern with the image of a pair of another structure.
+STORE is a simulation store, imaged anew for each condition; another voltage takes a store that was
+simulated X
+pattern with the image of a pair of another structure. A run that was interrupted goes on from what
+OUT holds.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffragan.engine.items import choose_items
+from diffragan.files.atomic import write_atomically
 from diffragan.fourier import correlation as metrics
 from diffragan.fourier.correlation import SOLVED_BAND_A
 from diffragan.pairs.open import open_pairs
@@ -65,7 +68,6 @@ CONDITIONS = (
     Condition("pattern of 10⁵ e/Å²", ("pattern.dose_e_per_A2=1e5",)),
     Condition("pattern of 10⁴ e/Å²", ("pattern.dose_e_per_A2=1e4",)),
     Condition("pattern of 10³ e/Å²", ("pattern.dose_e_per_A2=1e3",)),
-    Condition("300 kV", ("energy_ev=300e3",)),
     Condition("defocus told as -1100 Å", (), ("image.defocus_A=-1100",)),
     Condition("molecule moved by 3 Å", moved_A=MOVED_A),
     Condition("beam stop of 3 pixels", ("pattern.beam_mask_px=3.5",)),
@@ -183,26 +185,25 @@ def trust_table(given: list[tuple[PairBatch, Tensor]], context: Context) -> list
 
 
 def mismatched(
-    pairs: Pairs, matched: int, count: int, context: Context, method: str
-) -> list[dict[str, Any]]:
-    """What a method says of `matched` pairs as they are, and of `count` patterns with the image of
-    another structure: a row each, with R, the trust that the verdict rests on, and what is true.
+    pairs: Pairs,
+    chosen: list[tuple[int, int]],
+    context: Context,
+    result: dict[str, Any],
+    out: Path,
+) -> None:
+    """What `hybrid` says of patterns with images, (pattern of, image of) each: a row of `result`
+    each, with R, the trust that the verdict rests on, and what is true. `out` keeps them.
     """
-    rng = np.random.default_rng(0)
-    structure, mask = pairs.structure_index, torch.from_numpy(pairs.pattern_mask)
+    mask = torch.from_numpy(pairs.pattern_mask)
     q = metrics.ring_q(pairs.m, pairs.box_A)
     band = (q >= 1 / SOLVED_BAND_A[0]) & (q <= 1 / SOLVED_BAND_A[1])
-    rows: list[dict[str, Any]] = []
-    for k in range(matched + count):
-        item = (k if k < matched else k - matched) % pairs.n
-        image_of = item
-        if k >= matched:
-            image_of = int(rng.choice(np.flatnonzero(structure != structure[item])))
+    rows: list[dict[str, Any]] = result.setdefault("rows", [])
+    for item, image_of in chosen[len(rows) :]:
         one = np.array([item])
         batch = make_pair_batch(pairs, one, pairs.settings, CPU)
         other = make_pair_batch(pairs, np.array([image_of]), pairs.settings, CPU)
         dose = other.image_dose_e_per_A2
-        phased = METHODS[method](
+        phased = METHODS["hybrid"](
             replace(batch, image=other.image, image_dose_e_per_A2=dose), context
         )
         wave = pairs.truth_wave(one)
@@ -225,9 +226,23 @@ def mismatched(
                 "r": round(float(phased.r_factor[0]), 5),
             }
         )
-        if (k + 1) % 50 == 0:
-            print(f"{k + 1} of {matched + count}: {counts(rows)}", flush=True)
-    return rows
+        if len(rows) % 25 == 0 or len(rows) == len(chosen):
+            write_json(out, result | counts(rows))
+            print(f"{len(rows)} of {len(chosen)}: {counts(rows)}", flush=True)
+
+
+def pairings(pairs: Pairs, limit: int | None, count: int) -> list[tuple[int, int]]:
+    """`limit` pairs as they are and `count` patterns with the image of another structure, drawn
+    by a fixed seed, spread among each other so that a part of a run tells of both."""
+    rng, structure = np.random.default_rng(0), pairs.structure_index
+    items = [int(item) for item in choose_items(pairs.n, limit)]
+    own = [((item, item), (k + 0.5) / len(items)) for k, item in enumerate(items)]
+    foreign = []
+    for k in range(count):
+        item = k % pairs.n
+        other = int(rng.choice(np.flatnonzero(structure != structure[item])))
+        foreign.append(((item, other), (k + 0.5) / count))
+    return [pair for pair, _ in sorted([*own, *foreign], key=lambda one: one[1])]
 
 
 def counts(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -242,6 +257,21 @@ def counts(rows: list[dict[str, Any]]) -> dict[str, int]:
         "mismatched": len(foreign),
         "mismatched_said": sum(row["said"] for row in foreign),
     }
+
+
+def begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What OUT holds of a run of the same `about`; else a new run's beginning."""
+    if not out.exists():
+        return dict(about)
+    tree: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    if {key: tree.get(key) for key in about} != about:
+        raise SystemExit(f"{out} holds another run; move it away, or choose another --out.")
+    return tree
+
+
+def write_json(path: Path, tree: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    write_atomically(path, (json.dumps(tree, indent=2) + "\n").encode())
 
 
 def main() -> None:
@@ -262,24 +292,24 @@ def main() -> None:
     phase = [f"phase.iterations={args.iterations}", f"phase.starts={args.starts}"]
     phase += ["phase.force=true"]
     context = load_context("network", args.weights)
-    result: dict[str, Any] = {"store": args.store.name, "iterations": args.iterations}
+    about = {"store": args.store.name, "iterations": args.iterations, "starts": args.starts}
+    result = begun(args.out, about | {"limit": args.limit, "mismatched_asked": args.mismatched})
     if args.mismatched:
         pairs = taken_pairs(args.store, CONDITIONS[0], phase)
-        matched = pairs.n if args.limit is None else min(args.limit, pairs.n)
-        rows = mismatched(pairs, matched, args.mismatched, context, "hybrid")
-        result |= counts(rows) | {"rows": rows}
-        print(counts(rows))
+        chosen = pairings(pairs, args.limit, args.mismatched)
+        mismatched(pairs, chosen, context, result, args.out)
     else:
-        result["conditions"] = {}
+        done = result.setdefault("conditions", {})
         for condition in CONDITIONS:
-            if not condition.name.startswith(tuple(args.conditions.split(","))):
+            asked = condition.name.startswith(tuple(args.conditions.split(",")))
+            if not asked or condition.name in done:
                 continue
             pairs = taken_pairs(args.store, condition, phase)
             items = choose_items(pairs.n, args.limit)
             given = batches(pairs, items, condition)
             mass = np.array([pairs.structures[pairs.structure_index[i]].mass_kda for i in items])
             rows = [judged(name, given, pairs, mass, context) for name in args.methods.split(",")]
-            result["conditions"][condition.name] = rows
+            done[condition.name] = rows
             for row in rows:
                 frc = " ".join(f"{value:5.2f}" for value in row["frc"].values())
                 print(
@@ -291,7 +321,7 @@ def main() -> None:
             if condition is CONDITIONS[0]:
                 result["trust"] = trust_table(given, context)
                 print(result["trust"])
-    args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_json(args.out, result)
 
 
 if __name__ == "__main__":
