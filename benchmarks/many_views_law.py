@@ -42,6 +42,7 @@ from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.merge_waves import merge_waves, slices_of_waves
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.phased_map import PhasedMap
+from diffragan.reconstruction.start_from_waves import begin_from_waves
 from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (5.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.3)
@@ -67,6 +68,7 @@ class Case:
     stray_store: str | None = None
     overrides: tuple[str, ...] = ()
     seed: int = 0
+    start: str | None = None  # phased waves that the maps begin from
 
     def settings(self) -> Settings:
         """The run's settings: the overrides, then doses and seed."""
@@ -80,7 +82,10 @@ class Case:
     @property
     def key(self) -> str:
         """What tells it from other runs."""
-        return json.dumps(asdict(self), sort_keys=True)
+        told = asdict(self)
+        if self.start is None:
+            del told["start"]  # as in files that know of none
+        return json.dumps(told, sort_keys=True)
 
 
 def turned(rotations: NDArray[np.float64], rms_deg: float, seed: int) -> NDArray[np.float64]:
@@ -187,6 +192,8 @@ def run_case(case: Case, *, with_map: bool, on_check: Callable[[Row], None] | No
         views, wrong, shift = views_of(case, pairs, Path(folder))
         loaded = time.perf_counter()
         solve = many_views.start(views, settings, mass, case.seed)
+        if case.start is not None:
+            begin_from_waves(solve, Path(case.start), pairs)
         while not solve.done:
             checks = len(solve.history)
             solve.step()
@@ -266,6 +273,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
             stray_store=None if args.stray_store is None else str(args.stray_store),
             overrides=tuple(args.set),
             seed=args.seed,
+            start=None if args.start is None else str(args.start),
         )
 
 
@@ -345,6 +353,7 @@ def main() -> None:
     sweep.add_argument("--shift-error", type=float, default=0.0, help="Å rms, of the images")
     sweep.add_argument("--truth-map", action="store_true", help="FSC with the true waves merged")
     sweep.add_argument("--seed", type=int, default=0)
+    sweep.add_argument("--start", type=Path, default=None, help="results of `diffragan phase`")
     sweep.add_argument("--threads", type=int, default=torch.get_num_threads())
     sweep.add_argument("--verbose", action="store_true")
     drawn = commands.add_parser("plot", help="the law as a figure")

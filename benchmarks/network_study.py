@@ -226,7 +226,7 @@ def mismatched(
                 "r": round(float(phased.r_factor[0]), 5),
             }
         )
-        if len(rows) % 25 == 0 or len(rows) == len(chosen):
+        if len(rows) % 10 == 0 or len(rows) == len(chosen):
             write_json(out, result | counts(rows))
             print(f"{len(rows)} of {len(chosen)}: {counts(rows)}", flush=True)
 
