@@ -1,9 +1,9 @@
-"""Finished atoms read anew as a molecule, without building them again.
+"""Built atoms read anew as a molecule, without building them again.
 
     python -m benchmarks.read_atoms atoms_ubq_200 --model prep/1UBQ.cif --sequence 1UBQ.fasta
 
-Chain, residues, elements and docking come from `atoms.csv` alone, so what changed in how atoms are
-read shows in seconds.
+Chain, residues, elements and docking come from `atoms.csv` alone, or from the atoms of all views of
+a run that is not finished, so what changed in how atoms are read shows in seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from diffragan.atoms.checkpoint import SCRATCH, read_built
 from diffragan.atoms.comparison.confirm import match
 from diffragan.atoms.model.atoms import Atoms
 from diffragan.atoms.molecule.docking import read_fasta
@@ -28,7 +29,11 @@ from diffragan.evaluation.known_model import KnownModel, read_model
 
 
 def atoms_of(folder: Path) -> tuple[Atoms, torch.Tensor]:
-    """A finished folder's atoms, and (n,) bool which of them are confirmed."""
+    """A folder's atoms, and (n,) bool which of them are confirmed; all, where the half sets of an
+    unfinished run do not tell yet."""
+    unfinished = read_built(folder / SCRATCH / "all_views.pt")
+    if unfinished is not None:
+        return unfinished.atoms, unfinished.atoms.weights > 0
     with (folder / "atoms.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
 
@@ -62,6 +67,7 @@ def read(folder: Path, known: KnownModel, sequence: str | None, turned: bool) ->
         **{k: found.get(k) for k in ("residues_right", "main_chain_rms_A", "types_right")},
         "elements_right": found["elements_right"],
         "elements_confusion": found["elements_confusion"],
+        "found": near.recall,
         "rms_A": near.rms_A,
         "seconds": round(seconds, 1),
     }
@@ -69,7 +75,7 @@ def read(folder: Path, known: KnownModel, sequence: str | None, turned: bool) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="of `diffragan atoms`, finished")
+    parser.add_argument("folder", type=Path, help="of `diffragan atoms`")
     parser.add_argument("--model", type=Path, required=True, help="the true structure")
     parser.add_argument("--sequence", type=Path, help="a FASTA file")
     parser.add_argument("--turned", action="store_true", help="orientations were found, not given")
