@@ -19,6 +19,7 @@ from diffragan.phasing.proposals import Proposal
 from diffragan.phasing.starts import concentration, placement_variance_A2
 
 _TINY = 1e-20
+_MODEL_R = 0.025  # of right answers without noise: a real object is not quite what was measured
 
 _LISTED = 5  # items that a warning names
 # An R is far above its peers beyond both of these. (A pattern one pixel off its centre triples the
@@ -98,7 +99,7 @@ def verdict(
         noise_r,
         rings.mean(proposal_trust),
         rings,
-        _CALIBRATION_DRAWN if proposal.drawn else _CALIBRATION,
+        drawn=proposal.drawn,
     )
     # An object placed with error sigma has its phases turned by 2 pi q sigma.
     turned = (2 * math.pi * rings.q) ** 2 * placement_variance_A2(proposal_trust, box_A)[:, None]
@@ -118,10 +119,10 @@ def verdict(
 # them in a box of twice the diameter at SNR 0.8 or 0.2, 24 in a 70 Å box, 30 with a dose of 2,000
 # to 100,000 e/Å² on the pattern.
 _CALIBRATION = (-0.2538, 0.6515, 1.1634, -3.7895, 1.6321, 3.3988, -2.1388)
-# The same of starts from phases that a network drew, which agree more than they are right: 280 runs
-# of `hybrid` on 14 proteins that the network was validated on, 70 Å box, SNR 0.1 to 3, 10,000 e/Å²
-# on the pattern to no counts (docs/networks.md).
-_CALIBRATION_DRAWN = (-1.5977, 0.6821, 0.8988, -2.4269, 0.4456, 2.6615, -0.0695)
+# The same of starts from phases that a network drew, which agree more than they are right, with the
+# R beyond what counting explains: 506 runs of `hybrid` on the 14 proteins that the network was
+# validated on, 70 Å box, SNR 0.1 to 3, 10,000 e/Å² on the pattern to no counts (docs/networks.md).
+_CALIBRATION_DRAWN = (-1.4846, 0.7378, 0.8663, -1.4192, -1.3813, 1.947, 0.0158)
 
 
 def _concord(mean: Tensor, chance: Tensor, rings: _Rings) -> Tensor:
@@ -137,10 +138,15 @@ def _calibrated(
     noise_r: Tensor,
     proposal_trust: Tensor,
     rings: _Rings,
-    calibration: tuple[float, ...],
+    *,
+    drawn: bool,
 ) -> Tensor:
     """(b, rings) the expected cosine of the phase error, from concord and proposal trust (b, rings)
     and the lowest R and that of noise (b,)."""
+    excess = torch.log(lowest_r.clamp_min(1e-4) / _MODEL_R).clamp_min(-0.1)
+    if drawn:
+        excess = (excess - 0.5 * torch.log1p((noise_r / _MODEL_R) ** 2)).clamp_min(-0.3)
+    calibration = _CALIBRATION_DRAWN if drawn else _CALIBRATION
     fine = rings.between(4.0, 1 / 0.6)
     beyond = (concord * fine).sum(-1) / fine.sum().clamp_min(1)
     t = concord.clamp(0.01, 0.99)
@@ -150,8 +156,8 @@ def _calibrated(
             ones,
             torch.log(t / (1 - t)),
             beyond[:, None] * ones,
-            torch.log(lowest_r.clamp_min(1e-4) / 0.025).clamp_min(-0.1)[:, None] * ones,
-            torch.log1p(noise_r / 0.025)[:, None] * ones,
+            excess[:, None] * ones,
+            torch.log1p(noise_r / _MODEL_R)[:, None] * ones,
             proposal_trust,
             rings.q.to(t) * ones,
         ],
