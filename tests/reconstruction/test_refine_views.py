@@ -132,6 +132,14 @@ def test_scale_and_ellipse_are_found_beside_the_centre() -> None:
     assert float((found.ellipse - true.ellipse).abs().max()) < 5e-4
 
 
+def test_an_ellipse_is_found_alone() -> None:
+    true = put_in(ellipse=0.01)
+    found = refined(with_errors(true), "ellipse", calls=3).errors
+    assert found is not None
+    assert float((found.ellipse - true.ellipse).abs().max()) < 5e-4
+    assert rms(found.centre_px) == 0
+
+
 def test_turns_are_found_with_the_centre() -> None:
     """A degree and a half off on each axis; the frame of all views stays."""
     views = with_errors(put_in(centre_px=0.3))

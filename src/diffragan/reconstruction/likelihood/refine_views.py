@@ -281,7 +281,8 @@ def _present(fit: ViewFit, views: Views) -> Tensor:
         "scale": errors.scale[:, None],
         "background": errors.beside[:, None] - 1,
     }
-    return torch.cat([values[name] for name in fit.own], 1)
+    nothing = errors.turn[:, :0]  # where the ellipse alone is asked for
+    return torch.cat([nothing, *(values[name] for name in fit.own)], 1)
 
 
 def _moved(fit: ViewFit, views: Views, step: Tensor, ellipse: Tensor) -> Views:
