@@ -177,9 +177,8 @@ def test_ice_is_centred_where_the_beam_is() -> None:
     assert float(means[1].std()) < 0.15 * float(means[0].std())
 
 
-def test_without_it_nothing_changes() -> None:
-    """The same bits where a run refines nothing, and where its views have errors of nought the
-    same map to rounding."""
+def test_errors_of_nought_change_nothing() -> None:
+    """Views whose errors are all nought have the likelihood and slope of views without."""
     views = make_views(ATOMS, 40, dose=2e3)
     volume = torch.fft.rfftn(true_volume(ATOMS, views.n), norm="forward")
     none = replace(views, errors=PatternErrors.none(len(views), views.device))
