@@ -4,11 +4,12 @@
         --out law.jsonl
     python -m benchmarks.experiment_law run dur.zarr --exposures 3.6 --ice 10,20 --beams 80,150 \
         --set specimen.energy_filter=false --times 1.5 --out law.jsonl
-    python -m benchmarks.experiment_law fit law.jsonl --out law.png
+    python -m benchmarks.experiment_law fit law.jsonl --check others.jsonl
 
 STOREs are simulation stores of one molecule each. A run sums the exposures of several molecules in
-one orientation (`specimen.molecules`), so many that all patterns together are worth `--times` the
-threshold of the likelihood at 2 Å by the law of the effective dose; images of 18 e/Å², after the
+one orientation (`specimen.molecules`), so many that all patterns together are worth `--times` 1.5 x
+10⁴ e/Å²
+at 2 Å by the law of the effective dose; images of 18 e/Å², after the
 pattern. Orientations are given. A line of JSON a run; runs that the file holds are left out, so
 that an interrupted sweep goes on.
 """
@@ -30,22 +31,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.many_views_law import read_lines
 from diffragan.files.store import open_simulation
 from diffragan.microscope.effective_dose import MUCH_BESIDE, Exposure
-from diffragan.microscope.plan import THRESHOLDS_E_PER_A2
+from diffragan.microscope.law import electrons_per_voxel
 from diffragan.optics import Optics
 from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (10.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.3)
+FITTED_PER_A = (0.24, 0.78)  # from where images no longer rule to where the pattern ends
 PASSES, PASSES_BESIDE = 40, 120  # of the likelihood; where much lies beside the molecule
+AT_2_A_E_PER_A2 = 1.5e4  # of effective dose in all patterns, that `--times` multiplies
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One run; two with the same fields are the same. `times` is that of the law's threshold."""
+    """One run; two with the same fields are the same. `times` is of `AT_2_A_E_PER_A2`."""
 
     store: str
     views: int
@@ -97,7 +101,7 @@ def run_condition(condition: Condition) -> Row:
     """Patterns made and phased, and what came of them."""
     exposure = condition.exposure
     each = worth(exposure, condition.exposure_e_per_A2)
-    least = condition.times * THRESHOLDS_E_PER_A2["likelihood"] / each[2.0]
+    least = condition.times * AT_2_A_E_PER_A2 / each[2.0]
     molecules = max(1, round(least / condition.views))
     beside = float(exposure.beside(torch.tensor([0.5], dtype=torch.float64)))
     passes = PASSES_BESIDE if beside > MUCH_BESIDE else PASSES
@@ -126,6 +130,10 @@ def run_condition(condition: Condition) -> Row:
         "worth_e_per_A2": {f"{d:g}": each[d] for d in RESOLUTIONS_A},
         "q": [float(ring["q_per_A"]) for ring in rings],
         "fsc": [float(ring["truth"]) for ring in rings],
+        "told": {
+            name: [float(ring[name]) if ring.get(name) else None for ring in rings]
+            for name in ("half", "other", "free", "expected")
+        },
         "truth_A": metrics["truth_fsc_0p5_A"],
         "claimed_A": metrics["resolution_A"],
         "converged": metrics["converged"],
@@ -181,6 +189,47 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
+def odds_of(rows: list[Row]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logarithms (k,) of electrons a voxel and of the FSC's odds, of all rings that are fitted."""
+    electrons, odds = [], []
+    for row in rows:
+        told = row["condition"]
+        condition = Condition(**{**told, "overrides": tuple(told["overrides"])})
+        settings = condition.settings
+        optics = Optics(settings.energy_ev, row["box_A"], 0.0)
+        exposure = Exposure(optics, row["mass_kda"], settings.specimen, settings.detector)
+        q = torch.tensor(row["q"], dtype=torch.float64)
+        band = (q > FITTED_PER_A[0]) & (q < FITTED_PER_A[1])
+        each = exposure.effective_e_per_A2(q[band], condition.exposure_e_per_A2)
+        total = electrons_per_voxel(row["patterns"] * each, q[band], settings.energy_ev)
+        fsc = np.clip(np.array(row["fsc"])[band.numpy()], 0.02, 0.99)
+        electrons.append(total.log().numpy())
+        odds.append(np.log(fsc / (1 - fsc)))
+    return np.concatenate(electrons), np.concatenate(odds)
+
+
+def fit(args: argparse.Namespace) -> None:
+    """`fit`: the law's two numbers by least squares of log odds, how far off it is, and what it
+    says of runs that had no part in it."""
+    rows = read_lines(args.law)
+    electrons, odds = odds_of(rows)
+    power, level = np.polyfit(electrons, odds, 1)
+    off = float((odds - power * electrons - level).std() / power)
+    print(f"odds {np.exp(level):.3f}, power {power:.3f}, from {len(rows)} runs")
+    print(f"off by a factor of {np.exp(off):.2f} in patterns, a ring at a time")
+    for name, own in (("fit", rows), ("check", read_lines(args.check) if args.check else [])):
+        for row in own:
+            told, found = odds_of([row])
+            away = float((found - power * told - level).mean() / power)
+            c = row["condition"]
+            print(
+                f"{name}: {row['molecule']} {c['exposure_e_per_A2']:g} e/Å2, ice {c['ice_nm']:g} "
+                f"nm, beam {c['beam_A']:g} Å, {row['patterns']:,} {c['overrides']}: as if of "
+                f"{np.exp(away):.2f} times as many; claims {row['claimed_A'] / row['truth_A']:.2f} "
+                "of the truth"
+            )
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -191,11 +240,15 @@ def main() -> None:
     sweep.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     sweep.add_argument("--views", type=int, default=300, help="orientations")
     sweep.add_argument("--exposures", default="3.6", help="of a pattern, e/Å²")
-    sweep.add_argument("--times", default="1", help="worth in all, over the law's threshold")
+    sweep.add_argument("--times", default="1", help="worth in all over 1.5e4 e/Å², at 2 Å")
     sweep.add_argument("--ice", default="0", help="nm")
     sweep.add_argument("--beams", default="80", help="diameter, Å, where there is ice")
     sweep.add_argument("--set", action="append", default=[], help="key=value over the settings")
     sweep.add_argument("--seed", type=int, default=0)
+    fitted = commands.add_parser("fit", help="the formula, and how far off it is")
+    fitted.set_defaults(run=fit)
+    fitted.add_argument("law", type=Path, help="of `run`")
+    fitted.add_argument("--check", type=Path, help="of runs that have no part in the fit")
     args = parser.parse_args()
     args.run(args)
 

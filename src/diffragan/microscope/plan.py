@@ -9,21 +9,24 @@ from dataclasses import dataclass, replace
 import torch
 
 from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, MUCH_BESIDE, Exposure
+from diffragan.microscope.law import OFF, electrons_for, electrons_per_voxel
 from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
 from diffragan.microscope.orientation_information import image_information, pattern_information
 from diffragan.settings import ImageSettings
 
-# e/Å² of effective dose in all patterns together from which molecules of 5.5 to 47 kDa (likelihood:
-# 5.5 and 8.6) were solved to 2 Å, by way to a map (docs/experiment.md).
-THRESHOLDS_E_PER_A2: Mapping[str, float] = {"likelihood": 1.5e4, "projections": 5e4}
-SPREAD = 1.5  # factor on either side, between which runs may be solved or not
+# By way to a map: factor on either side within which runs may get there or not.
+SPREADS: Mapping[str, float] = {"likelihood": OFF, "projections": 1.5}
+_FSC = 0.5  # with the truth, at the resolution that is wanted
+# e/Å² of effective dose in all patterns from which projections solve molecules of 5.5 to 47 kDa, at
+# 2 Å (docs/experiment.md).
+_PROJECTIONS_E_PER_A2 = 5e4
 _IMAGE_AT_A = 7.0  # where a defocused image shows most
 _BEST_OF_AMPLITUDES = 2 * 1.256  # critical exposures: then n (mean amplitude)² is largest
 # From how much log likelihood on an image alone tells an orientation (docs/experiment.md).
 _TOLD = (
-    (25.0, "enough for nearly every molecule, given the map"),
-    (8.0, "enough for some molecules and not for others, given the map"),
-    (-math.inf, "too little: molecules have to be held alike, or be larger"),
+    (20.0, "enough for nearly every molecule, once there is a map"),
+    (6.0, "enough for some (one in ten at 7, one in three at 14), once there is a map"),
+    (-math.inf, "too little: molecules have to be larger, or held so that they lie alike"),
 )
 # An image of few electrons tells twice as much of an orientation as at -1000 Å; still more defocus
 # adds little, and spreads the molecule (docs/experiment.md).
@@ -36,7 +39,7 @@ class Plan:
 
     exposure_e_per_A2: of a pattern. worth_e_per_A2: its effective dose. coherent: what damage and
     motion leave of the molecule's intensity. beside: what scatters beside the molecule, over it.
-    patterns: so many by way to a map (`many_views.climb_by`), good to a factor `SPREAD`.
+    patterns: so many by way to a map (`many_views.climb_by`), good to a factor of `SPREADS`.
     image_e_per_A2: the best exposure of the image, after the pattern; None where nothing fades.
     image_tells, pattern_tells: by how much log likelihood one molecule's image, and its pattern,
         tell its orientation (`orientation_information`); None where the image's exposure is open.
@@ -75,8 +78,8 @@ class Plan:
             *self._of_orientations(),
         ]
         lines += [
-            f"By the {way}: {_rounded(count)} patterns ({_rounded(count / SPREAD)} to "
-            f"{_rounded(count * SPREAD)}), "
+            f"By the {way}: {_rounded(count)} patterns ({_rounded(count / SPREADS[way])} to "
+            f"{_rounded(count * SPREADS[way])}), "
             f"{self.hours(way):.2g} hours at {self.patterns_per_s:g} a second."
             for way, count in self.patterns.items()
         ]
@@ -136,7 +139,7 @@ def plan_experiment(
         worth_e_per_A2=worth,
         coherent=float(exposure.coherent(q, own)),
         beside=float(exposure.beside(q)),
-        patterns={way: least / worth for way, least in THRESHOLDS_E_PER_A2.items()},
+        patterns=patterns_needed(exposure, resolution_A, own),
         patterns_per_s=patterns_per_s,
         image_e_per_A2=dose,
         image_defocus_A=_DEFOCUS_A,
@@ -144,6 +147,20 @@ def plan_experiment(
         pattern_tells=pattern_information(exposure, own),
         helps=what_would_help(exposure, resolution_A),
     )
+
+
+def patterns_needed(
+    exposure: Exposure, resolution_A: float, exposure_e_per_A2: float
+) -> dict[str, float]:
+    """By way to a map, the patterns of an exposure that make it right to a resolution: its FSC with
+    the truth is 0.5 there."""
+    q = torch.tensor([1 / resolution_A], dtype=torch.float64)
+    worth = exposure.effective_e_per_A2(q, exposure_e_per_A2)
+    electrons = electrons_per_voxel(worth, q, exposure.optics.energy_ev)
+    return {
+        "likelihood": electrons_for(_FSC) / float(electrons),
+        "projections": _PROJECTIONS_E_PER_A2 / float(worth),
+    }
 
 
 def what_would_help(exposure: Exposure, resolution_A: float) -> dict[str, float]:

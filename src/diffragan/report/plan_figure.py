@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from diffragan.microscope.effective_dose import Exposure
-from diffragan.microscope.plan import SPREAD, THRESHOLDS_E_PER_A2, Plan
+from diffragan.microscope.plan import SPREADS, Plan, patterns_needed
 from diffragan.report.plotting import BLUE, GREEN, ORANGE, SOFT, styled
 
 _RESOLUTIONS_A = np.linspace(1.3, 4.0, 55)
@@ -32,15 +32,14 @@ def plan_figure(exposure: Exposure, plan: Plan) -> Figure:
     axes[0].set_title("What a pattern is worth")
     axes[0].legend()
     best = [exposure.best_exposure_e_per_A2(float(d)) for d in _RESOLUTIONS_A]
-    at = torch.from_numpy(1 / _RESOLUTIONS_A)
-    best_worth = np.array(
-        [float(exposure.effective_e_per_A2(at[k : k + 1], n)) for k, n in enumerate(best)]
-    )
-    for way, total in THRESHOLDS_E_PER_A2.items():
-        count = total / best_worth
+    needed = [
+        patterns_needed(exposure, float(d), n) for d, n in zip(_RESOLUTIONS_A, best, strict=True)
+    ]
+    for way, spread in SPREADS.items():
+        count = np.array([each[way] for each in needed])
         axes[1].plot(_RESOLUTIONS_A, count, color=_COLOURS[way], label=f"by the {way}")
         axes[1].fill_between(
-            _RESOLUTIONS_A, count / SPREAD, count * SPREAD, color=_COLOURS[way], alpha=0.18
+            _RESOLUTIONS_A, count / spread, count * spread, color=_COLOURS[way], alpha=0.18
         )
     axes[1].axvline(plan.resolution_A, color=SOFT, linewidth=0.9, linestyle=":")
     axes[1].set(yscale="log", xlabel="resolution (Å)", ylabel="patterns")
