@@ -10,6 +10,8 @@ import torch
 from diffragan.microscope.effective_dose import Exposure, protein_intensity
 from diffragan.microscope.law import (
     A3_PER_DALTON,
+    CLIMBS_AT_A,
+    CLIMBS_FROM,
     electrons_for,
     electrons_per_voxel,
     expected_fsc,
@@ -32,12 +34,14 @@ def test_slices_that_meet_a_voxel_count_its_electrons(mass_kda: float) -> None:
     assert told.tolist() == pytest.approx(counted.tolist())
 
 
-def test_patterns_for_a_resolution_make_its_fsc() -> None:
+def test_patterns_for_a_resolution_make_its_fsc_and_a_climb() -> None:
     electrons = torch.tensor([electrons_for(0.8)])
     assert float(expected_fsc(electrons)) == pytest.approx(0.8)
     specimen = SpecimenSettings(damage="grant_grigorieff")
     exposure = Exposure(Optics(200e3, 80.0, 0.0), 47.0, specimen, DetectorSettings())
-    q = torch.tensor([0.4], dtype=torch.float64)
-    count = patterns_needed(exposure, 2.5, 3.6)["likelihood"]
-    worth = count * exposure.effective_e_per_A2(q, 3.6)
-    assert float(expected_fsc(electrons_per_voxel(worth, q, 200e3))) == pytest.approx(0.5)
+    q = torch.tensor([1 / 1.3, 1 / CLIMBS_AT_A], dtype=torch.float64)
+    for resolution_A, ring in ((1.3, 0), (3.0, 1)):
+        count = patterns_needed(exposure, resolution_A, 3.6)["likelihood"]
+        electrons = electrons_per_voxel(count * exposure.effective_e_per_A2(q, 3.6), q, 200e3)
+        least = electrons_for(0.5) if ring == 0 else CLIMBS_FROM
+        assert float(electrons[ring]) == pytest.approx(least)

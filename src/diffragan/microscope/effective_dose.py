@@ -23,7 +23,7 @@ from diffragan.settings import DetectorSettings, SpecimenSettings
 DALTONS_PER_CARBON = 14.1  # of a protein: an atom that scatters like carbon, its hydrogens with it
 # Times the molecule's own intensity to which runs bore the law out, and from which on half maps
 # have agreed falsely and a climb takes more passes (docs/experiment.md).
-BORNE_OUT_BESIDE, MUCH_BESIDE = 70.0, 12.0
+BORNE_OUT_BESIDE, MUCH_BESIDE = 275.0, 12.0
 _LEAST, _MOST = 0.05, 200.0  # e/Å² of an exposure that is looked at
 
 

@@ -7,8 +7,9 @@ A voxel of a molecule's Fourier space at q is met by so many slices that togethe
 electrons there on the molecule: n(q) the effective dose of all patterns, f carbon's scattering and
 ρ the carbons that weigh as much as an Å³ of protein. The molecule's size is not in it: a larger one
 has more voxels and scatters as much more. The odds FSC / (1 - FSC) of a map by the likelihood go as
-a power of S in the map's own ring, where images are good enough for the climb to begin
-(docs/experiment.md has the runs, and how far off it is).
+a power of S in the map's own ring. That holds where the climb begins at all: where images are good
+enough, and voxels at 3.5 Å hold ten electrons (docs/experiment.md has the runs, and how far off it
+is).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, 
 
 A3_PER_DALTON = 1.21  # of a protein
 ODDS, POWER = 0.978, 0.602  # of an FSC at one electron a voxel, and how they grow
+CLIMBS_AT_A, CLIMBS_FROM = 3.5, 10.0  # electrons a voxel: runs of 6 did not climb, of 12 did
 OFF = 1.8  # factor on the number of patterns within which two runs of three lie
 
 

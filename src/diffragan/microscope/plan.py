@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, MUCH_BESIDE, Exposure
-from diffragan.microscope.law import OFF, electrons_for, electrons_per_voxel
+from diffragan.microscope.law import (
+    CLIMBS_AT_A,
+    CLIMBS_FROM,
+    OFF,
+    electrons_for,
+    electrons_per_voxel,
+)
 from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
 from diffragan.microscope.orientation_information import image_information, pattern_information
 from diffragan.settings import ImageSettings
@@ -153,13 +159,13 @@ def patterns_needed(
     exposure: Exposure, resolution_A: float, exposure_e_per_A2: float
 ) -> dict[str, float]:
     """By way to a map, the patterns of an exposure that make it right to a resolution: its FSC with
-    the truth is 0.5 there."""
-    q = torch.tensor([1 / resolution_A], dtype=torch.float64)
+    the truth is 0.5 there, and the climb begins."""
+    q = torch.tensor([1 / resolution_A, 1 / CLIMBS_AT_A], dtype=torch.float64)
     worth = exposure.effective_e_per_A2(q, exposure_e_per_A2)
-    electrons = electrons_per_voxel(worth, q, exposure.optics.energy_ev)
+    own, climb = electrons_per_voxel(worth, q, exposure.optics.energy_ev).tolist()
     return {
-        "likelihood": electrons_for(_FSC) / float(electrons),
-        "projections": _PROJECTIONS_E_PER_A2 / float(worth),
+        "likelihood": max(electrons_for(_FSC) / own, CLIMBS_FROM / climb),
+        "projections": _PROJECTIONS_E_PER_A2 / float(worth[0]),
     }
 
 
