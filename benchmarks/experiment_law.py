@@ -36,12 +36,13 @@ from numpy.typing import NDArray
 from benchmarks.many_views_law import read_lines
 from diffragan.files.store import open_simulation
 from diffragan.microscope.effective_dose import MUCH_BESIDE, Exposure
-from diffragan.microscope.law import electrons_per_voxel
+from diffragan.microscope.law import electrons_per_voxel, expected_fsc
 from diffragan.optics import Optics
 from diffragan.settings import Settings, load_settings
 
 RESOLUTIONS_A = (10.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.2, 2.0, 1.8, 1.6, 1.4, 1.3)
 FITTED_PER_A = (0.24, 0.78)  # from where images no longer rule to where the pattern ends
+CLIMBED_A = 2.5  # a run whose map is right to here has left its images
 PASSES, PASSES_BESIDE = 40, 120  # of the likelihood; where much lies beside the molecule
 AT_2_A_E_PER_A2 = 1.5e4  # of effective dose in all patterns, that `--times` multiplies
 Row = dict[str, Any]
@@ -230,6 +231,36 @@ def fit(args: argparse.Namespace) -> None:
             )
 
 
+def plot(args: argparse.Namespace) -> None:
+    """`plot`: FSC against electrons a voxel, a line for each run, and the law."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
+    axis = figure.subplots()
+    axis.set_prop_cycle(color=colormaps["tab20"].colors)
+    for row in (row for path in args.files for row in read_lines(path)):
+        electrons, odds = odds_of([row])
+        c = row["condition"]
+        ice = f", {c['ice_nm']:g} nm of ice" if c["ice_nm"] else ""
+        begun = row["truth_A"] < CLIMBED_A
+        name = f"{row['molecule']}, {c['exposure_e_per_A2']:g} e/Å²{ice}, {row['patterns']:,.0f}"
+        axis.plot(
+            np.exp(electrons),
+            1 / (1 + np.exp(-odds)),
+            "-o" if begun else ":",
+            markersize=3,
+            linewidth=0.9,
+            label=name if begun else f"{name}, did not climb",
+        )
+    told = torch.logspace(-0.7, 2.3, 60)
+    axis.plot(told, expected_fsc(told), color="black", linewidth=2, label="the law")
+    axis.set(xscale="log", ylim=(0, 1), ylabel="FSC with the truth")
+    axis.set_xlabel("electrons of the molecule a voxel, rings from 4 to 1.3 Å")
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(args.out, dpi=120)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -249,6 +280,10 @@ def main() -> None:
     fitted.set_defaults(run=fit)
     fitted.add_argument("law", type=Path, help="of `run`")
     fitted.add_argument("--check", type=Path, help="of runs that have no part in the fit")
+    drawn = commands.add_parser("plot", help="FSC against electrons a voxel")
+    drawn.set_defaults(run=plot)
+    drawn.add_argument("files", type=Path, nargs="+", help="of `run`")
+    drawn.add_argument("--out", type=Path, required=True, help=".png")
     args = parser.parse_args()
     args.run(args)
 

@@ -31,7 +31,7 @@ _BEST_OF_AMPLITUDES = 2 * 1.256  # critical exposures: then n (mean amplitude)²
 # From how much log likelihood on an image alone tells an orientation (docs/experiment.md).
 _TOLD = (
     (20.0, "enough for nearly every molecule, once there is a map"),
-    (6.0, "enough for some (one in ten at 7, one in three at 14), once there is a map"),
+    (6.0, "enough for some (one in ten at 7, half at 15), once there is a map"),
     (-math.inf, "too little: molecules have to be larger, or held so that they lie alike"),
 )
 # An image of few electrons tells twice as much of an orientation as at -1000 Å; still more defocus
