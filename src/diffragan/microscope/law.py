@@ -20,9 +20,9 @@ from diffragan.microscope.effective_dose import DALTONS_PER_CARBON
 from diffragan.microscope.exit_waves.form_factors import CARBON, form_factor_A, phase_shift_per_A
 
 A3_PER_DALTON = 1.21  # of a protein
-ODDS, POWER = 0.978, 0.602  # of an FSC at one electron a voxel, and how they grow
+ODDS, POWER = 0.816, 0.602  # of an FSC at one electron a voxel, and how they grow
 CLIMBS_AT_A, CLIMBS_FROM = 3.5, 10.0  # electrons a voxel: runs of 6 did not climb, of 12 did
-OFF = 1.8  # factor on the number of patterns within which two runs of three lie
+OFF = 2.1  # factor on the number of patterns within which two runs of three lie
 
 
 def electrons_per_voxel(worth_e_per_A2: Tensor, q: Tensor, energy_ev: float) -> Tensor:
