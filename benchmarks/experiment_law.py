@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from benchmarks.many_views_law import read_lines
 from diffragan.files.store import open_simulation
 from diffragan.microscope.effective_dose import MUCH_BESIDE, Exposure
-from diffragan.microscope.law import electrons_per_voxel, expected_fsc
+from diffragan.microscope.planning.law import electrons_per_voxel, expected_fsc
 from diffragan.optics import Optics
 from diffragan.settings import Settings, load_settings
 

@@ -7,7 +7,7 @@ molecule by the settings of the preset `experiment`, at other thicknesses of ice
 is held against the projections of the *true* map, at its true orientation and at a grid of others,
 over all shifts: how often does the true one fit best? A run, which has to find the map too, can do
 no better. Beside it stands by how much log likelihood image and pattern tell the true orientation
-(`microscope/orientation_information.py`).
+(`microscope/planning/orientation_information.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.many_views import spread, use_threads
 from diffragan.files.store import open_simulation
 from diffragan.microscope.effective_dose import Exposure
-from diffragan.microscope.orientation_information import (
+from diffragan.microscope.planning.orientation_information import (
     FINEST_A,
     image_information,
     pattern_information,

@@ -40,6 +40,7 @@ ROOMS = (
     "stores",
     "networks",
     "microscope.session",
+    "microscope.planning",
     "microscope",
     "microscope.matter",
     "microscope.exit_waves",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffragan.microscope.effective_dose import Exposure, protein_intensity
-from diffragan.microscope.law import (
+from diffragan.microscope.planning.law import (
     A3_PER_DALTON,
     CLIMBS_AT_A,
     CLIMBS_FROM,
@@ -16,7 +16,7 @@ from diffragan.microscope.law import (
     electrons_per_voxel,
     expected_fsc,
 )
-from diffragan.microscope.plan import patterns_needed
+from diffragan.microscope.planning.plan import patterns_needed
 from diffragan.optics import Optics
 from diffragan.settings import DetectorSettings, SpecimenSettings
 

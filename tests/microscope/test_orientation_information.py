@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffragan.microscope.effective_dose import Exposure, protein_intensity
-from diffragan.microscope.orientation_information import (
+from diffragan.microscope.planning.orientation_information import (
     image_information,
     pattern_information,
     protein_power,

@@ -11,7 +11,7 @@ from diffragan.errors import DiffraganError
 from diffragan.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diffragan.microscope.plan import Plan
+    from diffragan.microscope.planning.plan import Plan
 
 
 def plan(  # long: what it may be told, as the command lists it
@@ -45,7 +45,7 @@ def plan(  # long: what it may be told, as the command lists it
     """
     from diffragan.files.atomic import write_atomically
     from diffragan.microscope.effective_dose import Exposure
-    from diffragan.microscope.plan import globular_diameter_A, plan_experiment
+    from diffragan.microscope.planning.plan import globular_diameter_A, plan_experiment
     from diffragan.optics import Optics
 
     across_A = globular_diameter_A(mass_kda)

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from diffragan.microscope.effective_dose import Exposure
-from diffragan.microscope.plan import SPREADS, Plan, patterns_needed
+from diffragan.microscope.planning.plan import SPREADS, Plan, patterns_needed
 from diffragan.report.plotting import BLUE, GREEN, ORANGE, SOFT, styled
 
 _RESOLUTIONS_A = np.linspace(1.3, 4.0, 55)

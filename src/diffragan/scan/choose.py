@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffragan.microscope.plan import globular_diameter_A
+from diffragan.microscope.planning.plan import globular_diameter_A
 from diffragan.scan.hits.rings import Values
 from diffragan.scan.placing.beam_on_particles import illumination
 from diffragan.scan.placing.particles import Particles

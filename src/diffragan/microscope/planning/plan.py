@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from diffragan.microscope.effective_dose import BORNE_OUT_BESIDE, MUCH_BESIDE, Exposure
-from diffragan.microscope.law import (
+from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
+from diffragan.microscope.planning.law import (
     CLIMBS_AT_A,
     CLIMBS_FROM,
     OFF,
     electrons_for,
     electrons_per_voxel,
 )
-from diffragan.microscope.matter.damage import critical_exposure_e_per_A2
-from diffragan.microscope.orientation_information import image_information, pattern_information
+from diffragan.microscope.planning.orientation_information import (
+    image_information,
+    pattern_information,
+)
 from diffragan.settings import ImageSettings
 
 # By way to a map: factor on either side within which runs may get there or not.
