@@ -238,7 +238,7 @@ def plot(args: argparse.Namespace) -> None:
 
     figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axis = figure.subplots()
-    axis.set_prop_cycle(color=colormaps["tab20"].colors)
+    axis.set_prop_cycle(color=[colormaps["tab20"](k) for k in range(20)])
     for row in (row for path in args.files for row in read_lines(path)):
         electrons, odds = odds_of([row])
         c = row["condition"]
