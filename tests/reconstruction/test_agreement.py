@@ -35,6 +35,9 @@ def test_halves_are_trusted_less_where_they_go_astray_alike() -> None:
     assert found.expected[inside].tolist() == pytest.approx([0.5] * int(inside.sum()))
     assert found.expected[beyond].tolist() == pytest.approx([0.25**0.85] * int(beyond.sum()))
     assert bool((found.expected.diff() <= 1e-6).all())
+    refuted = replace(found, other=torch.full((2, 40), 0.005))
+    assert refuted.expected[inside].tolist() == found.expected[inside].tolist()
+    assert float(refuted.expected[beyond].max()) < 0.1
     stricter = replace(found, shared=1.0)
     assert stricter.expected[inside].tolist() == found.expected[inside].tolist()
     assert stricter.expected[beyond].tolist() == pytest.approx([0.25] * int(beyond.sum()))

@@ -56,12 +56,17 @@ class Agreement:
 
     @property
     def borne_out(self) -> Tensor:
-        """The half maps' FSC, as far as the other half's patterns bear it out."""
+        """The half maps' FSC, beyond the images as far as the other half's patterns bear it out.
+
+        In the images' band halves have their own images, and electrons that lost energy leave
+        patterns little to tell.
+        """
         if self.other is None:
             return self.fsc
         found, error = self.other
         limit = (found + _ERRORS * error).clamp_min(0)
-        return torch.where(limit.isnan(), self.fsc, torch.minimum(self.fsc, limit))
+        free = limit.isnan() | (self.q <= self.image_edge)
+        return torch.where(free, self.fsc, torch.minimum(self.fsc, limit))
 
     @property
     def both(self) -> Tensor:
