@@ -31,9 +31,10 @@ def plan(
     """Tell what an experiment needs: exposures, patterns, hours.
 
     Damage is that of Grant and Grigorieff; further choices of the specimen and the detector are
-    settings (`--set specimen.energy_filter=false`). The numbers follow from the effective dose, a
-    law that was measured on simulations (docs/experiment.md), and are good to a factor of 1.5 at
-    best.
+    settings (`--set specimen.energy_filter=false`). The numbers follow from the effective dose and
+    from the electrons that a voxel of Fourier space holds, a law that was fitted to simulations
+    (docs/experiment.md), and are good to a factor of two at best. Whether one molecule's
+    orientation can be told from its image is said beside them.
 
     Examples:
 

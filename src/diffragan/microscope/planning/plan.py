@@ -1,4 +1,4 @@
-"""What an experiment needs: exposures, patterns and hours, from the law of the effective dose."""
+"""What an experiment needs: exposures, patterns and hours, from the law of electrons a voxel."""
 
 from __future__ import annotations
 
