@@ -5,9 +5,12 @@
 #   bash benchmarks/published_ablation.sh waves TRAIN_DIR FEW_DIR HELD_DIR OUT   # three stores
 #   bash benchmarks/published_ablation.sh rows OUT [IMAGES] [ROW...]             # all rows, or those named
 #
+# SEED=1 and STORE=few.zarr in the environment give rows of another seed, or all of one store.
+#
 # The folders hold prepared structures: many to learn from, a few for the row `few`, and those held out.
 set -euo pipefail
 stage=$1; shift
+seed=${SEED:-0} tag=${SEED:+-seed$SEED}
 export OMP_NUM_THREADS=1
 # One exit plane for all. To learn from, a grid coarser than the default, since nothing here reaches 3 Å.
 held=(--box-A 70 --workers 1 --set simulate.engine=torch --set simulate.depth_A=100
@@ -22,12 +25,13 @@ waves() { # TRAIN_DIR FEW_DIR HELD_DIR OUT
 }
 
 train() { # NAME IMAGES BATCH STORE [SETTINGS]
-  local name=$1 images=$2 batch=$3 store=$4; shift 4
+  local name=$1 images=$2 batch=$3 store=${STORE:-$4}; shift 4
   local steps=$((images / batch)) stems
   stems=$(python -c "from pathlib import Path; from diffragan.files.store import open_simulation
 print([s.stem for s in open_simulation(Path('$out/held.zarr')).structures])")
-  /usr/bin/time -f "$name: $images images, %U CPU s" -a -o "$out/seconds.txt" \
-    python -m diffragan train "$out/$store" "$out/held.zarr" --out "$out/$name" --threads 1 \
+  /usr/bin/time -f "$name$tag: $images images, %U CPU s" -a -o "$out/seconds.txt" \
+    python -m diffragan train "$out/$store" "$out/held.zarr" \
+    --out "$out/$name$tag" --threads 1 --seed "$seed" \
     --set "train.validation_structures=$stems" --set network.width=0.0625 \
     --set train.batch_size="$batch" --set train.max_steps="$steps" \
     --set train.validate_every_steps="$steps" "$@"
@@ -43,7 +47,7 @@ row() { # NAME
     root | log | rings | blank)
       train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.pattern_as="$1" ;;
     amplitude) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.preparation=amplitude ;;
-    gan-l1-10) train "$1" "$n" 4 train.zarr "${better[@]}" --set train.l1_weight=10 ;;
+    gan-l1-*) train "$1" "$n" 4 train.zarr "${better[@]}" --set train.l1_weight="${1##*-}" ;;
     fast) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set train.learning_rate=1e-3 ;;
     slow) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set train.learning_rate=5e-5 ;;
     average) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set train.average=0.99 ;;
@@ -55,8 +59,8 @@ row() { # NAME
     wide) train "$1" $((n / 2)) 4 train.zarr "${better[@]}" "${l1[@]}" --set network.width=0.125 ;;
     *) echo "no row $1" >&2; exit 2 ;;
   esac
-  python -m benchmarks.projections "$out/held.zarr" --rows "$out/$1/last.safetensors" --swapped \
-    --out "$out/$1.json" | tail -n +2
+  python -m benchmarks.projections "$out/held.zarr" --rows "$out/$1$tag/last.safetensors" \
+    --swapped --out "$out/$1$tag.json" | tail -n +2
 }
 
 case $stage in
@@ -64,7 +68,7 @@ case $stage in
   rows)
     out=$1 images=${2:-3200}; shift; shift || true
     names=("$@")
-    [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude blank gan-l1-10 patch-70
+    [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude blank gan-l1-10 gan-l1-1000 patch-70
       fast slow average falling unturned dry few wide)
     for name in "${names[@]}"; do row "$name"; done ;;
   *) sed -n '2,9p' "$0"; exit 2 ;;

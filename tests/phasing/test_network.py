@@ -11,12 +11,14 @@ from torch import Tensor
 
 from diffragan.commands.demo import example_path
 from diffragan.fourier.correlation import centred_fourier, frc_fourier
+from diffragan.fourier.grids import frequency_grid
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, PairBatch
 from diffragan.phasing.methods import METHODS
 from diffragan.phasing.methods.network import drawn_phases
-from diffragan.phasing.proposals import maps_evidence
+from diffragan.phasing.modulus import friedel_mate
+from diffragan.phasing.proposals import Proposal, maps_evidence, sampled
 from diffragan.phasing.run import load_context, make_pair_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -106,3 +108,43 @@ def test_each_draw_has_noise_of_its_own_that_the_seed_fixes(batch: PairBatch) ->
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert float(one.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_samples_lie_from_the_best_guess_as_far_as_it_is_trusted() -> None:
+    """The mean cosine of the angles is the trust; mates of a real object turn oppositely."""
+    m = 128
+    real = torch.fft.fft2(torch.randn(3, m, m, generator=torch.Generator().manual_seed(0)))
+    trust = torch.tensor([0.1, 0.5, 0.9])[:, None, None].expand(3, m, m)
+    best = Proposal(torch.sgn(real), trust)
+    drawn = sampled(best, [4, 5, 6], 0)
+    cosine = (drawn.phase * best.phase.conj()).real.mean((-2, -1))
+    torch.testing.assert_close(cosine, torch.tensor([0.1, 0.5, 0.9]), atol=0.02, rtol=0)
+    band = torch.fft.fftfreq(m).abs() < 0.49
+    some = (band[:, None] & band)[None] & (torch.fft.fftfreq(m) != 0)
+    apart = (drawn.phase - friedel_mate(drawn.phase).conj()).abs() * some
+    assert float(apart.max()) < 1e-4
+    assert torch.equal(drawn.trust, torch.ones_like(drawn.trust))
+    assert torch.equal(sampled(best, [4, 5, 6], 0).phase, drawn.phase)
+    assert not torch.equal(sampled(best, [4, 5, 6], 1).phase, drawn.phase)
+    assert torch.equal(sampled(best[1:2], [5], 0).phase, drawn.phase[1:2])
+
+
+def test_samples_of_a_pair_are_as_far_apart_as_from_the_truth(
+    batch: PairBatch, truth: Tensor, context: Context
+) -> None:
+    """From 5 Å on, where little is certain; each sample has the measured amplitudes."""
+    waves = []
+    for k in (0, 1):
+        phase = batch.settings.phase.model_copy(update={"sample": k})
+        settings = batch.settings.model_copy(update={"phase": phase})
+        wave = METHODS["network"](replace(batch, settings=settings), context).wave
+        assert wave is not None
+        waves.append(torch.fft.fft2(wave, norm="forward"))
+    drawn = drawn_phases(batch, context).trust > 0
+    for wave in waves:
+        torch.testing.assert_close(wave.abs()[drawn], batch.amplitude[drawn], rtol=1e-3, atol=1e-6)
+    fine = drawn & (frequency_grid(batch.pattern.shape[-1], batch.optics.box_A) > 1 / 5.0**2)
+    true = torch.fft.fft2(truth, norm="forward")
+    apart = float((waves[0] - waves[1]).abs().square()[fine].sum())
+    wrong = float((waves[0] - true).abs().square()[fine].sum())
+    assert apart == pytest.approx(wrong, rel=0.2)

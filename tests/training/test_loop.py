@@ -354,6 +354,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     sentence(lambda: run(data, tmp_path / "run", settings()), "train.batch_size", "3")
 
 
+def test_the_published_generator_begins_from_nothing(data: ExitWaves, tmp_path: Path) -> None:
+    chosen = settings(train__begin_from="earlier.safetensors")
+    sentence(lambda: run(data, tmp_path / "run", chosen), "train.begin_from", "leave it out")
+
+
 # The command.
 
 

@@ -166,6 +166,24 @@ def test_training_learns(molecules: Molecules, tmp_path: Path) -> None:
     assert float(ours) > float(image) + 0.03
 
 
+def test_a_run_begins_from_earlier_weights_and_tells_what_they_learned_from(
+    molecules: Molecules, tmp_path: Path
+) -> None:
+    held = {"train__validation_structures": ("m3",)}
+    first = run(molecules, tmp_path / "first", **held) / "last.safetensors"
+    fewer = replace(molecules, each=molecules.each[1:])
+    still = {**held, "train__begin_from": first, "train__learning_rate": 1e-12}
+    on = load_weights(run(fewer, tmp_path / "on", **still) / "last.safetensors")
+    before = load_weights(first).generator.state_dict()
+    for key, value in on.generator.state_dict().items():
+        torch.testing.assert_close(value, before[key], atol=1e-6, rtol=1e-5)
+    assert {s.stem for s in on.metadata.trained_on} == {"m0", "m1", "m2"}
+    wider = {**still, "network__maps_channels": 16}
+    sentence(lambda: run(fewer, tmp_path / "wider", **wider), "maps_channels = 8", "16")
+    seen = {**still, "train__validation_structures": ("m1",)}
+    sentence(lambda: run(fewer, tmp_path / "seen", **seen), "m1 first", "validation_structures")
+
+
 def test_what_can_t_be_split_or_does_not_fit_is_told(molecules: Molecules, tmp_path: Path) -> None:
     one = Molecules(molecules.each[:1], molecules.field_A, molecules.finest_A, 200e3)
     sentence(lambda: split_molecules(one, small()), "validate on", "prepare more")

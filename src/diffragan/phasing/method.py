@@ -203,7 +203,12 @@ class Method:
 
 
 # What the methods that iterate read.
-ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {"method", "batch_size", "samples"}
+ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {
+    "method",
+    "batch_size",
+    "samples",
+    "sample",
+}
 
 
 def as_method(thing: Any, name: str) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +17,10 @@ from diffragan.networks.maps_generator import Evidence
 from diffragan.optics import image_contrast
 from diffragan.phasing.method import PairBatch
 from diffragan.phasing.modulus import friedel_mate
+from diffragan.phasing.starts import concentration
 
-MAPS_NOISE = 3  # what is drawn for a pair, beside `run.METHOD_NOISE`
+# What is drawn for a pair, beside `run.METHOD_NOISE`.
+MAPS_NOISE, PHASE_SAMPLE = 3, 4
 _NETWORK_TRUST = 0.95  # no frequency of a network is trusted more
 
 
@@ -105,6 +108,31 @@ def maps_proposal(spectrum: Tensor, batch: PairBatch) -> Proposal:
     trust = (whole.abs() / batch.amplitude.clamp_min(1e-12)).clamp(max=_NETWORK_TRUST)
     trust = torch.where(batch.amplitude > 0, trust, 0.0)
     return Proposal(1j * torch.sgn(whole), trust.to(torch.float32), drawn=True)
+
+
+def sampled(proposal: Proposal, seeds: Sequence[int], sample: int) -> Proposal:
+    """One sample of what phases may be, instead of the best guess at them.
+
+    Each phase is turned by an angle of the von Mises law whose mean cosine is its trust, mates of a
+    real object by opposite angles. Where the trust is right, samples lie as far from each other as
+    from the truth. Frequencies are drawn each by itself, so a sample is not confined to the
+    molecule. Trust is 1 where there was any, since a sample has the whole measured amplitude.
+
+    Args:
+        seeds: one for each pair. sample: its number; each has angles of its own.
+    """
+    m = proposal.trust.shape[-1]
+    spread = concentration(proposal.trust.double()).cpu().numpy()
+    angles = [
+        np.random.default_rng([s, sample, PHASE_SAMPLE]).vonmises(0.0, kappa)
+        for s, kappa in zip(seeds, spread, strict=True)
+    ]
+    angle = torch.from_numpy(np.stack(angles)).to(proposal.trust)
+    f = torch.fft.fftfreq(m, 1 / m, device=angle.device)
+    first = (f[:, None] > 0) | ((f[:, None] == 0) & (f > 0))
+    angle = torch.where(first, angle, -friedel_mate(angle))
+    phase = proposal.phase * torch.polar(torch.ones_like(angle), angle)
+    return replace(proposal, phase=phase, trust=(proposal.trust > 0).to(proposal.trust))
 
 
 def more_trusted(one: Proposal, other: Proposal) -> Proposal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -56,6 +57,9 @@ class NetworkSettings(Frozen):
 class TrainSettings(Frozen):
     """The training loop."""
 
+    begin_from: Path | None = Field(
+        default=None, description="weights of a generator of maps that are trained on"
+    )
     epochs: Annotated[int, Field(ge=1)] = 200
     max_steps: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 1

@@ -1,7 +1,4 @@
-"""Every choice a run depends on: frozen, validated, with units in the names.
-
-It is written into every output.
-"""
+"""Every choice a run depends on, units in the names; frozen, and written into every output."""
 
 from __future__ import annotations
 
@@ -70,12 +67,17 @@ class ProjectionSettings(Frozen):
 
 
 class PhaseSettings(Frozen):
-    """Phasing. What follows `samples` is for the methods that iterate: raar and hybrid."""
+    """Phasing. What follows `sample` is for the methods that iterate: raar and hybrid."""
 
     method: str = Field(default="image", description="a name in the registry of methods")
     batch_size: Annotated[int, Field(ge=1)] = 8
     samples: Annotated[int, Field(ge=1)] = Field(
         default=1, description="draws of a network of maps, whose mean is taken"
+    )
+    sample: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="number of a sample of phases, spread as the network's trust says; none: the "
+        "phases of least error, weighted by their trust",
     )
     solver: str = Field(default="rrr", description="er, hio, raar, rrr or another registered")
     beta: Annotated[float, Field(gt=0, le=2)] = 0.7

@@ -67,6 +67,11 @@ def train(
     """
     device = torch.device(device)
     processes = start_processes(device)
+    if settings.train.begin_from is not None:
+        raise DiffraganError(
+            "train.begin_from is for a generator of maps (--preset network); the published one "
+            "begins from nothing, so leave it out."
+        )
     if settings.train.batch_size % processes.count:
         raise DiffraganError(
             f"train.batch_size is {settings.train.batch_size}, which {processes.count} processes "

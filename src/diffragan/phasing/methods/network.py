@@ -9,6 +9,7 @@ from diffragan.phasing.proposals import (
     Proposal,
     maps_evidence,
     maps_proposal,
+    sampled,
     trusted_wave,
 )
 
@@ -36,9 +37,12 @@ def drawn_phases(batch: PairBatch, context: Context) -> Proposal:
 
 
 def from_generator(batch: PairBatch, context: Context) -> Phased:
-    """Measured amplitudes with the phases that the generator draws, weighted by its trust."""
+    """Measured amplitudes with the phases that the generator draws, weighted by its trust; or one
+    sample of phases that this trust allows, `phase.sample`."""
     proposal = drawn_phases(batch, context)
-    wave = trusted_wave(proposal, batch.amplitude, batch.direct_beam)
+    sample = batch.settings.phase.sample
+    shown = proposal if sample is None else sampled(proposal, batch.seeds, sample)
+    wave = trusted_wave(shown, batch.amplitude, batch.direct_beam)
     return phased_wave(wave, batch, trust=proposal.trust)
 
 
@@ -48,5 +52,5 @@ METHOD = Method(
     bundled="network.safetensors",
     generators=frozenset({GENERATOR}),
     invents=True,
-    options=frozenset({"samples"}),
+    options=frozenset({"samples", "sample"}),
 )

@@ -16,7 +16,12 @@ from diffragan.microscope.noise import item_seed
 from diffragan.networks.discriminator import PatchDiscriminator
 from diffragan.networks.generator import initialise
 from diffragan.networks.maps_generator import Evidence, ring_weight, to_map, with_amplitude
-from diffragan.networks.weights import WeightsMetadata, new_generator
+from diffragan.networks.weights import (
+    LoadedWeights,
+    WeightsMetadata,
+    load_weights,
+    new_generator,
+)
 from diffragan.progress import Progress, no_progress
 from diffragan.settings import Settings
 from diffragan.training.checkpoint import TrainState, run_identity
@@ -40,7 +45,7 @@ _TRAIN, _HELD = 0, 1
 _SECOND_MOMENT = 0.99  # of Adam
 _WEIGHT_DECAY = 1e-4
 _LARGEST_GRADIENT = 1.0
-_HELD_BATCHES = 4
+_OF_MAPS = {"generator", "maps_channels", "maps_stages", "maps_finest_A", "maps_pattern"}
 
 
 def train_on_maps(
@@ -82,13 +87,17 @@ class MapsLeg(Leg[Batch]):
         self.device = device
         self.mixed = mixed_precision(settings, device)
         self.shown, self.held = split_molecules(molecules, settings)
+        earlier = earlier_weights(settings, self.held)
+        shown = [one.info for one in self.shown.each]
+        before = () if earlier is None else earlier.metadata.trained_on
+        stems = {one.stem for one in shown}
         torch.manual_seed(settings.seed)
         about = WeightsMetadata(
             settings=settings,
             n_px=2 * round(VALIDATION_BOX_A / molecules.finest_A),
             box_A=VALIDATION_BOX_A,
             energy_ev=settings.energy_ev,
-            trained_on=tuple(one.info for one in self.shown.each),
+            trained_on=(*shown, *(one for one in before if one.stem not in stems)),
             validation=tuple(one.info.stem for one in self.held.each),
             seed=settings.seed,
         )
@@ -96,7 +105,7 @@ class MapsLeg(Leg[Batch]):
         config = settings.train
         steps = max(1, len(self.shown) // config.batch_size)
         super().__init__(
-            fresh_state(settings, device),
+            fresh_state(settings, device, earlier),
             about,
             run_identity(settings, names, len(molecules)),
             out,
@@ -219,10 +228,43 @@ def split_molecules(molecules: Molecules, settings: Settings) -> tuple[Molecules
     return replace(molecules, each=shown), replace(molecules, each=kept)
 
 
-def fresh_state(settings: Settings, device: torch.device) -> TrainState:
-    """Networks and optimizers before the first step, the same for the same seed."""
+def earlier_weights(settings: Settings, held: Molecules) -> LoadedWeights | None:
+    """The weights that a run begins from, `train.begin_from`, if any.
+
+    Raises:
+        DiffraganError: they can't be read, are of another network, or learned from a molecule that
+            the run holds out.
+    """
+    path = settings.train.begin_from
+    if path is None:
+        return None
+    loaded = load_weights(path)
+    network = settings.network.model_dump()
+    for name, theirs in loaded.metadata.settings.network.model_dump().items():
+        if name in _OF_MAPS and theirs != network[name]:
+            raise DiffraganError(
+                f"The weights in {path} have network.{name} = {theirs} and the run "
+                f"{network[name]}; set the same, or train from nothing."
+            )
+    known = {one.stem for one in loaded.metadata.trained_on}
+    seen = [one.info.stem for one in held.each if one.info.stem in known]
+    if seen:
+        raise DiffraganError(
+            f"The weights in {path} learned from {len(seen)} of the molecules held out ({seen[0]} "
+            "first); name others in train.validation_structures."
+        )
+    return loaded
+
+
+def fresh_state(
+    settings: Settings, device: torch.device, earlier: LoadedWeights | None = None
+) -> TrainState:
+    """Networks and optimizers before the first step, the same for the same seed and earlier
+    weights."""
     config = settings.train
     generator = new_generator(settings.network).to(device)
+    if earlier is not None:
+        generator.load_state_dict(earlier.generator.state_dict())
     for module in generator.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
