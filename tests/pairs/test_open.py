@@ -152,6 +152,14 @@ def test_a_measurement_is_not_taken_anew(
     assert (pairs.settings.phase.starts, pairs.settings.seed) == (7, 5)
 
 
+def test_waves_keep_their_energy(simulated: Path) -> None:
+    """Exit waves are not imaged at another energy, and the store's own may be said again."""
+    with pytest.raises(DiffraganError, match=r"exit waves of 200000 eV.*simulate anew"):
+        open_pairs(simulated, settings=load_settings(overrides=["energy_ev=300e3"]))
+    again = load_settings(overrides=["energy_ev=200e3"])
+    assert open_pairs(simulated, settings=again).optics.energy_ev == 200e3
+
+
 def test_two_imagings_with_one_seed_are_one(
     simulated: Path, published: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

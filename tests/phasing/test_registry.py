@@ -87,7 +87,7 @@ def test_what_the_methods_are() -> None:
     networks = ["published", "network", "hybrid"]
     assert [name for name in BUILT_IN if METHODS[name].needs_weights] == networks
     assert [name for name in BUILT_IN if METHODS[name].invents] == networks
-    assert METHODS["raar"].takes == OPTIONS - {"weights", "many_views", "samples"}
+    assert METHODS["raar"].takes == OPTIONS - {"weights", "many_views", "samples", "sample"}
     assert {"solver", "starts", "time_budget_s", "force"} <= ITERATION_OPTIONS
     for name in BUILT_IN:
         assert METHODS[name].takes <= OPTIONS

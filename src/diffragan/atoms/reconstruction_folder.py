@@ -19,6 +19,7 @@ from diffragan.fourier.volumes import uncentred
 from diffragan.pairs.of_results import pairs_of_results
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
+from diffragan.reconstruction.likelihood.damage import faded_further
 from diffragan.reconstruction.maps.load_views import load_views
 from diffragan.reconstruction.maps.views import Views
 from diffragan.settings import settings_from_dict
@@ -115,6 +116,7 @@ def open_views(
         scratch,
         progress=progress,
     )
+    views = faded_further(views, folder.metrics.get("damage_found_b_A2", 0.0), None)
     padding = folder.box_A / pairs.box_A
     # A map's header keeps its voxel as float32.
     views = views.padded(round(padding, 4) if math.isfinite(padding) else 1.0)

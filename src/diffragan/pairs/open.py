@@ -7,7 +7,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diffragan.errors import DiffraganError
+from diffragan.files.formats import read_arrays
 from diffragan.files.store import MeasurementStore, SimulationStore, store_kind
 from diffragan.pairs.exposures import exposures_in_memory, read_exposures
 from diffragan.pairs.from_arrays import ArrayPairs
@@ -16,6 +20,8 @@ from diffragan.pairs.joined import JoinedPairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.stored import StoredPairs
 from diffragan.settings import Settings, given_by_hand, settings_from_dict
+
+_BLOCK = 64  # patterns read at a time
 
 
 def open_pairs(
@@ -56,7 +62,9 @@ def _opened(
         if image is not None:
             raise DiffraganError(f"{path} is a store and holds its own images; leave out --image.")
         if kind == "simulation":
-            return ImagedPairs(SimulationStore(path), settings, first)
+            waves = SimulationStore(path)
+            _refuse_other_energy(path, waves.optics.energy_ev, settings)
+            return ImagedPairs(waves, settings, first)
         if kind == "measurement":
             store = MeasurementStore(path)
             taken = settings_from_dict(store.settings)
@@ -77,6 +85,33 @@ def open_arrays(
     """
     taken = settings or settings_from_dict({})
     return ArrayPairs(exposures_in_memory(patterns, images), taken, box_A)
+
+
+def mean_pattern(path: Path, electrons: float) -> NDArray[np.float64]:
+    """(m, m) mean of a file's patterns, as of positions without a molecule, in fractions of an
+    exposure of so many electrons.
+
+    Args:
+        path: a store, or a file of patterns (n, m, m): counts, or fractions of the beam.
+
+    Raises:
+        DiffraganError: they can't be read, or are no counts.
+    """
+    if path.suffix == ".zarr":
+        pairs = open_pairs(path)
+        count, read = pairs.n, pairs.pattern
+    else:
+        stack = read_arrays(path).get("pattern")
+        if stack is None:
+            raise DiffraganError(f"{path} has no 'pattern' array; name it so.")
+        count, read = len(stack), lambda items: np.asarray(stack[items])
+    total: NDArray[np.float64] = np.zeros(read(slice(0, 1)).shape[1:])
+    for start in range(0, count, _BLOCK):
+        total += read(slice(start, min(start + _BLOCK, count))).sum(0, dtype=np.float64)
+    mean = total / count
+    if not np.isfinite(mean).all() or (mean < 0).any():
+        raise DiffraganError(f"The patterns of {path} are not counts: some are negative or NaN.")
+    return mean if mean.sum() <= 1 else mean / electrons
 
 
 def replace_run(taken: Settings, run: Settings) -> Settings:
@@ -101,6 +136,15 @@ def _refuse_other_optics(parts: Sequence[Pairs], run: Settings | None) -> None:
                 f"{parts[0].name} was taken with {key} = {own}, and {key} = {mine} was given by "
                 "hand; leave out the setting, which the store tells."
             )
+
+
+def _refuse_other_energy(path: Path, energy_ev: float, run: Settings) -> None:
+    """Exit waves are of one energy, which nothing changes afterwards."""
+    if run.energy_ev != energy_ev and given_by_hand(run, "energy_ev"):
+        raise DiffraganError(
+            f"{path} holds exit waves of {energy_ev:g} eV, and energy_ev = {run.energy_ev:g} was "
+            "given by hand; leave it out, or simulate anew with it."
+        )
 
 
 def _input_of(path: Path) -> str:

@@ -25,6 +25,7 @@ from diffragan.errors import DiffraganError
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import double_angle_grid, even_fast_length, frequency_grid
 from diffragan.fourier.volumes import CPU
+from diffragan.microscope.alone import MoleculeAlone
 from diffragan.microscope.imaging import contrast_of_images, projection_of_centre_wave
 from diffragan.optics import Optics, defocus_along
 from diffragan.phasing.methods import METHODS
@@ -46,6 +47,8 @@ class PairBatch:
     seeds: one integer per item for whatever a method draws.
     defocus_terms_A: (b, 3) float64, as `optics.Defocus.terms_A`; None where all images have
         `settings.image.defocus_A` and no astigmatism.
+    alone: what the exposures tell of the molecule through damage and ice, `pattern` then being its
+        amplitudes squared; None where patterns and images are the molecule's alone.
     """
 
     pattern: Tensor
@@ -56,6 +59,7 @@ class PairBatch:
     settings: Settings
     seeds: Sequence[int]
     defocus_terms_A: Tensor | None = None
+    alone: MoleculeAlone | None = None
 
     def __getitem__(self, items: slice) -> PairBatch:
         """Some of the pairs."""
@@ -67,6 +71,7 @@ class PairBatch:
             image_dose_e_per_A2=self.image_dose_e_per_A2[items],
             seeds=self.seeds[items],
             defocus_terms_A=None if terms is None else terms[items],
+            alone=None if self.alone is None else self.alone[items],
         )
 
     @property
@@ -87,7 +92,18 @@ class PairBatch:
         m, device, terms = self.pattern.shape[-1], self.pattern.device, self.defocus_terms_A
         defocus = None if terms is None else defocus_along(terms, double_angle_grid(m, device))
         q2 = frequency_grid(m, self.optics.box_A, device)
-        return contrast_of_images(q2, self.optics, self.settings.image, defocus)
+        contrast = contrast_of_images(q2, self.optics, self.settings.image, defocus)
+        return contrast if self.alone is None else contrast * self.alone.image_fade
+
+    @property
+    def image_beside(self) -> Tensor | None:
+        """(b, m, m) power of what images show beside the molecule, at each frequency, zero
+        frequency first: ice, which passes the same lens. None where there is nothing."""
+        if self.alone is None:
+            return None
+        lens = self.image_contrast / self.alone.image_fade.clamp_min(1e-6)
+        result: Tensor = lens**2 * self.alone.image_beside
+        return result
 
     @property
     def projection_px(self) -> int:
@@ -165,7 +181,7 @@ class Method:
         package.
     generators: the kinds of generator (`network.generator`) that it runs.
     invents: whether it may show detail that no measurement determines, as a network does.
-    options: fields of `settings.phase` that it reads, besides `batch_size`.
+    options: fields of `settings.phase` that it reads, besides `batch_size` and `BESIDE_OPTIONS`.
     """
 
     run: PairRun | JointRun
@@ -199,16 +215,18 @@ class Method:
         """What may be given by hand: fields of `settings.phase`, `weights`, and for a joint method
         the section `many_views`."""
         weights = {"weights"} if self.needs_weights else set()
-        return self.options | weights | {"method", "many_views" if self.joint else "batch_size"}
+        single = {"batch_size", *BESIDE_OPTIONS}
+        return self.options | weights | {"method"} | ({"many_views"} if self.joint else single)
 
 
+# What tells a molecule from what lies beside it, for every method of single pairs.
+BESIDE_OPTIONS = frozenset({"mass_kda", "background_from"})
 # What the methods that iterate read.
-ITERATION_OPTIONS = frozenset(PhaseSettings.model_fields) - {
-    "method",
-    "batch_size",
-    "samples",
-    "sample",
-}
+ITERATION_OPTIONS = (
+    frozenset(PhaseSettings.model_fields)
+    - {"method", "batch_size", "samples", "sample"}
+    - BESIDE_OPTIONS
+)
 
 
 def as_method(thing: Any, name: str) -> Method:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffragan.fourier.correlation import ring_index
 from diffragan.fourier.grids import frequency_grid, resample, resized_spectrum
+from diffragan.microscope.alone import MoleculeAlone
 from diffragan.microscope.imaging import counted_electrons
 from diffragan.microscope.noise import item_seed
 from diffragan.networks.maps_generator import Evidence
@@ -32,6 +33,7 @@ def image_proposal(batch: PairBatch) -> Proposal:
         batch.image_dose_e_per_A2,
         batch.image_contrast,
         batch.optics.box_A,
+        batch.image_beside,
     )
 
 
@@ -92,9 +94,19 @@ def maps_evidence(batch: PairBatch, finest_A: float, draw: int = 0) -> Evidence:
     return Evidence(
         amplitude,
         amplitude * resized_spectrum(seen_phase, n),
-        each * (torch.inf if electrons is None else electrons),
+        each * (torch.inf if electrons is None else electrons)
+        if batch.alone is None
+        else _counts_alike(batch.alone),
         torch.stack(drawn).to(amplitude),
     )
+
+
+def _counts_alike(alone: MoleculeAlone) -> Tensor:
+    """(b,) electrons a pixel, in vacuum, that would tell intensities as well as these are told."""
+    known = (alone.amplitude > 0).sum((-2, -1)).clamp_min(1)
+    each = (alone.amplitude**2).sum((-2, -1)) / known
+    variance = ((2 * alone.amplitude * alone.deviation) ** 2).sum((-2, -1)) / known
+    return each**2 / variance.clamp_min(1e-30)
 
 
 def maps_proposal(spectrum: Tensor, batch: PairBatch) -> Proposal:
@@ -171,6 +183,7 @@ def propose_from_image(
     dose_e_per_A2: Tensor,
     contrast: Tensor,
     box_A: float,
+    beside: Tensor | None = None,
 ) -> Proposal:
     """CTF-corrected phases of the image, at any defocus.
 
@@ -186,14 +199,16 @@ def propose_from_image(
         amplitude: (b, m, m) measured amplitudes, zero frequency first, unit: the plane wave.
         dose_e_per_A2: (b,) dose of the images; infinite for no noise.
         contrast: (m, m), or (b, m, m) for each image, float64, from `optics.image_contrast`.
+        beside: (b, m, m) power of what images show beside the molecule, or None.
     """
     spectrum = torch.fft.fft2(image.double(), norm="forward")
     corrected = 1j * spectrum * torch.sign(contrast)
     phase = torch.polar(torch.ones_like(corrected.real), corrected.angle())
 
-    noise = 1 / (dose_e_per_A2.to(contrast) * box_A**2)
+    noise = (1 / (dose_e_per_A2.to(contrast) * box_A**2))[:, None, None]
+    noise = noise if beside is None else noise + beside
     strength = 2 * amplitude.double() * spectrum.abs() * contrast.abs()
-    x = strength / noise[:, None, None].clamp_min(1e-30)
+    x = strength / noise.clamp_min(1e-30)
     trust = torch.special.i1e(x) / torch.special.i0e(x)
     return Proposal(phase.to(torch.complex64), trust.to(torch.float32))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from diffragan.errors import DiffraganError
 from diffragan.files.store import file_sha256
 from diffragan.files.store_header import info_to_json, unfinished
 from diffragan.files.store_writer import ArraySpec, StoreWriter
+from diffragan.microscope.alone import films_beside, molecule_alone
+from diffragan.microscope.imaging import counted_electrons
 from diffragan.microscope.noise import item_seed
+from diffragan.pairs.open import mean_pattern
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, Method, PairBatch, Phased
 from diffragan.phasing.methods import METHODS
@@ -54,6 +57,46 @@ def make_pair_batch(
             None if defocus is None else torch.from_numpy(defocus[items].terms_A).to(device)
         ),
     )
+
+
+def of_molecule(batch: PairBatch, pairs: Pairs, items: NDArray[np.int64]) -> PairBatch:
+    """The same pairs, their patterns those of the molecules alone; unchanged in vacuum.
+
+    Raises:
+        DiffraganError: ice that neither a molecular weight nor empty positions tell.
+    """
+    settings, phase = batch.settings, batch.settings.phase
+    films, source = films_beside(settings.specimen), phase.background_from
+    electrons = counted_electrons(batch.optics, settings)
+    if electrons is None or not (films or settings.specimen.damage or source):
+        return batch
+    masses = [phase.mass_kda or pairs.structures[k].mass_kda for k in pairs.structure_index[items]]
+    weighed = all(masses)
+    if films and source is None and not weighed:
+        raise DiffraganError(
+            "One pattern through ice or a support does not tell what is the molecule's; give its "
+            "weight (--set phase.mass_kda=...), or patterns of positions without a molecule "
+            "(--set phase.background_from=...)."
+        )
+    empty = None
+    if source is not None:
+        mean = mean_pattern(Path(source), electrons)
+        if mean.shape != batch.pattern.shape[-2:]:
+            raise DiffraganError(
+                f"The patterns of empty positions in {source} are {mean.shape[0]} pixels a side, "
+                f"the pairs' {pairs.m}; give some of the same detector and camera length."
+            )
+        empty = torch.from_numpy(mean).to(batch.pattern.device)
+    alone = molecule_alone(
+        batch.pattern,
+        batch.pattern_mask,
+        batch.image_dose_e_per_A2,
+        batch.optics,
+        settings,
+        torch.tensor(masses, dtype=torch.float64, device=batch.pattern.device) if weighed else None,
+        empty,
+    )
+    return replace(batch, pattern=alone.amplitude**2, alone=alone)
 
 
 def load_context(
@@ -150,6 +193,7 @@ def _phase_batch(run: _Phasing, items: NDArray[np.int64]) -> tuple[Phased, dict[
         SOLVERS.setdefault(run.settings.phase.solver, run.solver)
     began = time.perf_counter()
     batch = make_pair_batch(run.pairs, items, run.settings, run.context.device)
+    batch = of_molecule(batch, run.pairs, items)
     phased = run.method(batch, run.context)
     seconds = (time.perf_counter() - began) / len(items)
     return phased, result_arrays(phased) | {"seconds": np.full(len(items), seconds)}

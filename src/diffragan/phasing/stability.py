@@ -26,6 +26,7 @@ from diffragan.files.store import ResultStore
 from diffragan.fourier.correlation import band_means, frc, ring_q
 from diffragan.fourier.grids import quarter_turn, shift
 from diffragan.microscope import imaging
+from diffragan.microscope.alone import films_beside
 from diffragan.microscope.noise import item_seed
 from diffragan.pairs.pairs import Pairs
 from diffragan.phasing.method import Context, PairBatch
@@ -58,6 +59,10 @@ def stability(
     method = METHODS[settings.phase.method]
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
     box = pairs.box_A
+    if settings.specimen.damage or films_beside(settings.specimen):
+        raise DiffraganError(
+            "How far a result moves is told of pairs in vacuum, undamaged; leave out --stability."
+        )
     for item in items:
         one = np.array([item])
         batch = make_pair_batch(pairs, one, settings, context.device)

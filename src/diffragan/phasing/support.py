@@ -46,6 +46,7 @@ def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
             batch.image_contrast,
             box,
             width,
+            batch.image_beside,
         )
     else:
         spectrum = batch.amplitude * proposal.trust * proposal.phase / 1j
@@ -94,6 +95,7 @@ def local_power(
     contrast: Tensor,
     box_A: float,
     width_A: float,
+    beside: Tensor | None = None,
 ) -> Tensor:
     """Local power of the image's contrast above that of its noise, (b, m, m) float32.
 
@@ -105,6 +107,7 @@ def local_power(
     Arguments as `propose_from_image`.
     """
     noise = (1 / (dose_e_per_A2.to(contrast) * box_A**2))[:, None, None]
+    noise = noise if beside is None else noise + beside
     signal = (amplitude.double() * contrast) ** 2
     wiener = signal / (signal + noise).clamp_min(1e-30)
     filtered = torch.fft.ifft2(torch.fft.fft2(image.double()) * wiener).real

@@ -20,6 +20,7 @@ from diffragan.devices import STAYS
 from diffragan.fourier.volumes import radius_px, volume_spectrum
 from diffragan.microscope.geometry import PatternErrors
 from diffragan.reconstruction.likelihood.ascent import Ascent
+from diffragan.reconstruction.likelihood.damage import faded_further, found_further
 from diffragan.reconstruction.maps.agreement import SHARED_BY_SCATTERERS, Agreement, agreement
 from diffragan.reconstruction.maps.views import Views
 from diffragan.reconstruction.orientations.hand import hand_of
@@ -57,6 +58,7 @@ class HalfMaps:
     limits_A: the resolutions to iterate at in turn, None for all that was measured. stage: the
     place in them. phase: `ITERATE`, then `ERROR_REDUCE`, then `DONE`; or `CLIMB` by scatterers,
     at once where orientations are given, else when projections have found them.
+    further_b_A2: by how much more than told all patterns have faded, as it was found.
     """
 
     halves: tuple[PhasedMap, PhasedMap]
@@ -70,11 +72,12 @@ class HalfMaps:
     best: float = -1.0
     exhausted: bool = False
     history: list[HistoryRow] = field(default_factory=list)
+    further_b_A2: float = 0.0
     measure: Agreement | None = field(default=None, metadata=STAYS)
 
     def state(self) -> dict[str, Any]:
         """What `from_state` goes on from, plain values and tensors on the CPU."""
-        kept = {name: getattr(self, name) for name in _STORED}
+        kept = {name: getattr(self, name) for name in (*_STORED, "further_b_A2")}
         kept["measure"] = None if self.measure is None else asdict(self.measure)
         kept["halves"] = [half.state() for half in self.halves]
         kept["padding"] = self.halves[0].full.flat.padding
@@ -90,14 +93,15 @@ class HalfMaps:
         seed: int,
     ) -> HalfMaps:
         """The run as `state` left it, on the views' device."""
-        views = views.padded(state["padding"])
+        further_b_A2 = state.get("further_b_A2", 0.0)
+        views = faded_further(views.padded(state["padding"]), further_b_A2, mass_kda)
         first, second = (
             PhasedMap.from_state(map_plan(k, settings, mass_kda, seed), views.every_second(k), half)
             for k, half in enumerate(state["halves"])
         )
         measure = None if state["measure"] is None else Agreement(**state["measure"])
         stored = {name: state[name] for name in _STORED}
-        return cls((first, second), settings, measure=measure, **stored)
+        return cls((first, second), settings, measure=measure, further_b_A2=further_b_A2, **stored)
 
     @property
     def done(self) -> bool:
@@ -120,10 +124,14 @@ class HalfMaps:
                 if self.stalled >= self._patience() or last:
                     self._go_on()
         elif self.phase == CLIMB:
+            if self.in_stage == 1:
+                self._find_damage()
             for half in self.halves:
                 half.climb((self.in_stage - 1) / s.likelihood_passes)
-                if s.refine_views and self.in_stage % s.refine_views_every == 0:
+            if s.refine_views and self.in_stage % s.refine_views_every == 0:
+                for half in self.halves:
                     half.refine_views()
+                self._find_damage()
             last = self.in_stage >= s.likelihood_passes
             if self.in_stage % s.check_every == 0 or last:
                 self._check()
@@ -137,6 +145,16 @@ class HalfMaps:
                 self._check()
             if last:
                 self.phase = DONE
+
+    def _find_damage(self) -> None:
+        """One B of all views together, where that is asked for."""
+        first, second = self.halves
+        mass_kda = first.plan.mass_kda
+        if "damage" in self.settings.refine_views and mass_kda is not None:
+            by_b_A2 = found_further((first.views, second.views), mass_kda)
+            for half in self.halves:
+                half.fade_further(by_b_A2)
+            self.further_b_A2 = first.full.further_b_A2
 
     def _patience(self) -> int:
         """Checks without gain that end the present resolution: half as many where the halves
@@ -277,7 +295,8 @@ def combined(half_maps: HalfMaps, views: Views) -> PhasedMap:
     Nothing is left out here, and the half maps stay as they are. The views lie on their device.
     """
     first, second = half_maps.halves
-    views = views.padded(first.full.flat.padding)
+    mass_kda = first.plan.mass_kda
+    views = faded_further(views.padded(first.full.flat.padding), half_maps.further_b_A2, mass_kda)
     for name in ("weights", "rotations", "shifts_A"):
         values = getattr(views, name).clone()
         values[0::2], values[1::2] = (getattr(half.full, name) for half in half_maps.halves)

@@ -27,11 +27,10 @@ from diffragan.files.mrc import write_map
 from diffragan.files.store import open_results
 from diffragan.fourier.correlation import fsc, resolution_at
 from diffragan.fourier.volumes import best_shift, centred, moved
-from diffragan.microscope.effective_dose import protein_intensity
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.checkpoint import SCRATCH, clear
-from diffragan.reconstruction.likelihood.coherent import Coherent, coherent_part
+from diffragan.reconstruction.likelihood.coherent import Coherent, coherent_part, ring_intensity
 from diffragan.reconstruction.maps.agreement import Agreement
 from diffragan.reconstruction.maps.mask import grown
 from diffragan.reconstruction.maps.merge_waves import merge_waves
@@ -205,6 +204,8 @@ def write_views(
     if coherent is not None:
         write_history(out / "coherent.csv", coherent.rows())
         metrics["fades_further_by_b_A2"] = coherent.b_A2()
+    if "damage" in settings.many_views.refine_views:
+        metrics["damage_found_b_A2"] = solution.half_maps.further_b_A2
     if views.errors is not None:
         metrics["pattern_errors"] = views.errors.summary()
         write_history(out / ERRORS, views.errors.rows(views.items))
@@ -231,10 +232,7 @@ def _coherent(solution: Solution) -> Coherent | None:
     views = halves[0].views
     if views.background is None or mass_kda is None:
         return None
-    q = torch.arange(int((views.flat.radius + 0.5).long().max()) + 1) / views.optics.box_A
-    own = protein_intensity(q.double(), views.optics, mass_kda)
-    maps = halves[0].map, halves[1].map
-    return coherent_part(maps, (views, halves[1].views), halves[0].project.geometry, own)
+    return coherent_part((views, halves[1].views), ring_intensity(views, mass_kda))
 
 
 def _metrics(

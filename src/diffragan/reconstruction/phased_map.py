@@ -13,6 +13,7 @@ from diffragan.fourier.volumes import CPU, best_shift, moved, resized, rotated, 
 from diffragan.microscope.geometry import PatternErrors
 from diffragan.phasing.solvers import RealSpace, advance, find_solver
 from diffragan.reconstruction.likelihood.ascent import Ascent, Slope, Stage, parts_of_ring
+from diffragan.reconstruction.likelihood.damage import faded_further
 from diffragan.reconstruction.likelihood.images import image_target
 from diffragan.reconstruction.likelihood.patterns import pattern_target
 from diffragan.reconstruction.likelihood.refine_views import refine_views
@@ -326,9 +327,16 @@ class PhasedMap:
         self.ascent = self._slope.climb(self.ascent, Stage(done), seed)
         self.x = self.map = grid.volume(self.ascent.weights)
 
+    def fade_further(self, by_b_A2: float) -> None:
+        """Take all patterns to have faded by so much more of a B factor, Å²."""
+        full = faded_further(self.full, by_b_A2, self.plan.mass_kda)
+        self._update(full=full, power=ring_power(full))
+
     def refine_views(self) -> None:
         """Find anew of each view what the settings ask for, against the present map."""
-        what = self.plan.settings.refine_views
+        what = [name for name in self.plan.settings.refine_views if name != "damage"]
+        if not what:
+            return
         target = pattern_target(self.views, None, parts_of_ring(self.views))
         sums = target.sums(torch.fft.rfftn(self.map, norm="forward"))
         views = refine_views(self.map, target.weighted_by(sums), sums, what)

@@ -180,7 +180,8 @@ def _load(
     """The selected views, with orientations to be found as the identity, and their background.
 
     Raises:
-        DiffraganError: there is a background, and no molecular weight to tell it by.
+        DiffraganError: there is a background, or damage to be found, and no molecular weight to
+            tell it by.
     """
     count = len(selection.items)
     identity = torch.eye(3, dtype=torch.float64).expand(count, 3, 3).numpy()
@@ -192,12 +193,20 @@ def _load(
         shifts_A=selection.shifts_A,
         progress=progress,
     )
-    empty = settings.many_views.background_from
+    many = settings.many_views
+    refined = "damage" in many.refine_views
+    if refined and (views.electrons is None or selection.mass_kda is None):
+        raise DiffraganError(
+            "Damage is told by counts and by what a molecule of a known weight scatters; give both "
+            "(pattern.dose_e_per_A2, many_views.mass_kda), or leave damage out of "
+            "many_views.refine_views."
+        )
+    empty = many.background_from
     if empty is not None and views.electrons is not None:
         return with_empty_positions(views, Path(empty))
-    specimen, background = pairs.settings.specimen, settings.many_views.background
-    if background is None:
-        background = bool(specimen.ice_nm or specimen.damage or specimen.support)
+    specimen, background = pairs.settings.specimen, many.background
+    if background is None or refined:
+        background = refined or bool(specimen.ice_nm or specimen.damage or specimen.support)
     if not background or views.electrons is None:
         return views
     if selection.mass_kda is None:

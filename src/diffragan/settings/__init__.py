@@ -15,11 +15,11 @@ from diffragan.settings.layers import (
     settings_to_toml,
 )
 from diffragan.settings.networks import ConditionsSettings, NetworkSettings, TrainSettings
+from diffragan.settings.phase import PhaseSettings
 from diffragan.settings.sections import (
     AtomsSettings,
     InspectSettings,
     ManyViewsSettings,
-    PhaseSettings,
     PrepareSettings,
     ProjectionSettings,
     RelionSettings,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-ViewError = Literal["orientation", "centre", "scale", "ellipse", "background"]
+ViewError = Literal["orientation", "centre", "scale", "ellipse", "background", "damage"]
 
 
 def _listed(value: Any) -> Any:

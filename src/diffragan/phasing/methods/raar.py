@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diffragan.errors import DiffraganError
+from diffragan.microscope.alone import films_beside
 from diffragan.microscope.imaging import counted_electrons
 from diffragan.phasing import support
 from diffragan.phasing.method import (
@@ -72,23 +73,31 @@ def pattern_modulus(batch: PairBatch, model: str) -> Modulus:
     Raises:
         DiffraganError: the pattern is not the molecule's alone.
     """
-    settings = batch.settings
-    specimen = settings.specimen
-    if specimen.damage or specimen.ice_nm or specimen.support:
+    settings, specimen = batch.settings, batch.settings.specimen
+    if batch.alone is None and (specimen.damage or films_beside(specimen)):
         raise DiffraganError(
-            "A single pattern through ice or a support, or of a molecule that fades, does not tell "
-            "the molecule's amplitudes; phase many views together (`diffragan reconstruct`)."
+            "These patterns hold more than the molecule; take it out of them first "
+            "(`diffragan.phasing.run.of_molecule`)."
         )
     mask = torch.fft.ifftshift(batch.pattern_mask)
     counted = counted_electrons(batch.optics, settings)
     kind = "exact" if counted is None else settings.phase.noise
     electrons = counted or 0.0
+    # The square root of a count has a standard deviation of 1/2.
+    uncertainty: Tensor | float = 0.5 / electrons**0.5 if kind == "bounds" else 0.0
+    if batch.alone is not None:
+        if kind == "poisson":
+            raise DiffraganError(
+                "phase.noise=poisson is of counts of the molecule alone, not through damage or "
+                "ice; take bounds."
+            )
+        deviation = torch.fft.ifftshift(batch.alone.deviation, dim=(-2, -1))[:, None]
+        uncertainty = deviation if kind == "bounds" else 0.0
     return measured_modulus(
         batch.amplitude[:, None],
         mask,
         "real" if model == "real" else "complex",
-        # The square root of a count has a standard deviation of 1/2.
-        uncertainty=0.5 / electrons**0.5 if kind == "bounds" else 0.0,
+        uncertainty=uncertainty,
         poisson_weight=1.0 if kind == "poisson" else None,
     )
 
@@ -193,6 +202,8 @@ def _noise_r(batch: PairBatch, valid: Tensor) -> Tensor:
     if electrons is None:
         return batch.pattern.new_zeros(len(batch.pattern))
     noise = (valid.sum() / (4 * electrons)).sqrt()
+    if batch.alone is not None:
+        noise = torch.linalg.vector_norm(batch.alone.deviation, dim=(-2, -1))
     size: Tensor = torch.linalg.vector_norm(batch.amplitude * valid, dim=(-2, -1))
     return noise / size.clamp_min(1e-30)
 

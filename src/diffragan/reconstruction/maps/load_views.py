@@ -13,14 +13,13 @@ from torch import Tensor
 
 from diffragan.errors import DiffraganError
 from diffragan.files.atomic import write_atomically
-from diffragan.files.formats import read_arrays
 from diffragan.fourier.grids import double_angle_grid, frequency_grid
 from diffragan.fourier.slices import Slices, slices
 from diffragan.microscope.effective_dose import MUCH_BESIDE, protein_intensity
 from diffragan.microscope.imaging import contrast_of_images, counted_electrons
 from diffragan.microscope.specimen import pattern_fade
 from diffragan.optics import lens_envelope
-from diffragan.pairs.open import open_pairs
+from diffragan.pairs.open import mean_pattern
 from diffragan.pairs.pairs import Pairs
 from diffragan.progress import Progress, no_progress
 from diffragan.reconstruction.maps.image_map import ring_of, ring_power
@@ -111,7 +110,7 @@ def with_empty_positions(views: Views, path: Path) -> Views:
         DiffraganError: they can't be read, or are of another size.
     """
     assert views.electrons is not None
-    mean, flat = _mean_pattern(path, views.electrons), views.flat
+    mean, flat = mean_pattern(path, views.electrons), views.flat
     if mean.shape != (flat.m, flat.m):
         raise DiffraganError(
             f"The patterns of empty positions in {path} are {mean.shape[0]} pixels a side, the "
@@ -131,25 +130,6 @@ def with_empty_positions(views: Views, path: Path) -> Views:
     if views.fade is not None:
         beside = beside / views.fade
     return replace(views, background=beside.float())
-
-
-def _mean_pattern(path: Path, electrons: float) -> NDArray[np.float64]:
-    """(m, m) mean of a file's patterns, as fractions of an exposure of so many electrons."""
-    if path.suffix == ".zarr":
-        pairs = open_pairs(path)
-        count, read = pairs.n, pairs.pattern
-    else:
-        stack = read_arrays(path).get("pattern")
-        if stack is None:
-            raise DiffraganError(f"{path} has no 'pattern' array; name it so.")
-        count, read = len(stack), lambda items: np.asarray(stack[items])
-    total: NDArray[np.float64] = np.zeros(read(slice(0, 1)).shape[1:])
-    for start in range(0, count, BLOCK):
-        total += read(slice(start, min(start + BLOCK, count))).sum(0, dtype=np.float64)
-    mean = total / count
-    if not np.isfinite(mean).all() or (mean < 0).any():
-        raise DiffraganError(f"The patterns of {path} are not counts: some are negative or NaN.")
-    return mean if mean.sum() <= 1 else mean / electrons
 
 
 def background_doubt(views: Views, mass_kda: float, other: Tensor) -> str | None:

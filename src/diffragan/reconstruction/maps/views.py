@@ -47,8 +47,10 @@ class Views:
     rotations: (v, 3, 3) float32. shifts_A: (v, 2) float32, x and y of the molecule in its image.
     weights: (v,) float32, how much each view counts.
     electrons: total electrons of one pattern's exposure, None for exact intensities.
-    fade: (k,) part of the coherent intensities that damage left, by which `measured` is divided;
-        None where nothing faded.
+    fade: (k,) part of the coherent intensities that damage left, by which what was measured is
+        divided; None where nothing faded.
+    further_b_A2: of exp(-B q² / 2), a factor of `fade` that was found and not told: `observed`
+        divides by it, `measured` is not.
     background: (k,) intensity of what scatters beside the molecule, in the units of `measured`,
         as far as it is known; None where there is none.
     symmetry: (g, 3, 3) the molecule's own rotations (`symmetry.group_of`), the identity first;
@@ -75,6 +77,7 @@ class Views:
     symmetry: Tensor | None = None
     molecules: int = 1
     errors: PatternErrors | None = None
+    further_b_A2: float = 0.0
 
     def __len__(self) -> int:
         return len(self.rotations)
@@ -245,6 +248,9 @@ class Views:
         molecule beyond the mean of all, where that was found."""
         count = len(geometry) if count is None else count
         both = self.measured[views, :, :count].to(self.device)
+        if self.further_b_A2:
+            q2 = (self.flat.radius[:count] / self.optics.box_A) ** 2
+            both = both * torch.exp(self.further_b_A2 * q2 / (2 if self.electrons else 4))
         valid = geometry.valid[:, :count].float()
         if geometry.curved:
             result, seen = both.reshape(len(both), 2 * count), valid.reshape(-1)
