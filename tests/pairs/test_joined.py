@@ -235,7 +235,7 @@ def test_what_each_view_has_of_its_own_may_differ(
     joined = open_all([days["one"], other], settings=settings)
     assert joined.n == VIEWS
     assert joined.defocus is not None
-    expected = np.repeat([-1000.0, -900.0], [CUT, VIEWS - CUT])
+    expected = np.repeat([settings.image.defocus_A, -900.0], [CUT, VIEWS - CUT])
     np.testing.assert_array_equal(joined.defocus.terms_A, expected[:, None] * [1, 0, 0])
 
 

@@ -172,7 +172,11 @@ def test_one_astigmatism_is_a_setting_too(tmp_path: Path) -> None:
     image = told.settings.image
     assert (image.defocus_A, image.astigmatism_A) == pytest.approx((-1000, 200))
     assert image.astigmatism_angle_deg == pytest.approx(25)
-    by_hand = {"image.astigmatism_A": 200.0, "image.astigmatism_angle_deg": 25.0}
+    by_hand = {
+        "image.defocus_A": -1000.0,
+        "image.astigmatism_A": 200.0,
+        "image.astigmatism_angle_deg": 25.0,
+    }
     hand = pairs_of(tmp_path, load_settings(values=by_hand))
     assert told.defocus is not None
     assert hand.defocus is not None

@@ -34,7 +34,7 @@ from diffragan.phasing.trust import mean_phase
 from diffragan.settings import Settings
 
 CPU = torch.device("cpu")
-ITEMS = np.array([0, 5])
+ITEMS = np.array([3, 4])
 
 
 def with_phase(settings: Settings, **values: object) -> Settings:
@@ -44,7 +44,9 @@ def with_phase(settings: Settings, **values: object) -> Settings:
 
 @pytest.fixture(scope="module")
 def settings(published: Settings) -> Settings:
-    return with_phase(published)
+    """Clear images, so that whether a run is solved does not hang on how a processor rounds."""
+    clear = published.image.model_copy(update={"snr": 3.0})
+    return with_phase(published.model_copy(update={"image": clear}))
 
 
 @pytest.fixture(scope="module")

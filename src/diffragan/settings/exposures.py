@@ -131,7 +131,7 @@ class DetectorSettings(Frozen):
 class ImageSettings(Frozen):
     """The defocused real-space exposure. A dose, where given, wins over `snr`."""
 
-    defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -1000.0
+    defocus_A: Annotated[float, Field(ge=-1e6, le=1e6)] = -2000.0
     defocus_spread_A: Annotated[float, Field(ge=0, le=1e6)] = Field(
         default=0.0, description="simulated images: standard deviation of their defoci"
     )
