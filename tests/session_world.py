@@ -32,6 +32,7 @@ def session_settings(**values: object) -> Settings:
         "seed": 3,
         "pattern.dose_e_per_A2": 1000.0,
         "image.dose_e_per_A2": 1500.0,
+        "image.defocus_A": -1000.0,  # so that molecules that lie close stay apart in the overview
         "image.snr": "none",
         "simulate.sampling_A": 0.28,
         "simulate.slice_A": 8.0,

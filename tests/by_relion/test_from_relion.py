@@ -39,7 +39,7 @@ def test_relion_corrects_our_images(own: bool, tmp_path: Path) -> None:
         mean = np.linspace(-1400.0, -700.0, COUNT)
         defocus = Defocus.of(mean, astigmatism_A=300.0, angle_deg=25.0)
     views = make_views(molecule(3), COUNT, image_dose=1e6, defocus=defocus)
-    settings = load_settings()
+    settings = load_settings(values={"image.defocus_A": -1000.0})
     write_images(views, settings, tmp_path / "i.mrcs")
     tables = starfile.read(tmp_path / "i.star", always_dict=True)
     side = int(tables["optics"]["rlnImageSize"].iloc[0])
