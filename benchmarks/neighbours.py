@@ -2,7 +2,8 @@
 
     python -m benchmarks.neighbours 1AUP.pdb prep/1AUP.cif dimer.cif
 
-The one that touches the prepared molecule in most places is put beside it, as chain B.
+The one that touches the prepared molecule in most places is put beside it, behind its residues in one
+chain, as `diffragan simulate` takes it.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ def main() -> None:
     atoms = [found.atom for found in structure[0].all()]
     places = np.array([atom.pos.tolist() for atom in atoms])
     mate = iter(neighbour(places, gemmi.read_structure(str(given.entry))))
-    for chain in list(structure[0]):
-        copy = chain.clone()
-        copy.name = chr(ord(chain.name[0]) + 1)
-        for residue in copy:
+    for chain in structure[0]:
+        last = max(residue.seqid.num for residue in chain)
+        for residue in [residue.clone() for residue in chain]:
+            residue.seqid.num += last
             for atom in residue:
                 atom.pos = gemmi.Position(*next(mate))
-        structure[0].add_chain(copy)
+            chain.add_residue(residue)
     structure.setup_entities()
     structure.make_mmcif_document().write_file(str(given.out))
 
