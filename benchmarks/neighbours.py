@@ -2,8 +2,8 @@
 
     python -m benchmarks.neighbours 1AUP.pdb prep/1AUP.cif dimer.cif
 
-The one that touches the prepared molecule in most places is put beside it, behind its residues in one
-chain, as `diffragan simulate` takes it.
+The one that touches the prepared molecule in most places is put beside it, behind its residues in
+one chain, as `diffragan simulate` takes it.
 """
 
 from __future__ import annotations

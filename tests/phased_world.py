@@ -24,11 +24,12 @@ from diffragan.pairs.imaged import ImagedPairs
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
 from diffragan.pairs.write import write_pairs
-from diffragan.settings import Settings
+from diffragan.settings import ImageSettings, Settings
 
 N, N_PX, BOX_A = 5, 128, 36.0
 OPTICS = Optics(200e3, BOX_A, 18.0)
-SETTINGS = Settings()
+# The field is 36 Å, over whose edge more defocus would spread the molecule.
+SETTINGS = Settings(image=ImageSettings(defocus_A=-1000.0))
 STRUCTURES = (StructureInfo("1ABC"), StructureInfo("2xyz <b>"))
 
 

@@ -121,7 +121,7 @@ def test_a_defocus_that_is_told_wrong() -> None:
     true = mistold(None, ImageSettings(defocus_error_A=100.0), [1, 2])
     assert true is not None
     errors = [100 * np.random.default_rng([s, POSE, 1]).standard_normal() for s in (1, 2)]
-    assert true.u_A == pytest.approx(-1000 + np.array(errors))
+    assert true.u_A == pytest.approx(ImageSettings().defocus_A + np.array(errors))
 
 
 def test_presets_of_detectors() -> None:
