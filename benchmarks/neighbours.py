@@ -53,9 +53,9 @@ def main() -> None:
     places = np.array([atom.pos.tolist() for atom in atoms])
     mate = iter(neighbour(places, gemmi.read_structure(str(given.entry))))
     for chain in structure[0]:
-        last = max(residue.seqid.num for residue in chain)
+        last = max(residue.seqid.num or 0 for residue in chain)
         for residue in [residue.clone() for residue in chain]:
-            residue.seqid.num += last
+            residue.seqid.num = (residue.seqid.num or 0) + last
             for atom in residue:
                 atom.pos = gemmi.Position(*next(mate))
             chain.add_residue(residue)
