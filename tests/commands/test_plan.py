@@ -105,6 +105,12 @@ def test_a_carbon_film_costs_what_it_scatters() -> None:
     assert any("graphene" in name for name in thick.helps)
 
 
+def test_a_plan_for_more_than_the_law_was_fitted_to_says_so() -> None:
+    """47 kDa were; of 94 kDa one run was made, which took more."""
+    assert "up to 50 kDa; one of 94 kDa took some 3 times" in dg.plan(94, 0.0).summary
+    assert "kDa took" not in dg.plan(47, 0.0).summary
+
+
 def test_a_plan_beyond_what_was_tried_says_so() -> None:
     """A small molecule in thick ice; not a large one in thin ice."""
     assert "Not to be relied on" in dg.plan(5.5, 60.0).summary

@@ -25,6 +25,7 @@ from diffragan.settings import ImageSettings
 
 # By way to a map: factor on either side within which runs may get there or not.
 SPREADS: Mapping[str, float] = {"likelihood": OFF, "projections": 1.5}
+_BORNE_OUT_KDA, _TRIED_KDA, _TRIED_TIMES = 50.0, 94.0, 3.0  # the law's weights; a run beyond them
 _FSC = 0.5  # with the truth, at the resolution that is wanted
 # e/Å² of effective dose in all patterns from which projections solve molecules of 5.5 to 47 kDa, at
 # 2 Å (docs/experiment.md).
@@ -46,8 +47,9 @@ _DEFOCUS_A = -3000.0
 class Plan:
     """An experiment to a resolution.
 
-    exposure_e_per_A2: of a pattern. worth_e_per_A2: its effective dose. coherent: what damage and
-    motion leave of the molecule's intensity. beside: what scatters beside the molecule, over it.
+    mass_kda: of the molecule. exposure_e_per_A2: of a pattern. worth_e_per_A2: its effective dose.
+    coherent: what damage and motion leave of the molecule's intensity. beside: what scatters beside
+    the molecule, over it.
     patterns: so many by way to a map (`many_views.climb_by`), good to a factor of `SPREADS`.
     image_e_per_A2: the best exposure of the image, after the pattern; None where nothing fades.
     image_tells, pattern_tells: by how much log likelihood one molecule's image, and its pattern,
@@ -55,6 +57,7 @@ class Plan:
     helps: factor on a pattern's worth of what could be changed, the largest first.
     """
 
+    mass_kda: float
     resolution_A: float
     exposure_e_per_A2: float
     worth_e_per_A2: float
@@ -92,6 +95,11 @@ class Plan:
             f"{self.hours(way):.2g} hours at {self.patterns_per_s:g} a second."
             for way, count in self.patterns.items()
         ]
+        if self.mass_kda > _BORNE_OUT_KDA:
+            lines.append(
+                f"Runs bore the likelihood's number out up to {_BORNE_OUT_KDA:g} kDa; one of "
+                f"{_TRIED_KDA:g} kDa took some {_TRIED_TIMES:g} times as many."
+            )
         if self.beside > BORNE_OUT_BESIDE:
             lines.append(
                 f"Not to be relied on: runs bore this out where up to {BORNE_OUT_BESIDE:g} times "
@@ -143,6 +151,7 @@ def plan_experiment(
     own = exposure_e_per_A2 or exposure.best_exposure_e_per_A2(resolution_A)
     worth = float(exposure.effective_e_per_A2(q, own))
     return Plan(
+        mass_kda=exposure.mass_kda,
         resolution_A=resolution_A,
         exposure_e_per_A2=own,
         worth_e_per_A2=worth,
