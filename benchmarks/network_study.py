@@ -43,6 +43,7 @@ CPU = torch.device("cpu")
 WEIGHTS_KDA = (0.0, 10.0, 20.0, 40.0, float("inf"))
 TRUST_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MOVED_A = 3.0
+AS_TRAINED = "image.defocus_A=-1000"  # unless a condition has its own
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ CONDITIONS = (
 
 def taken_pairs(store: Path, condition: Condition, phase: Sequence[str]) -> Pairs:
     """The store's pairs under a condition."""
-    settings = load_settings(overrides=[*condition.taken, *phase])
+    settings = load_settings(overrides=[AS_TRAINED, *condition.taken, *phase])
     return open_pairs(store, settings=settings)
 
 
@@ -281,7 +282,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=None, help="none: the bundled ones")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--methods", default="network,hybrid")
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--iterations", type=int, default=1500)
     parser.add_argument("--starts", type=int, default=4)
     parser.add_argument("--conditions", default="", help="those whose names start so, by comma")
     parser.add_argument(

@@ -166,7 +166,7 @@ def measure(row: Row, pairs: Pairs, items: np.ndarray[Any, Any], size: int) -> d
             said.append(phased.solved)
         if phased.trust is not None:
             trust.append(phased.trust)
-            cosine.append(_ring_cosine(found_q, true_q, mask))
+            cosine.append(ring_cosine(found_q, true_q, mask))
     curve = torch.cat(curves)
     q = metrics.ring_q(pairs.m, pairs.box_A)
     reach = int(pairs.box_A * float(metrics.ring_q(pairs.m, pairs.box_A).max()))
@@ -199,7 +199,7 @@ def measure(row: Row, pairs: Pairs, items: np.ndarray[Any, Any], size: int) -> d
     return result
 
 
-def _ring_cosine(phased: Tensor, true: Tensor, mask: Tensor) -> Tensor:
+def ring_cosine(phased: Tensor, true: Tensor, mask: Tensor) -> Tensor:
     """(b, rings) mean cosine of the phase error over valid pixels; NaN in an empty ring."""
     cosine = (torch.sgn(phased) * torch.sgn(true).conj()).real[:, mask]
     rings = metrics.ring_index(mask.shape[-1])[mask]

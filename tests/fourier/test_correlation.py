@@ -29,6 +29,7 @@ from diffragan.fourier.correlation import (
     fsc,
     half_bit_curve,
     one_bit_curve,
+    patch_frc,
     phase_error_deg,
     resolution_at,
     ring_counts,
@@ -320,3 +321,18 @@ def test_energy_outside_counts_hot_pixels() -> None:
     flat = torch.ones(128, 128)
     assert float(energy_outside(flat, target, pixel_A)) == 0
     assert not bool(molecule_mask(flat, pixel_A).any())
+
+
+def test_patches_tell_where_two_images_agree() -> None:
+    """One image and another that shares its left half alone: 1 there, chance elsewhere; a level
+    that is added to a patch changes nothing."""
+    generator = torch.Generator().manual_seed(4)
+    one = torch.randn(2, 64, 64, generator=generator, dtype=torch.float64)
+    half = one.clone()
+    half[:, :, 32:] = torch.randn(2, 64, 32, generator=generator, dtype=torch.float64)
+    found = patch_frc(one, half + 100, 16)
+    assert found.shape == (2, 7, 7, 9)
+    torch.testing.assert_close(found[:, :, :3, 1:], torch.ones(2, 7, 3, 8, dtype=torch.float64))
+    assert abs(float(found[:, :, 4:, 1:].mean())) < 0.1
+    with pytest.raises(DiffraganError, match="patch of 65 pixels is larger than images of 64"):
+        patch_frc(one, half, 65)

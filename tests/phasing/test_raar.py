@@ -300,6 +300,21 @@ def test_hybrid_refines_what_the_network_gives(
     assert torch.equal(found.wave, alone.wave)
 
 
+def test_an_object_lies_where_the_image_has_it_and_not_where_it_was_drawn(
+    batch: PairBatch, pairs: Pairs
+) -> None:
+    """Drawn 1 Å out of place; left there, waves would have an FRC of J0(pi) = -.3 at 2 Å."""
+    seen = image_proposal(batch)
+    f = torch.fft.fftfreq(112, 70.0 / 112)
+    aside = torch.polar(torch.ones(112), -2 * torch.pi * f).expand(112, 112)
+    drawn = Proposal(seen.phase * aside, seen.trust, drawn=True)
+    told = replace(batch, settings=with_phase(batch.settings, support="image"))
+    found = raar.phased_by_projections(told, raar.refine_phases(told, drawn))
+    assert found.wave is not None
+    q = ring_q(112, 70.0)
+    assert float(frc_with_truth(found.wave, pairs)[:, (q > 1 / 2.2) & (q < 1 / 1.8)].min()) > 0.4
+
+
 def test_nothing_of_a_truth_is_read(simulated: Path, settings: Settings, tmp_path: Path) -> None:
     """The pipeline gives the same bits from stores with the truth and without it."""
     few = with_phase(settings, iterations=30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from diffragan.microscope.imaging import pattern_mask
 from diffragan.optics import Optics
 from diffragan.pairs.open import open_pairs
 from diffragan.pairs.pairs import Pairs
+from diffragan.phasing.proposals import Proposal
 from diffragan.phasing.run import make_pair_batch
 from diffragan.phasing.support import (
     above_fraction,
     blur,
+    first_support,
     local_power,
     measured_to_unknown,
     support_from_density,
@@ -30,6 +33,25 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def pairs(simulated: Path, published: Settings) -> Pairs:
     return open_pairs(simulated, settings=published)
+
+
+def test_what_a_network_drew_gives_the_first_outline(pairs: Pairs, published: Settings) -> None:
+    """Its map holds the innermost frequencies, which an image lacks; other proposals leave the
+    outline to the image, and a setting decides for itself."""
+    batch = make_pair_batch(pairs, np.array([0]), published, CPU)
+    truth = pairs.truth_wave(np.array([0]))
+    assert truth is not None
+    phase = torch.sgn(torch.fft.fft2(torch.from_numpy(truth)))
+    valid = torch.fft.ifftshift(batch.pattern_mask).float()[None]
+
+    def outline(drawn: bool, **values: object) -> torch.Tensor:
+        told = published.phase.model_copy(update=values)
+        given = replace(batch, settings=published.model_copy(update={"phase": told}))
+        return first_support(given, Proposal(phase, valid, drawn=drawn), 2)
+
+    assert torch.equal(outline(True), outline(False, support="proposal"))
+    assert torch.equal(outline(False), outline(True, support="image"))
+    assert not torch.equal(outline(True), outline(False))
 
 
 def test_blur_keeps_the_sum_and_spreads_by_its_width() -> None:

@@ -131,6 +131,35 @@ def frc_2d(sums: CorrelationSums) -> Tensor:
     return _ratio(sums.cross, sums.power_a, sums.power_b, sums.power_a.sum(), sums.power_b.sum())
 
 
+def patch_frc(a: Tensor, b: Tensor, patch_px: int) -> Tensor:
+    """FRC of patches of two images (..., n, n): where they agree, and not only how finely.
+
+    Patches are squares that overlap by half, less their mean, under a Hann window; the window joins
+    neighbouring rings, so a ring of a patch is told by fewer numbers than it has pixels.
+
+    Returns:
+        (..., rows, columns, patch_px // 2 + 1); ring k lies at k over the side of a patch.
+
+    Raises:
+        DiffraganError: shapes differ or are not square, or a patch is larger than the images.
+    """
+    same_shape(a, b)
+    if patch_px > a.shape[-1]:
+        raise DiffraganError(
+            f"A patch of {patch_px} pixels is larger than images of {a.shape[-1]}."
+        )
+    window = torch.hann_window(patch_px + 2, periodic=False, dtype=a.dtype, device=a.device)[1:-1]
+    window = window[:, None] * window
+
+    def cut(x: Tensor) -> Tensor:
+        step = patch_px // 2
+        patches = x.unfold(-2, patch_px, step).unfold(-2, patch_px, step)
+        mean = (patches * window).sum((-2, -1), keepdim=True) / window.sum()
+        return (patches - mean) * window
+
+    return frc(cut(a), cut(b))
+
+
 def half_bit_curve(n_pixels: Tensor) -> Tensor:
     """Half-bit threshold for rings of `n_pixels` independent pixels (van Heel & Schatz 2005)."""
     root = n_pixels.double().clamp(min=1).sqrt()

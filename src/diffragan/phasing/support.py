@@ -38,7 +38,7 @@ def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
         check_ratio(supports[:, 0], batch)
         return supports
     width = settings.support_width_A
-    if settings.support == "image":
+    if (settings.support or ("proposal" if proposal.drawn else "image")) == "image":
         values = local_power(
             batch.image,
             batch.amplitude,

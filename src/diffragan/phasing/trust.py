@@ -58,6 +58,46 @@ def mean_phase(spectra: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (share**2).sum(1)
 
 
+@dataclass(frozen=True)
+class ToldByRing:
+    """What starts tell of themselves, before any calibration.
+
+    mean: (b, m, m) their mean phase. features: (b, rings, 7), whose logistic function the trust is.
+    factor: (b, rings), by which it falls where the object's place is unsure, or foreign to the
+        image.
+    """
+
+    mean: Tensor
+    features: Tensor
+    factor: Tensor
+
+
+def told_by_ring(
+    spectra: Tensor,
+    r: Tensor,
+    image: Proposal,
+    proposal: Proposal,
+    mask: Tensor,
+    box_A: float,
+    noise_r: Tensor,
+) -> ToldByRing:
+    """Arguments as `verdict`; `benchmarks/verdict_fit.py` fits the calibration to these."""
+    lowest = r.min(1).values
+    weight = torch.exp(-10 * (r / lowest[:, None].clamp_min(_TINY) - 1))
+    mean, chance = mean_phase(spectra, weight)
+    rings = _Rings(mask, box_A)
+    concord = _concord(mean, chance, rings)
+    if spectra.shape[1] == 1:
+        concord = torch.full_like(concord, 0.5)  # nothing to compare with
+    features = _features(
+        concord, lowest, noise_r, rings.mean(proposal.trust), rings, drawn=proposal.drawn
+    )
+    # An object placed with error sigma has its phases turned by 2 pi q sigma.
+    turned = (2 * math.pi * rings.q) ** 2 * placement_variance_A2(image.trust, box_A)[:, None]
+    factor = _fits(spectra, r, image)[:, None] * torch.exp(-turned / 2)
+    return ToldByRing(mean, features, factor)
+
+
 def verdict(
     spectra: Tensor,
     r: Tensor,
@@ -85,25 +125,11 @@ def verdict(
         mask: (m, m) bool, valid pixels, zero frequency first.
         noise_r: (b,) the R of perfect amplitudes against the measured ones, 0 without noise.
     """
-    proposal_trust = proposal.trust
-    lowest = r.min(1).values
-    weight = torch.exp(-10 * (r / lowest[:, None].clamp_min(_TINY) - 1))
-    mean, chance = mean_phase(spectra, weight)
-    rings = _Rings(mask, box_A)
-    concord = _concord(mean, chance, rings)
-    if spectra.shape[1] == 1:
-        concord = torch.full_like(concord, 0.5)  # nothing to compare with
-    by_ring = _calibrated(
-        concord,
-        lowest,
-        noise_r,
-        rings.mean(proposal_trust),
-        rings,
-        drawn=proposal.drawn,
-    )
-    # An object placed with error sigma has its phases turned by 2 pi q sigma.
-    turned = (2 * math.pi * rings.q) ** 2 * placement_variance_A2(proposal_trust, box_A)[:, None]
-    by_ring = by_ring * _fits(spectra, r, image)[:, None] * torch.exp(-turned / 2)
+    told = told_by_ring(spectra, r, image, proposal, mask, box_A, noise_r)
+    calibration = CALIBRATION_DRAWN if proposal.drawn else _CALIBRATION
+    logit = told.features @ torch.tensor(calibration, dtype=r.dtype, device=r.device)
+    by_ring = torch.sigmoid(logit) * told.factor
+    mean, rings = told.mean, _Rings(mask, box_A)
     solved_rings = rings.between(*SOLVED_BAND_A)
     if not bool(solved_rings.any()):
         solved_rings = rings.q >= rings.q[rings.count > 0].max() / 2
@@ -121,8 +147,10 @@ def verdict(
 _CALIBRATION = (-0.2538, 0.6515, 1.1634, -3.7895, 1.6321, 3.3988, -2.1388)
 # The same of starts from phases that a network drew, which agree more than they are right, with the
 # R beyond what counting explains: 506 runs of `hybrid` on the 14 proteins that the network was
-# validated on, 70 Å box, SNR 0.1 to 3, 10,000 e/Å² on the pattern to no counts (docs/networks.md).
-_CALIBRATION_DRAWN = (-1.4846, 0.7378, 0.8663, -1.4192, -1.3813, 1.947, 0.0158)
+# validated on, 70 Å box, SNR 0.1 to 3, 10,000 e/Å² on the pattern to no counts, before outlines
+# were drawn too. On 504 runs since, a fit to these judges proteins it has not seen no better
+# (docs/networks.md).
+CALIBRATION_DRAWN = (-1.4846, 0.7378, 0.8663, -1.4192, -1.3813, 1.947, 0.0158)
 
 
 def _concord(mean: Tensor, chance: Tensor, rings: _Rings) -> Tensor:
@@ -132,7 +160,7 @@ def _concord(mean: Tensor, chance: Tensor, rings: _Rings) -> Tensor:
     return ((rings.mean(mean.abs() ** 2) - chance) / (1 - chance)).clamp(0, 1).sqrt()
 
 
-def _calibrated(
+def _features(
     concord: Tensor,
     lowest_r: Tensor,
     noise_r: Tensor,
@@ -141,17 +169,16 @@ def _calibrated(
     *,
     drawn: bool,
 ) -> Tensor:
-    """(b, rings) the expected cosine of the phase error, from concord and proposal trust (b, rings)
-    and the lowest R and that of noise (b,)."""
+    """(b, rings, 7) what a ring's trust is told by, from concord and proposal trust (b, rings) and
+    the lowest R and that of noise (b,)."""
     excess = torch.log(lowest_r.clamp_min(1e-4) / _MODEL_R).clamp_min(-0.1)
     if drawn:
         excess = (excess - 0.5 * torch.log1p((noise_r / _MODEL_R) ** 2)).clamp_min(-0.3)
-    calibration = _CALIBRATION_DRAWN if drawn else _CALIBRATION
     fine = rings.between(4.0, 1 / 0.6)
     beyond = (concord * fine).sum(-1) / fine.sum().clamp_min(1)
     t = concord.clamp(0.01, 0.99)
     ones = torch.ones_like(t)
-    features = torch.stack(
+    return torch.stack(
         [
             ones,
             torch.log(t / (1 - t)),
@@ -163,7 +190,6 @@ def _calibrated(
         ],
         -1,
     )
-    return torch.sigmoid(features @ torch.tensor(calibration, dtype=t.dtype, device=t.device))
 
 
 def _fits(spectra: Tensor, r: Tensor, image: Proposal) -> Tensor:

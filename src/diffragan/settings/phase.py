@@ -50,7 +50,11 @@ class PhaseSettings(Frozen):
     proposal_weight_until: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.7, description="part of the first round after which that weight has faded to zero"
     )
-    support: Literal["image", "proposal", "radius"] = "image"
+    support: Literal["image", "proposal", "radius"] | None = Field(
+        default=None,
+        description="what the first support is of; none: the proposal where a network drew it, "
+        "else the image",
+    )
     support_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="first support: threshold, in parts of the 99th percentile"
     )

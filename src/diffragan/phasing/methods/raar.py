@@ -156,7 +156,9 @@ def _refine(
     starts, model = settings.starts, settings.model
     amplitude, trust = batch.amplitude, proposal.trust
     phase = (proposal.phase / 1j).to(torch.complex64)  # of o: wave = beam + i o
-    weight = concentration(trust)[:, None]
+    # Where an object is the image tells best: what a network draws is twice as far off at SNR 0.1.
+    image = image_proposal(batch) if proposal.drawn else proposal
+    seen, weight = (image.phase / 1j).to(torch.complex64), concentration(image.trust)
     modulus = pattern_modulus(batch, model)
     x = random_starts(amplitude, phase, trust, batch.seeds, starts, model)
     space = RealSpace(supports, settings.positive, settings.damping)
@@ -177,7 +179,7 @@ def _refine(
         if each_round:
             each_round(done, r)
         spectrum = torch.fft.fft2(state.modulus.to(torch.complex64), norm="forward")
-        spectrum, _ = align(spectrum, phase[:, None], weight)
+        spectrum, _ = align(spectrum, seen[:, None], weight[:, None])
         if k + 1 == len(lengths):
             break
         x = _object(spectrum, model)
@@ -187,7 +189,6 @@ def _refine(
             )
         x = _restart(x, space, r, batch, model, k)
     valid = torch.fft.ifftshift(batch.pattern_mask)
-    image = image_proposal(batch) if proposal.drawn else proposal
     outcome = verdict(spectrum, r, image, proposal, valid, box, _noise_r(batch, valid))
     # Where the run is trusted less than what it began with, the proposal stands.
     fallen = trust * valid > outcome.trust
