@@ -60,7 +60,7 @@ row() { # NAME
     *) echo "no row $1" >&2; exit 2 ;;
   esac
   python -m benchmarks.projections "$out/held.zarr" --rows "$out/$1$tag/last.safetensors" \
-    --swapped --out "$out/$1$tag.json" | tail -n +2
+    --swapped --set image.defocus_A=-1000 --out "$out/$1$tag.json" | tail -n +2
 }
 
 case $stage in
