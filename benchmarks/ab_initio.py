@@ -53,7 +53,8 @@ class Search:
     """One search; two with the same fields are the same.
 
     margin_A: vacuum that is added around the exit wave. dose: of the pattern, e/Å². uneven: part
-    of the views that lie along one axis beyond their share.
+    of the views that lie along one axis beyond their share. spread_A: standard deviation of the
+    images' defoci.
     """
 
     store: str
@@ -66,6 +67,7 @@ class Search:
     margin_A: float
     find_by: str
     uneven: float
+    spread_A: float = 0.0
 
     @property
     def case(self) -> Case:
@@ -75,7 +77,11 @@ class Search:
             self.views,
             self.dose,
             shift_error_A=self.shift_error_A,
-            overrides=(f"image.defocus_A={self.defocus_A}", f"image.snr={self.snr}"),
+            overrides=(
+                f"image.defocus_A={self.defocus_A}",
+                f"image.defocus_spread_A={self.spread_A}",
+                f"image.snr={self.snr}",
+            ),
             seed=self.seed,
         )
 
@@ -195,7 +201,8 @@ def table(rows: list[Row]) -> Iterator[str]:
         errors = sorted(row["median_deg"] for row in group)
         cells = (
             Path(s["store"]).stem, f"{first['mass_kda']:.1f}", f"{first['box_A']:g}", s["find_by"],
-            f"{s['defocus_A']:g}", f"{s['snr']:g}", s["dose"] or "no noise", s["views"],
+            f"{s['defocus_A']:g} ± {s.get('spread_A', 0):g}", f"{s['snr']:g}",
+            s["dose"] or "no noise", s["views"],
             f"{s['uneven']:g}" if s["uneven"] else "no", f"{sum(right)} of {len(group)}",
             sum(row["sure"] for row in group), wrong,
             f"{errors[len(errors) // 2]:.2f}° ({errors[-1]:.2f}°)",
@@ -214,7 +221,7 @@ def searches(args: argparse.Namespace) -> Iterator[Search]:
     for seed, store, defocus_A, snr, views in product(seeds, args.stores, *numbers):
         yield Search(
             str(store), defocus_A, snr, int(views), seed, args.dose, args.shift_error,
-            args.margin, args.find_by, args.uneven,
+            args.margin, args.find_by, args.uneven, args.spread,
         )  # fmt: skip
 
 
@@ -223,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("stores", type=Path, nargs="*")
     parser.add_argument("--defocus", default="-1000", help="Å, several with commas")
+    parser.add_argument("--spread", type=float, default=0.0, help="of the defoci, Å")
     parser.add_argument("--snr", default="0.8", help="of the images, several with commas")
     parser.add_argument("--views", default="300", help="several with commas")
     parser.add_argument("--seeds", default="0", help="several with commas")

@@ -56,6 +56,10 @@ row() { # NAME
     few) train "$1" "$n" 4 few.zarr "${better[@]}" "${l1[@]}" ;;
     dry) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.dropout=0 ;;
     patch-70) train "$1" "$n" 4 train.zarr "${better[@]}" --set network.patch_px=70 ;;
+    long) # validated on the way: its best weights are those at which it would have been stopped early
+      train "$1" $((4 * n)) 4 train.zarr "${better[@]}" "${l1[@]}" --set train.validate_every_steps=200
+      python -m benchmarks.projections "$out/held.zarr" --rows "$out/$1$tag/best.safetensors" \
+        --set image.defocus_A=-1000 --out "$out/$1$tag-best.json" | tail -n +2 ;;
     wide) train "$1" $((n / 2)) 4 train.zarr "${better[@]}" "${l1[@]}" --set network.width=0.125 ;;
     *) echo "no row $1" >&2; exit 2 ;;
   esac
@@ -69,7 +73,7 @@ case $stage in
     out=$1 images=${2:-3200}; shift; shift || true
     names=("$@")
     [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude blank gan-l1-10 gan-l1-1000 patch-70
-      fast slow average falling unturned dry few wide)
+      fast slow average falling unturned dry few wide long)
     for name in "${names[@]}"; do row "$name"; done ;;
   *) sed -n '2,9p' "$0"; exit 2 ;;
 esac
