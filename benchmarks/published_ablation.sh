@@ -47,6 +47,7 @@ row() { # NAME
     root | log | rings | blank)
       train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.pattern_as="$1" ;;
     amplitude) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set network.preparation=amplitude ;;
+    amplitude-gan) train "$1" "$n" 4 train.zarr "${better[@]}" --set network.preparation=amplitude ;;
     gan-l1-*) train "$1" "$n" 4 train.zarr "${better[@]}" --set train.l1_weight="${1##*-}" ;;
     fast) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set train.learning_rate=1e-3 ;;
     slow) train "$1" "$n" 4 train.zarr "${better[@]}" "${l1[@]}" --set train.learning_rate=5e-5 ;;
@@ -72,7 +73,7 @@ case $stage in
   rows)
     out=$1 images=${2:-3200}; shift; shift || true
     names=("$@")
-    [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude blank gan-l1-10 gan-l1-1000 patch-70
+    [ ${#names[@]} -gt 0 ] || names=(printed gan linear root log rings amplitude amplitude-gan blank gan-l1-10 gan-l1-1000 patch-70
       fast slow average falling unturned dry few wide long)
     for name in "${names[@]}"; do row "$name"; done ;;
   *) sed -n '2,9p' "$0"; exit 2 ;;
