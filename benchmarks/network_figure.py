@@ -47,7 +47,7 @@ def draw_conditions(axis: Axes, conditions: dict[str, Any]) -> None:
     rows = [next(r for r in conditions[name] if r["method"] == "hybrid") for name in names]
     axis.barh(names, [r["solved"] / r["n"] for r in rows], color="tab:red", alpha=0.4)
     axis.barh(names, [r["said_and_solved"] / r["n"] for r in rows], color="tab:red", height=0.4)
-    axis.set(title="hybrid: solved (wide), and said so rightly (narrow)", xlim=(0, 1))
+    axis.set(title="hybrid: solved; named rightly (dark)", xlim=(0, 1))
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
         rows, n = methods_of(files)
         draw_methods(axis, rows, f"{name}, {n:,} pairs, 70 Å")
     one.set_ylabel("FRC of projections")
-    one.legend(fontsize=8, frameon=False)
+    one.legend(fontsize=8, frameon=False, loc="lower left")
     draw_conditions(three, json.loads(args.study.read_text(encoding="utf-8"))["conditions"])
     figure.savefig(args.out, dpi=110)
 
