@@ -5,9 +5,9 @@ are of different molecules.
     python -m benchmarks.network_study STORE.zarr --mismatched 500 --out mismatched.json
 
 STORE is a simulation store, imaged anew for each condition; another voltage takes a store that was
-simulated X
-pattern with the image of a pair of another structure. A run that was interrupted goes on from what
-OUT holds.
+simulated at it. `--mismatched` shows `hybrid` all pairs as they are and so many with each pattern
+beside the image of a pair of another structure. A run that was interrupted goes on from what OUT
+holds.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ _SPREAD = (0.6, 1.0, 1.4, 1.0)
 
 
 def first_support(batch: PairBatch, proposal: Proposal, starts: int) -> Tensor:
-    """Supports (b, starts, m, m) before anything was phased.
+    """Supports (b, starts, m, m) before anything was phased: of the proposal where a network drew
+    it, else of the image, unless `phase.support` says otherwise.
 
     Raises:
         DiffraganError: the measurements are fewer than the unknowns, and `force` is not set.

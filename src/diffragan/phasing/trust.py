@@ -141,7 +141,7 @@ def verdict(
     return Verdict(torch.sgn(mean), trust, solved)
 
 
-# Least squares of the cosine on the features of `_calibrated`: 106 pairs of 43 proteins, 52 of
+# Least squares of the cosine on the features of `_features`: 106 pairs of 43 proteins, 52 of
 # them in a box of twice the diameter at SNR 0.8 or 0.2, 24 in a 70 Å box, 30 with a dose of 2,000
 # to 100,000 e/Å² on the pattern.
 _CALIBRATION = (-0.2538, 0.6515, 1.1634, -3.7895, 1.6321, 3.3988, -2.1388)
